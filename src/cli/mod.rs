@@ -1,0 +1,1 @@
+//! Command line: what was typed, and what is printed. It decides nothing.

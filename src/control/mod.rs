@@ -1,0 +1,1 @@
+//! HTTP/JSON on the unix socket: status, events and commands.

@@ -1,0 +1,1 @@
+//! The connection to the peer: identity, TLS, frames in and out.

@@ -1,0 +1,3 @@
+//! The `hotpair` binary.
+
+fn main() {}

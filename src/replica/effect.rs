@@ -1,0 +1,238 @@
+//! What the core of a resource is told, and what it answers.
+//!
+//! Effects of one step are unordered: what must follow something else is emitted when the
+//! completion of that arrives. Each effect with an [`IoId`] or a ticket is answered by exactly one
+//! input, in any order; the others are not answered.
+
+use bytes::Bytes;
+
+use super::operator::{Answer, Command, Event, Refused};
+use super::request::{Request, RequestId, RequestResult};
+use crate::metadata::{LogAppend, Superblock};
+use crate::promotion::ServeGrant;
+use crate::units::{ByteRange, ChunkIndex, Epoch, ZeroKind};
+use crate::wire::Frame;
+
+/// Names one I/O on the data file.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct IoId(pub u64);
+
+/// Names one write of metadata.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Ticket(pub u64);
+
+/// Names one connection to the peer; counts up, never used twice.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct LinkId(pub u64);
+
+/// One thing the core is told.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// The first input of all, once metadata was recovered.
+    Started,
+    /// A client's request, admitted under the grant of `epoch`. Only while
+    /// `Resource::accepts_requests()`.
+    Request {
+        /// Epoch of the client's connection.
+        epoch: Epoch,
+        /// What it wants.
+        request: Request,
+    },
+    /// Every connection of clients is closed, after [`Effect::CloseExport`].
+    ClientsGone,
+    /// An I/O on the data file ended.
+    Disk {
+        /// Which.
+        io: IoId,
+        /// How.
+        outcome: DiskOutcome,
+    },
+    /// A write of metadata ended.
+    Metadata {
+        /// Which.
+        ticket: Ticket,
+        /// Whether it is stable.
+        result: Result<(), MetadataFailed>,
+    },
+    /// A connection to the peer is there (identities are already checked).
+    LinkUp {
+        /// Its name.
+        link: LinkId,
+        /// Random, for our Hello.
+        nonce: [u8; 32],
+        /// Key material that only the two ends of this connection know; zeroes without TLS.
+        exporter: [u8; 32],
+    },
+    /// The peer said something.
+    Peer {
+        /// On which connection.
+        link: LinkId,
+        /// What.
+        frame: Frame,
+    },
+    /// The connection broke, or the peer broke the protocol.
+    LinkLost {
+        /// Which.
+        link: LinkId,
+    },
+    /// Time passed. At least every 50 ms while the daemon runs.
+    Tick,
+    /// The data file was replaced, shortened or removed behind our back, or the daemon's probe
+    /// found the disk failed.
+    DiskGone,
+    /// A random id, as asked for by [`Effect::DrawId`].
+    FreshId(u128),
+    /// An operator's command.
+    Operator {
+        /// Echoed in the answer.
+        request: u64,
+        /// What was typed.
+        command: Command,
+    },
+}
+
+/// How an I/O on the data file ended.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum DiskOutcome {
+    /// Written, zeroed or synced; or a client's read, whose bytes the driver holds.
+    Done,
+    /// The bytes of a [`Effect::ReadRange`].
+    Bytes(Bytes),
+    /// Answer to a [`Effect::HashChunk`].
+    Hashes {
+        /// BLAKE3 of the chunk.
+        chunk: [u8; 32],
+        /// BLAKE3 of each block of it, in order.
+        blocks: Vec<[u8; 32]>,
+    },
+    /// There is no space; what is in the range is undefined.
+    NoSpace,
+    /// The medium failed; nothing from it counts any more.
+    Failed,
+}
+
+/// A write of metadata failed: the disk counts as failed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct MetadataFailed;
+
+/// One thing the core wants done.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// Write `bytes`, exactly as long as `range`, to the data file.
+    Write {
+        /// Answered by [`Input::Disk`].
+        io: IoId,
+        /// Where.
+        range: ByteRange,
+        /// What.
+        bytes: Bytes,
+    },
+    /// Make `range` of the data file read as zero.
+    Zero {
+        /// Answered by [`Input::Disk`].
+        io: IoId,
+        /// Where.
+        range: ByteRange,
+        /// What becomes of the space.
+        kind: ZeroKind,
+    },
+    /// Read `range` of the data file for a client; the driver keeps the bytes until
+    /// [`Effect::Reply`] and drops them when that is not a success.
+    ReadForClient {
+        /// Answered by [`Input::Disk`].
+        io: IoId,
+        /// Whose.
+        request: RequestId,
+        /// Where.
+        range: ByteRange,
+    },
+    /// Read `range` of the data file; the bytes come back.
+    ReadRange {
+        /// Answered by [`Input::Disk`].
+        io: IoId,
+        /// Where; at most one chunk.
+        range: ByteRange,
+    },
+    /// Read and hash a chunk and its blocks. Never inline on the data thread.
+    HashChunk {
+        /// Answered by [`Input::Disk`].
+        io: IoId,
+        /// Which.
+        chunk: ChunkIndex,
+    },
+    /// Make everything written to the data file so far stable. Never inline on the data thread;
+    /// one fdatasync may serve all that were asked for before it began.
+    SyncData {
+        /// Answered by [`Input::Disk`].
+        io: IoId,
+    },
+    /// Make this record stable (one at a time).
+    WriteSuperblock {
+        /// Answered by [`Input::Metadata`].
+        ticket: Ticket,
+        /// The record.
+        record: Box<Superblock>,
+    },
+    /// Append to the activity log and make it stable (one at a time).
+    AppendLog {
+        /// Answered by [`Input::Metadata`].
+        ticket: Ticket,
+        /// Offset and bytes.
+        append: LogAppend,
+    },
+    /// Make the mapped dirty map stable, and then the sums of its pages.
+    SyncMap {
+        /// Answered by [`Input::Metadata`].
+        ticket: Ticket,
+        /// Page index and its crc32c, for `dirty.sum`; the other sums stay.
+        sums: Vec<(u64, u32)>,
+    },
+    /// Say this to the peer.
+    Send {
+        /// On which connection; dropped if that is gone.
+        link: LinkId,
+        /// What.
+        frame: Frame,
+    },
+    /// Close the connection to the peer, after what was sent before left.
+    CloseLink {
+        /// Which. No [`Input::LinkLost`] need follow.
+        link: LinkId,
+        /// Wait at least 10 s before the next one, since it would end the same way.
+        back_off: bool,
+    },
+    /// Connect to the peer whenever there is no connection (true), or stay apart (false).
+    Connect(bool),
+    /// Accept clients.
+    OpenExport(ServeGrant),
+    /// Take no more requests and close every client. `Drained`: all requests were answered, what
+    /// is unread was never begun. `Fenced`: no reply may leave from this instant.
+    CloseExport(Closing),
+    /// Answer a client.
+    Reply {
+        /// Whom.
+        request: RequestId,
+        /// What.
+        result: RequestResult,
+    },
+    /// Draw a random, non-zero u128.
+    DrawId,
+    /// Answer an operator.
+    Answer {
+        /// Whom.
+        request: u64,
+        /// What.
+        result: Result<Answer, Refused>,
+    },
+    /// Tell whoever listens.
+    Event(Event),
+}
+
+/// How an export closes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Closing {
+    /// Everything admitted was answered.
+    Drained,
+    /// The grant is lost: unanswered requests stay unanswered.
+    Fenced,
+}

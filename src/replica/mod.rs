@@ -1,0 +1,1 @@
+//! One block resource: writes, flush, resync.

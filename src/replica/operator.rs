@@ -1,0 +1,209 @@
+//! What an operator can ask of a resource, and what is told to people.
+
+use serde::Serialize;
+
+use crate::units::{Epoch, Generation, Side};
+
+/// What was typed.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Command {
+    /// `promote`, with `--force --peer-is-fenced` and `--accept-data-loss`.
+    Promote {
+        /// The peer cannot be asked; the operator vouches that it is off.
+        force: bool,
+        /// Writes acknowledged since this copy was current are given up.
+        accept_data_loss: bool,
+    },
+    /// `demote`.
+    Demote,
+    /// `switchover`.
+    Switchover,
+    /// `connect`.
+    Connect,
+    /// `disconnect`.
+    Disconnect,
+    /// `pause-resync`.
+    PauseResync,
+    /// `resume-resync`.
+    ResumeResync,
+    /// `verify`.
+    Verify {
+        /// Send what differs from the primary.
+        repair: bool,
+    },
+    /// `invalidate`.
+    Invalidate,
+    /// `split-brain resolve --keep NODE`.
+    Resolve {
+        /// Whose data stays.
+        keep: Side,
+    },
+    /// `resize`.
+    Resize {
+        /// New size in bytes.
+        size: u64,
+    },
+    /// SIGTERM: drain, flush, write the clean flag. Answered when the process may end.
+    Stop,
+}
+
+/// A command was carried out, or what it asked for was so already.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Answer {
+    /// One sentence for people.
+    pub text: String,
+}
+
+/// A command was refused: a valid answer.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Refused {
+    /// Why, as a sentence.
+    pub why: String,
+    /// What to type next.
+    pub next: String,
+}
+
+/// A change that people are told.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Event {
+    /// Short constant name, as `role-changed`.
+    pub kind: &'static str,
+    /// The node's epoch at that moment.
+    pub epoch: Epoch,
+    /// One sentence.
+    pub reason: String,
+}
+
+/// What `status`, `explain` and `split-brain show` are made from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Status {
+    /// Role: see units.
+    pub role: crate::units::Role,
+    /// What the copy is worth.
+    pub disk: crate::units::DiskState,
+    /// Why.
+    pub disk_reason: crate::units::DiskReason,
+    /// Clients are served.
+    pub serving: bool,
+    /// It acknowledges alone.
+    pub solo: bool,
+    /// Name of the state of `promotion`.
+    pub state: &'static str,
+    /// Epoch.
+    pub epoch: Epoch,
+    /// Which data.
+    pub generation: Option<Generation>,
+    /// Size in bytes.
+    pub size_bytes: u64,
+    /// Marks that are neither in flight nor in the unflushed window, in bytes.
+    pub out_of_sync_bytes: u64,
+    /// `async`: acknowledged, not yet applied by the peer.
+    pub at_risk: AtRisk,
+    /// State of the connection.
+    pub link: LinkStatus,
+    /// What is replicated.
+    pub replication: ReplicationStatus,
+    /// The peer as it said in its last Hello.
+    pub peer: Option<PeerStatus>,
+    /// The transfer under way.
+    pub resync: Option<ResyncStatus>,
+    /// The last finished verify.
+    pub last_verify: Option<VerifyStatus>,
+    /// Verify under way: chunks compared, chunks in all.
+    pub verify_progress: Option<(u64, u64)>,
+    /// Split brain, if there is one.
+    pub split_brain: Option<SplitBrain>,
+    /// Why it is (not) in sync or promotable, and what to type next.
+    pub explain: Refused,
+}
+
+/// `async` only.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+pub struct AtRisk {
+    /// Writes.
+    pub writes: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// Age of the oldest in milliseconds.
+    pub age_ms: u64,
+}
+
+/// State of the connection to the peer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LinkStatus {
+    /// A session exists.
+    Connected,
+    /// Trying.
+    Connecting,
+    /// Disconnected by an operator, or split brain.
+    StandAlone,
+}
+
+/// What is replicated.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReplicationStatus {
+    /// Nothing.
+    Off,
+    /// Writes.
+    Established,
+    /// This node sends what differs.
+    SyncSource,
+    /// This node is sent what differs.
+    SyncTarget,
+    /// Both copies are compared.
+    Verify,
+}
+
+/// The peer, as it said.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct PeerStatus {
+    /// Its role.
+    pub role: crate::units::Role,
+    /// What its copy is worth.
+    pub disk: crate::units::DiskState,
+}
+
+/// A transfer under way.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+pub struct ResyncStatus {
+    /// True on the source.
+    pub is_source: bool,
+    /// Bytes that could differ at the start.
+    pub total_bytes: u64,
+    /// Bytes that may still differ.
+    pub remaining_bytes: u64,
+    /// Over the last seconds.
+    pub rate_bytes_per_s: u64,
+    /// Paused by an operator on either node.
+    pub paused: bool,
+    /// Payload bytes sent or received so far in this transfer.
+    pub payload_bytes: u64,
+}
+
+/// Result of a verify.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct VerifyStatus {
+    /// Ended at, on the core's clock.
+    pub ended: crate::units::Instant,
+    /// Blocks that differ.
+    pub differences: u64,
+    /// The first differing ranges, as (byte offset, length), at most 64.
+    pub ranges: Vec<(u64, u64)>,
+}
+
+/// A split brain as far as this node knows.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SplitBrain {
+    /// Our generation.
+    pub mine: Generation,
+    /// The peer's.
+    pub theirs: Generation,
+    /// The last one both went through.
+    pub common: Option<Generation>,
+    /// Bytes that we changed since the two parted.
+    pub my_bytes: u64,
+    /// Bytes that the peer changed.
+    pub their_bytes: u64,
+}

@@ -1,0 +1,56 @@
+//! What a core must know of the configuration.
+
+use std::time::Duration;
+
+use crate::units::{ReplicationMode, Side};
+
+/// Names, modes and limits of one resource. The limits are fields so that tests can shrink them.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Settings {
+    /// This node's place in the pair.
+    pub side: Side,
+    /// Name of the cluster.
+    pub cluster: String,
+    /// This node's name.
+    pub node: String,
+    /// The peer's name.
+    pub peer: String,
+    /// Name of the resource.
+    pub resource: String,
+    /// When a write is acknowledged.
+    pub mode: ReplicationMode,
+    /// `async`: FLUSH waits for both nodes. Always true in the other modes.
+    pub flush_both: bool,
+    /// `async`: most acknowledged bytes that the peer has not applied.
+    pub at_risk_bytes: u64,
+    /// `async`: greatest age of the oldest of them.
+    pub at_risk_age: Duration,
+    /// Cap of a resync in bytes per second.
+    pub resync_rate: Option<u64>,
+    /// Hash of the settings both nodes must agree on.
+    pub settings_hash: u32,
+    /// The store zeroes ranges without writing them.
+    pub zeroing_is_cheap: bool,
+    /// Nothing sent for this long: Ping.
+    pub ping_interval: Duration,
+    /// Nothing heard for this long: the link is lost.
+    pub suspect_after: Duration,
+    /// Oldest unacknowledged write: older than this, the link is lost.
+    pub io_timeout: Duration,
+    /// Parts in flight.
+    pub in_flight_parts_max: usize,
+    /// Bytes in flight.
+    pub in_flight_bytes_max: u64,
+    /// Blocks that the peer has applied and not flushed, before it is asked to.
+    pub unflushed_blocks_max: usize,
+    /// The longest that such a block stays so.
+    pub unflushed_age: Duration,
+    /// Chunks in motion of a resync.
+    pub resync_chunks_max: usize,
+    /// An extent without a write for this long may leave the activity log.
+    pub cool_after: Duration,
+    /// Time between checkpoints while something changes.
+    pub checkpoint_every: Duration,
+    /// Remaining bytes of a resync at which a solo primary starts to wait for the target.
+    pub gate_bytes: u64,
+}

@@ -1,0 +1,1 @@
+//! One resource on one node: `promotion` and `replica` around one superblock.

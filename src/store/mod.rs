@@ -1,0 +1,1 @@
+//! The data file and the metadata files: every fsync rule lives here.
