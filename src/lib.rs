@@ -2,7 +2,7 @@
 //! losing an acknowledged write.
 //!
 //! From the bottom: [`units`] are the shared words. [`config`], [`wire`] and [`metadata`] turn
-//! bytes into types. [`promotion`], [`replica`] and [`resource`] are the pure cores: they are told
+//! bytes into types. [`promotion`] and [`replica`] are the pure cores: they are told
 //! and they answer, so the daemon, the simulator and the model checker run the same code. The
 //! drivers [`store`], [`link`], [`nbd`] and [`control`] carry out one effect each and decide
 //! nothing. [`daemon`] owns the cores and feeds them; [`cli`] prints.
@@ -16,7 +16,6 @@ pub mod metadata;
 pub mod nbd;
 pub mod promotion;
 pub mod replica;
-pub mod resource;
 pub mod store;
 pub mod units;
 pub mod wire;

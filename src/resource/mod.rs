@@ -1,1 +1,0 @@
-//! One resource on one node: `promotion` and `replica` around one superblock.
