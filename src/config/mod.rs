@@ -1,1 +1,252 @@
-//! The configuration file: TOML to a checked `Config`, errors that point at the line.
+//! The configuration: TOML text in, checked [`Config`] out.
+//!
+//! One file describes the pair and is the same on both nodes; [`Config::for_node`] is one node's
+//! view of it. What the file says (`file`) and what the program uses (here) are two types with one
+//! function between them (`check`). Reading the file is left to the caller, who asks [`check_file`]
+//! before trusting it.
+
+mod check;
+mod file;
+mod mistake;
+mod resources;
+mod values;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use self::check::parse;
+use self::mistake::Marked;
+pub use self::mistake::{Caution, ConfigError, Mistake, Warning};
+pub use self::values::{Encryption, Export, Identity, parse_size};
+use crate::units::{ReplicationMode, ResourceSize, Side};
+
+/// Largest configuration in bytes; one of 256 resources has about 100 KiB.
+pub const FILE_LEN_MAX: u64 = 1 << 20;
+/// Most resources of a pair; each has a data thread and buffers of its own.
+pub const RESOURCES_MAX: usize = 256;
+/// Where a node keeps keys and metadata, unless the file says otherwise.
+pub const STATE_DIR: &str = "/var/lib/hotpair";
+/// Where a node takes commands, unless the file says otherwise.
+pub const CONTROL: &str = "/run/hotpair/control.sock";
+
+/// A checked file: the pair as both nodes see it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Config {
+    /// Name of the cluster.
+    pub cluster: String,
+    /// Both nodes, in order of name, so that [`Side::First`] is the first one.
+    pub nodes: [Node; 2],
+    /// How the nodes talk.
+    pub encryption: Encryption,
+    /// Nothing sent for this long: a ping is sent.
+    pub interval: Duration,
+    /// Nothing heard for this long: the link is lost. At least four intervals.
+    pub suspect_after: Duration,
+    /// What is kept identical, in order of name.
+    pub resources: Vec<Resource>,
+}
+
+/// One node.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// The address it listens on, or dials from, for the other node.
+    pub replication: SocketAddr,
+    /// Its public key; present whenever the nodes talk by TLS.
+    pub identity: Option<Identity>,
+    /// Folder of its keys and metadata.
+    pub state_dir: PathBuf,
+    /// Unix socket on which it takes commands.
+    pub control: PathBuf,
+}
+
+/// One block resource, as both nodes have it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Resource {
+    /// Its name.
+    pub name: String,
+    /// Its size when it is made; a resize changes what metadata says, and wins.
+    pub size: ResourceSize,
+    /// When a write is acknowledged.
+    pub mode: ReplicationMode,
+    /// FLUSH waits for both nodes; always true unless the mode is `async`.
+    pub flush_both: bool,
+    /// What each node has of it, in the order of [`Config::nodes`].
+    pub on: [Local; 2],
+}
+
+/// What may differ from node to node.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Local {
+    /// The file or device.
+    pub path: PathBuf,
+    /// Where clients connect while this node is primary.
+    pub export: Export,
+    /// `async`: most acknowledged bytes that the peer has not applied.
+    pub at_risk_bytes: u64,
+    /// `async`: greatest age of the oldest of them.
+    pub at_risk_age: Duration,
+    /// Cap of a resync in bytes per second.
+    pub resync_rate: Option<u64>,
+}
+
+/// The view of one node.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct NodeConfig {
+    /// Name of the cluster.
+    pub cluster: String,
+    /// Its place in the pair.
+    pub side: Side,
+    /// The node itself.
+    pub node: Node,
+    /// The other one.
+    pub peer: Node,
+    /// How the two talk.
+    pub encryption: Encryption,
+    /// Nothing sent for this long: a ping is sent.
+    pub interval: Duration,
+    /// Nothing heard for this long: the link is lost.
+    pub suspect_after: Duration,
+    /// What it keeps, in order of name.
+    pub resources: Vec<NodeResource>,
+}
+
+impl NodeConfig {
+    /// Age of the oldest unacknowledged write at which the link is lost; three times
+    /// `suspect_after`.
+    pub fn io_timeout(&self) -> Duration {
+        self.suspect_after * 3
+    }
+
+    /// The resource of this name.
+    pub fn resource(&self, name: &str) -> Option<&NodeResource> {
+        self.resources.iter().find(|resource| resource.name == name)
+    }
+}
+
+/// One resource on one node.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct NodeResource {
+    /// Its name.
+    pub name: String,
+    /// Its size when it is made.
+    pub size: ResourceSize,
+    /// When a write is acknowledged.
+    pub mode: ReplicationMode,
+    /// FLUSH waits for both nodes.
+    pub flush_both: bool,
+    /// What this node has of it.
+    pub local: Local,
+    /// Folder of its metadata.
+    pub metadata_dir: PathBuf,
+    /// Hash of the settings both nodes must agree on; the same on both if the files are.
+    pub settings_hash: u32,
+}
+
+impl Config {
+    /// The view of the node `name`, if there is one.
+    pub fn for_node(&self, name: &str) -> Option<NodeConfig> {
+        let [first, second] = &self.nodes;
+        let (side, node, peer) = if first.name == name {
+            (Side::First, first, second)
+        } else if second.name == name {
+            (Side::Second, second, first)
+        } else {
+            return None;
+        };
+        let resources = self.resources.iter();
+        Some(NodeConfig {
+            cluster: self.cluster.clone(),
+            side,
+            node: node.clone(),
+            peer: peer.clone(),
+            encryption: self.encryption,
+            interval: self.interval,
+            suspect_after: self.suspect_after,
+            resources: resources.map(|resource| self.on_node(resource, side)).collect(),
+        })
+    }
+
+    fn on_node(&self, resource: &Resource, side: Side) -> NodeResource {
+        let [first, second] = &self.nodes;
+        let [on_first, on_second] = &resource.on;
+        let (node, local) = match side {
+            Side::First => (first, on_first),
+            Side::Second => (second, on_second),
+        };
+        NodeResource {
+            name: resource.name.clone(),
+            size: resource.size,
+            mode: resource.mode,
+            flush_both: resource.flush_both,
+            local: local.clone(),
+            metadata_dir: node.state_dir.join(&resource.name),
+            settings_hash: self.settings_hash(resource),
+        }
+    }
+
+    /// Hash of what both nodes must agree on for `resource`. Left out is what a node may have for
+    /// itself (paths, keys, rates) and the size, which a resize changes while both run.
+    fn settings_hash(&self, resource: &Resource) -> u32 {
+        let [first, second] = &self.nodes;
+        let budgets = resource.on.each_ref().map(|on| (on.at_risk_bytes, on.at_risk_age));
+        let text = format!(
+            "v1 cluster={} nodes={},{} encryption={} interval={} suspect_after={} auto=off \
+             arbiter=none resource={} kind=block mode={} flush_both={} budgets={budgets:?}",
+            self.cluster,
+            first.name,
+            second.name,
+            self.encryption,
+            self.interval.as_nanos(),
+            self.suspect_after.as_nanos(),
+            resource.name,
+            resource.mode,
+            resource.flush_both,
+        );
+        crc32c::crc32c(text.as_bytes())
+    }
+}
+
+/// A checked file, and what is worth saying about it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Parsed {
+    /// The pair.
+    pub config: Config,
+    /// What has no effect, and risks accepted by name, in the order of the file.
+    pub warnings: Vec<Warning>,
+}
+
+/// What the file system says about a configuration.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct FileFacts {
+    /// Length in bytes.
+    pub len: u64,
+    /// Permission bits.
+    pub mode: u32,
+    /// User it belongs to.
+    pub owner: u32,
+    /// User that asks.
+    pub me: u32,
+}
+
+/// Whether what is in a file may be believed: nobody but root and this user can have written it.
+///
+/// # Errors
+/// If others can write it, or if it is longer than [`FILE_LEN_MAX`].
+pub fn check_file(facts: FileFacts) -> Result<(), ConfigError> {
+    let what = if facts.mode & 0o022 != 0 {
+        Mistake::Writable { mode: facts.mode & 0o7777 }
+    } else if facts.owner != 0 && facts.owner != facts.me {
+        Mistake::Owner { owner: facts.owner }
+    } else if facts.len > FILE_LEN_MAX {
+        Mistake::TooLong { len: facts.len, max: FILE_LEN_MAX }
+    } else {
+        return Ok(());
+    };
+    Err(ConfigError::new(vec![Marked { span: 0..0, what }]))
+}

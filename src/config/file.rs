@@ -1,0 +1,221 @@
+//! What the file says: every key a user may write, nothing derived.
+//!
+//! Unknown keys and wrong types stop here; what the values mean together is up to `check`. Keys of
+//! releases to come are known by name, so that one file serves both.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use toml::Spanned;
+
+use super::values::{
+    AbsolutePath, Arbiter, Auto, ByteCount, Encryption, Export, Failback, FlushOn, Identity, Kind,
+    Name, PeerAddress, SocketPath, TimeSpan, Written,
+};
+use crate::units::ReplicationMode;
+
+/// A checked value and where it stands in the file.
+pub(super) type Field<T> = Option<Spanned<Written<T>>>;
+/// A key of a release to come: its place is kept, its value is not looked at.
+pub(super) type Later = Option<Spanned<IgnoredAny>>;
+
+/// The whole file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    /// Name both nodes must share.
+    pub(super) cluster: Field<Name>,
+    /// The two nodes.
+    #[serde(default)]
+    pub(super) node: BTreeMap<Spanned<String>, NodeSection>,
+    /// How the nodes talk.
+    #[serde(default)]
+    pub(super) link: LinkSection,
+    /// When a silent peer is given up.
+    #[serde(default)]
+    pub(super) heartbeat: HeartbeatSection,
+    /// Who may serve when a node is gone.
+    #[serde(default)]
+    pub(super) promotion: PromotionSection,
+    /// What is kept identical.
+    #[serde(default)]
+    pub(super) resource: BTreeMap<Spanned<String>, ResourceSection>,
+}
+
+/// `[node.NAME]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NodeSection {
+    /// Address the other node dials, or that this one dials from.
+    pub(super) replication: Field<PeerAddress>,
+    /// Paths of heartbeats.
+    pub(super) heartbeat: Later,
+    /// The node's public key.
+    pub(super) identity: Field<Identity>,
+    /// Folder of keys and metadata.
+    pub(super) state_dir: Field<AbsolutePath>,
+    /// Socket for commands.
+    pub(super) control: Field<SocketPath>,
+    /// Address of the dashboard.
+    pub(super) http: Later,
+}
+
+/// `[link]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LinkSection {
+    /// TLS, unless it is written out that there is none.
+    pub(super) encryption: Field<Encryption>,
+}
+
+/// `[heartbeat]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct HeartbeatSection {
+    /// Time between two beats.
+    pub(super) interval: Field<TimeSpan>,
+    /// Silence after which the peer is suspected; at least four intervals.
+    pub(super) suspect_after: Field<TimeSpan>,
+    /// Group for one more path.
+    pub(super) multicast: Later,
+}
+
+/// `[promotion]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PromotionSection {
+    /// Who promotes by itself.
+    pub(super) auto: Field<Auto>,
+    /// Who remembers who may serve.
+    pub(super) arbiter: Field<Arbiter>,
+    /// When a resource moves back.
+    pub(super) failback: Field<Failback>,
+    /// How long a grant holds; at least three times `suspect_after`.
+    pub(super) lease: Field<TimeSpan>,
+    /// How long an arbiter may be away; at least three leases.
+    pub(super) arbiter_grace: Field<TimeSpan>,
+    /// Pause before fencing; at least twice `suspect_after`.
+    pub(super) fence_delay: Field<TimeSpan>,
+    /// Longest run of the fence command.
+    pub(super) fence_timeout: Field<TimeSpan>,
+    /// Address of the witness.
+    pub(super) witness: Later,
+    /// Its public key.
+    pub(super) witness_identity: Later,
+    /// What happens without an arbiter.
+    pub(super) arbiter_loss: Later,
+    /// Most promotions in a time.
+    pub(super) flap_limit: Later,
+    /// Command that cuts the peer off.
+    pub(super) fence: Later,
+    /// Addresses of etcd.
+    pub(super) etcd: Later,
+    /// Its authority.
+    pub(super) etcd_ca: Later,
+    /// Our certificate for it.
+    pub(super) etcd_cert: Later,
+    /// The key of that.
+    pub(super) etcd_key: Later,
+    /// Our user there.
+    pub(super) etcd_user: Later,
+    /// File with the password of that.
+    pub(super) etcd_password_file: Later,
+}
+
+/// `[resource.NAME]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ResourceSection {
+    /// Block file or directory.
+    pub(super) kind: Field<Kind>,
+    /// The file or device.
+    pub(super) path: Field<AbsolutePath>,
+    /// Its size, the same on both nodes.
+    pub(super) size: Field<ByteCount>,
+    /// When a write is acknowledged.
+    pub(super) mode: Field<ReplicationMode>,
+    /// `async`: what a FLUSH waits for.
+    pub(super) flush: Field<FlushOn>,
+    /// Where clients connect.
+    pub(super) export: Field<Export>,
+    /// `async`: what may be lost.
+    pub(super) at_risk_budget: Option<Spanned<BudgetSection>>,
+    /// Cap of a resync per second.
+    pub(super) resync_rate: Field<ByteCount>,
+    /// What differs on one node.
+    #[serde(default)]
+    pub(super) on: BTreeMap<Spanned<String>, OverrideSection>,
+    /// Where the primary should normally be.
+    pub(super) prefer: Field<Name>,
+    /// What runs at a change of role.
+    pub(super) hooks: Option<Spanned<HooksSection>>,
+    /// Directories only, as are all below.
+    pub(super) exclude: Later,
+    pub(super) max_lag: Later,
+    pub(super) keep_generations: Later,
+    pub(super) settle: Later,
+    pub(super) full_scan: Later,
+    pub(super) max_delete: Later,
+    pub(super) mass_delete: Later,
+    pub(super) watch: Later,
+    pub(super) guard: Later,
+    pub(super) work_dir: Later,
+    pub(super) leave_out: Later,
+    pub(super) keep_limit: Later,
+    pub(super) freeze_label: Later,
+    pub(super) freeze_every: Later,
+    pub(super) freeze_limit: Later,
+}
+
+/// `at_risk_budget = { .. }`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BudgetSection {
+    /// Most acknowledged bytes that the peer lacks.
+    pub(super) bytes: Field<ByteCount>,
+    /// Greatest age of the oldest of them.
+    pub(super) age: Field<TimeSpan>,
+}
+
+/// `[resource.NAME.on.NODE]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OverrideSection {
+    /// As in [`ResourceSection`], as are the three below.
+    pub(super) path: Field<AbsolutePath>,
+    pub(super) export: Field<Export>,
+    pub(super) at_risk_budget: Option<Spanned<BudgetSection>>,
+    pub(super) resync_rate: Field<ByteCount>,
+    /// Refused here, as are the four below: both nodes must agree on them.
+    pub(super) kind: Later,
+    pub(super) size: Later,
+    pub(super) mode: Later,
+    pub(super) flush: Later,
+    pub(super) prefer: Later,
+    /// What runs at a change of role on this node.
+    pub(super) hooks: Option<Spanned<HooksSection>>,
+    /// Directories only.
+    pub(super) work_dir: Later,
+}
+
+/// `[resource.NAME.hooks]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct HooksSection {
+    /// Longest time to stop when the grant is lost; at most `timeout`.
+    pub(super) stop_within: Field<TimeSpan>,
+    /// Longest run of one hook.
+    pub(super) timeout: Field<TimeSpan>,
+    /// Commands and the address; nothing runs them yet.
+    #[serde(rename = "promote")]
+    pub(super) _promote: Later,
+    #[serde(rename = "demote")]
+    pub(super) _demote: Later,
+    #[serde(rename = "virtual_ip")]
+    pub(super) _virtual_ip: Later,
+    #[serde(rename = "freeze")]
+    pub(super) _freeze: Later,
+    #[serde(rename = "thaw")]
+    pub(super) _thaw: Later,
+}
