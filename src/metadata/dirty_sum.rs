@@ -1,0 +1,59 @@
+//! The sums of the dirty map's pages, as of the last checkpoint.
+//!
+//! They are written after the map itself is stable. A page that differs from its sum changed
+//! since, or was torn: after a power loss all its bits count as set.
+
+use super::dirty_map::pages_of;
+use super::page::{FileIds, PAGE_LEN, PageKind};
+use super::{DIRTY_SUM_FILE, Damage};
+use crate::units::ResourceSize;
+
+/// Length of the file in bytes.
+pub fn sum_file_len(size: ResourceSize) -> u64 {
+    sum_offset(pages_of(size)).next_multiple_of(PAGE_LEN as u64)
+}
+
+/// Where the sum of a page of the map lies: a little-endian u32.
+pub fn sum_offset(page: u64) -> u64 {
+    PAGE_LEN as u64 + page * SUM_LEN
+}
+
+/// The file for a map without marks; the rest of its length is zero.
+pub fn sum_image(size: ResourceSize, ids: &FileIds) -> Vec<u8> {
+    let mut image = KIND.encode(ids, pages_of(size)).to_vec();
+    let clean = crc32c::crc32c(&[0; PAGE_LEN]).to_le_bytes();
+    for _ in 0..pages_of(size) {
+        image.extend_from_slice(&clean);
+    }
+    image
+}
+
+/// The stored sums as they lie in the file; none of them counts if the file cannot be trusted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sums<'a>(&'a [u8]);
+
+impl<'a> Sums<'a> {
+    /// # Errors
+    /// If the file is another replica's or a newer release's. Damage is no error: the sums are
+    /// there to doubt the map.
+    pub(super) fn open(bytes: &'a [u8], ids: &FileIds) -> Result<Self, Damage> {
+        match KIND.decode(bytes) {
+            Ok(header) => {
+                header.check_owner(DIRTY_SUM_FILE, ids)?;
+                Ok(Self(bytes))
+            }
+            Err(newer @ Damage::Format { .. }) => Err(newer),
+            Err(_) => Ok(Self(&[])),
+        }
+    }
+
+    /// The stored sum of a page.
+    pub(super) fn of_page(self, page: u64) -> Option<u32> {
+        let at = usize::try_from(sum_offset(page)).ok()?;
+        self.0.get(at..)?.first_chunk().map(|it| u32::from_le_bytes(*it))
+    }
+}
+
+const SUM_LEN: u64 = 4;
+const KIND: PageKind =
+    PageKind { file: DIRTY_SUM_FILE, magic: *b"HPDSUMS1", unit: PAGE_LEN as u64 };
