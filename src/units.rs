@@ -197,6 +197,19 @@ impl ChunkIndex {
         let first = self.0 * BLOCKS_PER_CHUNK;
         BlockRange { first, end: (first + BLOCKS_PER_CHUNK).min(size.block_count()) }
     }
+
+    /// Length in bytes of those of its blocks whose bit is set in `mask` (bit i: block i). `None`
+    /// if there are none, or some lie behind the end of the resource.
+    pub fn masked_len(self, mask: u16, size: ResourceSize) -> Option<u64> {
+        let start = self.range(size)?.start();
+        let end = size.bytes() - start;
+        let mut len_bytes = 0;
+        for block in (0..BLOCKS_PER_CHUNK).filter(|block| mask >> block & 1 == 1) {
+            let block_start = block * BLOCK_LEN;
+            len_bytes += BLOCK_LEN.min(end.checked_sub(block_start).filter(|&len| len > 0)?);
+        }
+        (len_bytes > 0).then_some(len_bytes)
+    }
 }
 
 /// Number of a 4 MiB extent inside its resource.
@@ -552,9 +565,9 @@ pub struct Resolution {
 pub enum ZeroKind {
     /// TRIM: given back where that is possible.
     Trim,
-    /// WRITE_ZEROES: given back where that is possible.
+    /// `WRITE_ZEROES`: given back where that is possible.
     Punch,
-    /// WRITE_ZEROES with NO_HOLE: stays allocated.
+    /// `WRITE_ZEROES` with `NO_HOLE`: stays allocated.
     Keep,
 }
 
@@ -590,6 +603,17 @@ mod tests {
         let range = ByteRange::new(100, 10_000, size).unwrap();
         let parts: Vec<_> = range.parts(4096).map(|p| (p.start(), p.len())).collect();
         assert_eq!(parts, [(100, 3996), (4096, 4096), (8192, 1908)]);
+    }
+
+    #[test]
+    fn a_mask_counts_the_short_last_block_as_short_and_none_behind_it() {
+        let size = size(CHUNK_LEN + 10_000);
+        assert_eq!(ChunkIndex(0).masked_len(0xffff, size), Some(CHUNK_LEN));
+        assert_eq!(ChunkIndex(1).masked_len(0b101, size), Some(4096 + 1808));
+        assert_eq!(ChunkIndex(1).masked_len(0b1001, size), None);
+        assert_eq!(ChunkIndex(1).masked_len(0, size), None);
+        assert_eq!(ChunkIndex(2).masked_len(1, size), None);
+        assert_eq!(ChunkIndex(u64::MAX).masked_len(1, size), None);
     }
 
     #[test]
