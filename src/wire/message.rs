@@ -6,6 +6,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::bounded;
 use super::payload::Payload;
 use crate::units::{
     Applied, ByteRange, ChunkIndex, DiskReason, DiskState, Epoch, ExtentIndex, Generation,
@@ -143,14 +144,18 @@ impl Message {
 
 /// Who the sender is and what it has, as it is stable on its disk.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "a record of independent facts, as stored")]
 pub struct Hello {
     /// Oldest and newest protocol version that the sender speaks.
     pub versions: (u16, u16),
     /// Name of the cluster.
+    #[serde(deserialize_with = "bounded::text_at_most::<_, { bounded::NAME_LEN_MAX }>")]
     pub cluster: String,
     /// Name of the sending node.
+    #[serde(deserialize_with = "bounded::text_at_most::<_, { bounded::NAME_LEN_MAX }>")]
     pub node: String,
     /// Name of the resource.
+    #[serde(deserialize_with = "bounded::text_at_most::<_, { bounded::NAME_LEN_MAX }>")]
     pub resource: String,
     /// Drawn by the sender for this connection.
     pub nonce: [u8; 32],
@@ -175,6 +180,7 @@ pub struct Hello {
     /// Which data it has; `None` while the replica is fresh.
     pub generation: Option<Generation>,
     /// Where that came from, newest first, at most [`HISTORY_LEN_MAX`].
+    #[serde(deserialize_with = "bounded::list_at_most::<_, _, HISTORY_LEN_MAX>")]
     pub history: Vec<Generation>,
     /// What the copy is worth.
     pub disk: DiskState,
@@ -205,6 +211,7 @@ pub struct Hello {
     /// The peer's stable applied version, as stored here.
     pub peer_applied: Applied,
     /// Its last runs, newest first, at most [`INSTANCES_LEN_MAX`].
+    #[serde(deserialize_with = "bounded::list_at_most::<_, _, INSTANCES_LEN_MAX>")]
     pub instances: Vec<Instance>,
     /// The peer's last run, as stored here; zero if none.
     pub peer_instance: Instance,
@@ -222,13 +229,19 @@ pub struct Hello {
 pub const HISTORY_LEN_MAX: usize = 64;
 /// Longest list of runs a Hello may carry.
 pub const INSTANCES_LEN_MAX: usize = 64;
+/// Most hashes a [`ChunkNeed`] may carry: one per block of a chunk.
+const CHUNK_BLOCKS: usize = 16;
 
 /// What one node concludes from both Hellos; it counts only when the other's mirrors it.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Verdict {
     /// What follows for the sender.
     pub outcome: Outcome,
-    /// For people.
+    /// For people; cut to 512 bytes when sent.
+    #[serde(
+        deserialize_with = "bounded::text_at_most::<_, { bounded::TEXT_LEN_MAX }>",
+        serialize_with = "bounded::cut_text"
+    )]
     pub reason: String,
     /// Counter of the sender's Hello it was made from.
     pub mine: u32,
@@ -254,7 +267,11 @@ pub struct Credit {
 pub struct Refusal {
     /// The kind.
     pub code: RefusalCode,
-    /// For people; at most 512 bytes.
+    /// For people; cut to 512 bytes when sent.
+    #[serde(
+        deserialize_with = "bounded::text_at_most::<_, { bounded::TEXT_LEN_MAX }>",
+        serialize_with = "bounded::cut_text"
+    )]
     pub text: String,
 }
 
@@ -375,6 +392,7 @@ pub struct ChunkNeed {
     /// Which chunk.
     pub chunk: ChunkIndex,
     /// `None`: the target has the same. Else the BLAKE3 of each of its blocks, at most 16.
+    #[serde(deserialize_with = "bounded::maybe_list_at_most::<_, _, CHUNK_BLOCKS>")]
     pub blocks: Option<Vec<[u8; 32]>>,
 }
 
@@ -441,6 +459,7 @@ pub struct ResyncEnd {
     /// The source's generation.
     pub generation: Generation,
     /// Where it came from, newest first.
+    #[serde(deserialize_with = "bounded::list_at_most::<_, _, HISTORY_LEN_MAX>")]
     pub history: Vec<Generation>,
 }
 
@@ -514,6 +533,7 @@ pub enum PeerCommand {
 pub struct Told {
     /// Number of the request.
     pub request: u64,
-    /// `None`: done. Else why not, for people; at most 512 bytes.
+    /// `None`: done. Else why not, for people; cut to 512 bytes when sent.
+    #[serde(deserialize_with = "bounded::maybe_text", serialize_with = "bounded::maybe_cut_text")]
     pub refused: Option<String>,
 }

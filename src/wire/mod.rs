@@ -1,1 +1,33 @@
 //! What nodes say to each other: bytes to types and back.
+//!
+//! [`message`] has the types, [`frame`] the header in front of every message, [`payload`] the bytes
+//! of users. Nothing here decides anything: a frame that breaks a rule of its own type is a
+//! [`ProtocolError`], whether it fits the moment is for the cores to say.
+//!
+//! Reading goes in this order, so that a length is never believed before it is checked: the 128
+//! bytes of the header, [`frame::decode_header`] (magic, hash, type, limits), then body and payload
+//! into buffers, then [`frame::decode`] (their hash, their rules).
+#![deny(clippy::indexing_slicing)]
+
+mod body;
+mod bounded;
+mod decode;
+mod error;
+pub mod frame;
+mod header;
+mod kind;
+pub mod message;
+pub mod payload;
+pub mod version;
+
+pub use error::ProtocolError;
+pub use kind::{
+    ACKS_MAX, CHUNK_ACKS_MAX, CHUNK_HASHES_MAX, HEAT_MAX, Kind, MAP_PAGE_LEN, MAP_PAGES_MAX,
+    WRITE_LEN_MAX, ZERO_LEN_MAX,
+};
+pub use version::Version;
+
+#[cfg(test)]
+mod samples;
+#[cfg(test)]
+mod tests;
