@@ -142,8 +142,7 @@ const DEV_DEPENDENCIES: &[&str] = &["proptest", "stateright", "tempfile"];
 
 /// Parts of names that say nothing, or that this project has other words for.
 const BANNED_WORDS: &[&str] = &[
-    "master", "slave", "standby", "manager", "handler", "helper", "helpers", "util", "utils",
-    "common", "job",
+    "master", "slave", "standby", "manager", "handler", "helper", "helpers", "util", "utils", "job",
 ];
 const BANNED_VERBS: &[&str] = &["get", "process", "handle", "manage", "do"];
 
