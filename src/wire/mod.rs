@@ -25,6 +25,12 @@ pub use kind::{
     ACKS_MAX, CHUNK_ACKS_MAX, CHUNK_HASHES_MAX, HEAT_MAX, Kind, MAP_PAGE_LEN, MAP_PAGES_MAX,
     WRITE_LEN_MAX, ZERO_LEN_MAX,
 };
+pub use message::{
+    Ack, AckStage, Ask, Beat, ChunkAck, ChunkData, ChunkHash, ChunkNeed, ChunkStage, ChunkZero,
+    Credit, Flush, Frame, HandOver, Hello, Lane, MapPart, Message, Outdate, PeerCommand, Refusal,
+    RefusalCode, ResyncEnd, ResyncStart, SettleAsk, SettleTell, Told, Verdict, Write, Zero,
+};
+pub use payload::{Buffer, BufferPool, Payload, PoolLimits};
 pub use version::Version;
 
 #[cfg(test)]

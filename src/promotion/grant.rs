@@ -1,0 +1,53 @@
+//! The right to serve, and the right to acknowledge alone.
+
+use crate::metadata::{Durable, Superblock};
+use crate::units::{DiskState, Epoch, ServeMode, Side};
+
+/// The right to serve clients at one epoch. When it was made, the other node could not
+/// acknowledge writes: it had followed, consented durably, or an operator vouched that it is off.
+///
+/// In this mode it has no end of its own: the core revokes it by closing the export.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct ServeGrant {
+    epoch: Epoch,
+}
+
+impl ServeGrant {
+    /// The epoch that every client connection carries.
+    pub fn epoch(self) -> Epoch {
+        self.epoch
+    }
+}
+
+/// Makes the grant that the *stable* record allows: this node owns the resource, in a mode that
+/// serves, with a disk that is up-to-date.
+pub fn grant(record: &Durable<Superblock>, side: Side) -> Option<ServeGrant> {
+    let record = record.get();
+    let serves = match record.serve_mode {
+        ServeMode::Paired | ServeMode::Gated | ServeMode::Solo => true,
+        ServeMode::None | ServeMode::HandingOver => false,
+    };
+    (serves && record.owner == Some(side) && record.disk == DiskState::UpToDate)
+        .then_some(ServeGrant { epoch: record.epoch })
+}
+
+/// Why a primary may acknowledge writes that the peer does not have.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Permit {
+    /// The peer said that its veto against itself (or its incomplete copy) is durable.
+    PeerVeto,
+    /// The peer said, durably, that it never promotes itself, and our stable record notes it.
+    PeerNeverPromotes,
+}
+
+/// The permit to go on alone, if there is one. `peer_vetoed` is what the peer confirmed at this
+/// epoch: a durable veto, or a copy that is durably outdated, inconsistent or failed.
+pub fn solo_permit(record: &Durable<Superblock>, peer_vetoed: bool) -> Option<Permit> {
+    if peer_vetoed {
+        Some(Permit::PeerVeto)
+    } else if record.get().peer_never_promotes {
+        Some(Permit::PeerNeverPromotes)
+    } else {
+        None
+    }
+}
