@@ -1,0 +1,196 @@
+//! One operation that may block, and how it ends. The same code runs on a thread of the pool, or
+//! inline where there are none.
+
+use bytes::Bytes;
+use tracing::error;
+
+use super::{DataFile, Sidecar, StoreError, Via};
+use crate::replica::{DiskOutcome, IoId, MetadataFailed, Ticket};
+use crate::units::{ByteRange, ChunkIndex, ZeroKind};
+use crate::wire::{Buffer, BufferPool};
+
+/// How an effect ended; each is answered by exactly one.
+#[derive(Debug)]
+pub enum Completion {
+    /// Of the data file.
+    Disk {
+        /// Which.
+        io: IoId,
+        /// How.
+        outcome: DiskOutcome,
+    },
+    /// A read for a client.
+    ClientRead {
+        /// Which.
+        io: IoId,
+        /// The buffer that was handed in; filled, if the outcome is done.
+        buffer: Buffer,
+        /// How.
+        outcome: DiskOutcome,
+    },
+    /// Of the metadata.
+    Metadata {
+        /// Which.
+        ticket: Ticket,
+        /// Whether it is stable.
+        result: Result<(), MetadataFailed>,
+    },
+}
+
+/// One operation that may block.
+#[derive(Debug)]
+pub(super) enum Job {
+    /// Bytes to the data file, the first `done` of which are there.
+    Write { io: IoId, start: u64, bytes: Bytes, done: usize },
+    /// Zeroes to the data file.
+    Zero { io: IoId, range: ByteRange, kind: ZeroKind },
+    /// Bytes for a client, the first `done` of which are there.
+    ReadForClient { io: IoId, start: u64, buffer: Buffer, done: usize },
+    /// Bytes for the core, the first `done` of which are there.
+    ReadRange { io: IoId, start: u64, buffer: Buffer, done: usize },
+    /// Hashes of a chunk.
+    Hash { io: IoId, chunk: ChunkIndex, via: Via },
+    /// The data file made stable.
+    SyncData { io: IoId },
+    /// One slot of the superblock.
+    Superblock { ticket: Ticket, start: u64, record: Box<[u8]> },
+    /// An entry of the activity log.
+    Append { ticket: Ticket, start: u64, bytes: Vec<u8> },
+    /// The dirty map and its sums.
+    SyncMap { ticket: Ticket, sums: Vec<(u64, u32)> },
+}
+
+/// Which threads do a job.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Lane {
+    Io,
+    Sync,
+    Metadata,
+}
+
+impl Lane {
+    pub(super) fn index(self) -> usize {
+        match self {
+            Self::Io => 0,
+            Self::Sync => 1,
+            Self::Metadata => 2,
+        }
+    }
+
+    /// At most 15 bytes: the kernel cuts the rest.
+    pub(super) fn thread_name(self) -> &'static str {
+        match self {
+            Self::Io => "store-io",
+            Self::Sync => "store-sync",
+            Self::Metadata => "store-metadata",
+        }
+    }
+}
+
+impl Job {
+    pub(super) fn lane(&self) -> Lane {
+        match self {
+            // Checkpoints take long, and no client waits for one.
+            Self::Write { .. }
+            | Self::Zero { .. }
+            | Self::ReadForClient { .. }
+            | Self::ReadRange { .. }
+            | Self::Hash { .. }
+            | Self::SyncMap { .. } => Lane::Io,
+            Self::SyncData { .. } => Lane::Sync,
+            Self::Superblock { .. } | Self::Append { .. } => Lane::Metadata,
+        }
+    }
+}
+
+/// What the threads share.
+#[derive(Debug)]
+pub(super) struct Disk {
+    pub(super) data: DataFile,
+    pub(super) sidecar: Sidecar,
+    pub(super) buffers: BufferPool,
+}
+
+impl Disk {
+    /// Does `job`, however long that takes.
+    pub(super) fn run(&self, job: Job) -> Completion {
+        match job {
+            Job::Write { io, start, bytes, done } => {
+                disk(io, self.data.write_from(start, &bytes, done))
+            }
+            Job::Zero { io, range, kind } => disk(io, self.data.zero(range, kind)),
+            Job::ReadForClient { io, start, mut buffer, done } => {
+                let outcome = outcome(self.data.read_from(start, &mut buffer, done));
+                Completion::ClientRead { io, buffer, outcome }
+            }
+            Job::ReadRange { io, start, mut buffer, done } => {
+                let read = self.data.read_from(start, &mut buffer, done);
+                bytes_read(io, read.map(|()| buffer))
+            }
+            Job::Hash { io, chunk, via } => {
+                let hashes = self.data.hash(chunk, via, &self.buffers);
+                let outcome = hashes.unwrap_or_else(|error| failed(&error));
+                Completion::Disk { io, outcome }
+            }
+            Job::SyncData { io } => disk(io, self.data.sync()),
+            Job::Superblock { ticket, start, record } => {
+                metadata(ticket, self.sidecar.write_superblock(start, &record))
+            }
+            Job::Append { ticket, start, bytes } => {
+                metadata(ticket, self.sidecar.append_log(start, &bytes))
+            }
+            Job::SyncMap { ticket, sums } => metadata(ticket, self.sidecar.sync_map(&sums)),
+        }
+    }
+
+    /// Makes one sync for all of `jobs`.
+    pub(super) fn sync_for(&self, jobs: Vec<Job>) -> impl Iterator<Item = Completion> {
+        let answer = outcome(self.data.sync());
+        jobs.into_iter().map(move |job| match job {
+            Job::SyncData { io } => Completion::Disk { io, outcome: answer.clone() },
+            other => panic!("not a sync: {other:?}"),
+        })
+    }
+}
+
+/// The completion of an operation without an answer of its own.
+pub(super) fn disk(io: IoId, result: Result<(), StoreError>) -> Completion {
+    Completion::Disk { io, outcome: outcome(result) }
+}
+
+/// The completion of a read for the core.
+pub(super) fn bytes_read(io: IoId, result: Result<Buffer, StoreError>) -> Completion {
+    let outcome = match result {
+        Ok(buffer) => DiskOutcome::Bytes(buffer.freeze()),
+        Err(error) => failed(&error),
+    };
+    Completion::Disk { io, outcome }
+}
+
+/// What the core is told; the words go to the log.
+pub(super) fn outcome(result: Result<(), StoreError>) -> DiskOutcome {
+    match result {
+        Ok(()) => DiskOutcome::Done,
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &StoreError) -> DiskOutcome {
+    match error {
+        StoreError::NoSpace { .. } => return DiskOutcome::NoSpace,
+        // Said once, when it failed.
+        StoreError::FailedBefore { .. } => {}
+        error => error!(error = error as &dyn std::error::Error, "disk failed"),
+    }
+    DiskOutcome::Failed
+}
+
+fn metadata(ticket: Ticket, result: Result<(), StoreError>) -> Completion {
+    let result = result.map_err(|error| {
+        if !matches!(error, StoreError::FailedBefore { .. }) {
+            error!(error = &error as &dyn std::error::Error, "metadata failed");
+        }
+        MetadataFailed
+    });
+    Completion::Metadata { ticket, result }
+}
