@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use toml::Spanned;
 
-use super::file::{Field, File, HeartbeatSection, Later, NodeSection, PromotionSection};
+use super::file::{File, HeartbeatSection, Later, NodeSection, PromotionSection};
 use super::mistake::{Caution, ConfigError, Marked, Mistake, Warning, time};
 use super::values::{Arbiter, Auto, Failback, Name, Text as _, TimeSpan, Written};
 use super::{CONTROL, Config, Encryption, Node, Parsed, RESOURCES_MAX, STATE_DIR};
@@ -129,8 +129,8 @@ impl Check {
 
     fn heartbeat(&mut self, section: &HeartbeatSection) -> (Duration, Duration) {
         self.not_yet(&[("multicast", &section.multicast)]);
-        let interval = span_of(&section.interval).unwrap_or(INTERVAL);
-        let suspect_after = span_of(&section.suspect_after).unwrap_or(SUSPECT_AFTER);
+        let interval = span_of(section.interval.as_ref()).unwrap_or(INTERVAL);
+        let suspect_after = span_of(section.suspect_after.as_ref()).unwrap_or(SUSPECT_AFTER);
         if let Some(written) = &section.interval
             && interval < INTERVAL_MIN
         {
@@ -139,16 +139,16 @@ impl Check {
             self.wrong(written.span(), Mistake::TooSmall { key: "interval", least, why });
         }
         self.timers(
-            ("suspect_after", &section.suspect_after, suspect_after),
+            ("suspect_after", section.suspect_after.as_ref(), suspect_after),
             4,
-            ("interval", &section.interval, interval),
+            ("interval", section.interval.as_ref(), interval),
         );
         (interval, suspect_after)
     }
 
     /// Says so if `longer` is not `factor` times `shorter`, at the one that is written out.
     pub(super) fn timers(&mut self, longer: Timer<'_>, factor: u32, shorter: Timer<'_>) {
-        let Some(written) = longer.1.as_ref().or(shorter.1.as_ref()) else {
+        let Some(written) = longer.1.or(shorter.1) else {
             return;
         };
         if shorter.2.saturating_mul(factor) > longer.2 {
@@ -197,23 +197,23 @@ impl Check {
             ("etcd_user", &section.etcd_user),
             ("etcd_password_file", &section.etcd_password_file),
         ]);
-        let lease = span_of(&section.lease).unwrap_or(LEASE);
-        let suspect_after = ("suspect_after", &None, suspect_after);
-        let grace = &section.arbiter_grace;
-        let delay = &section.fence_delay;
-        self.timers(("lease", &section.lease, lease), 3, suspect_after);
+        let lease = span_of(section.lease.as_ref()).unwrap_or(LEASE);
+        let suspect_after = ("suspect_after", None, suspect_after);
+        let grace = section.arbiter_grace.as_ref();
+        let delay = section.fence_delay.as_ref();
+        self.timers(("lease", section.lease.as_ref(), lease), 3, suspect_after);
         if let Some(grace_is) = span_of(grace) {
-            let lease = ("lease", &section.lease, lease);
+            let lease = ("lease", section.lease.as_ref(), lease);
             self.timers(("arbiter_grace", grace, grace_is), 3, lease);
         }
         if let Some(delay_is) = span_of(delay) {
             self.timers(("fence_delay", delay, delay_is), 2, suspect_after);
         }
         for (key, value) in [
-            ("lease", &section.lease),
+            ("lease", section.lease.as_ref()),
             ("arbiter_grace", grace),
             ("fence_delay", delay),
-            ("fence_timeout", &section.fence_timeout),
+            ("fence_timeout", section.fence_timeout.as_ref()),
         ] {
             if let Some(value) = value {
                 self.warn(value.span(), Caution::NotYet { key });
@@ -245,12 +245,11 @@ impl Check {
         encryption: Encryption,
     ) -> Option<Node> {
         let at = format!("[node.{}]", name.get_ref());
-        let replication = match &section.replication {
-            Some(address) => Some(of(address).0),
-            None => {
-                let example = "replication = \"192.0.2.1:7788\"";
-                self.missing(name.span(), &at, "replication", example)
-            }
+        let replication = if let Some(address) = &section.replication {
+            Some(of(address).0)
+        } else {
+            let example = "replication = \"192.0.2.1:7788\"";
+            self.missing(name.span(), &at, "replication", example)
         };
         let identity = section.identity.as_ref().map(|identity| of(identity).clone());
         if identity.is_none() && encryption == Encryption::Tls {
@@ -293,7 +292,7 @@ impl Check {
             written.map_or_else(|| PathBuf::from(STATE_DIR), |path| of(path).0.clone())
         };
         if dir(first) == dir(second) {
-            let span = section_span(&second.state_dir, theirs.span());
+            let span = span_or(second.state_dir.as_ref(), theirs.span());
             self.same(span, "state_dir", dir(second).display().to_string(), mend);
         }
         let control = |section: &NodeSection| {
@@ -301,7 +300,7 @@ impl Check {
             written.map_or_else(|| PathBuf::from(CONTROL), |path| of(path).0.clone())
         };
         if control(first) == control(second) {
-            let span = section_span(&second.control, theirs.span());
+            let span = span_or(second.control.as_ref(), theirs.span());
             self.same(span, "control", control(second).display().to_string(), mend);
         }
     }
@@ -318,18 +317,18 @@ impl Check {
 }
 
 /// A timer's key, how it is written, and what it is.
-pub(super) type Timer<'a> = (&'static str, &'a Field<TimeSpan>, Duration);
+pub(super) type Timer<'a> = (&'static str, Option<&'a Spanned<Written<TimeSpan>>>, Duration);
 
 pub(super) fn of<T>(written: &Spanned<Written<T>>) -> &T {
     &written.get_ref().0
 }
 
-pub(super) fn span_of(written: &Field<TimeSpan>) -> Option<Duration> {
-    written.as_ref().map(|written| of(written).0)
+pub(super) fn span_of(written: Option<&Spanned<Written<TimeSpan>>>) -> Option<Duration> {
+    written.map(|written| of(written).0)
 }
 
-fn section_span<T>(written: &Field<T>, otherwise: Range<usize>) -> Range<usize> {
-    written.as_ref().map_or(otherwise, Spanned::span)
+fn span_or<T>(written: Option<&Spanned<T>>, otherwise: Range<usize>) -> Range<usize> {
+    written.map_or(otherwise, Spanned::span)
 }
 
 pub(super) fn is_one_host(first: IpAddr, second: IpAddr) -> bool {

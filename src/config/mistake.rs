@@ -90,6 +90,7 @@ struct Words {
     help: String,
 }
 
+#[derive(Clone, Copy)]
 struct Place<'a> {
     path: &'a str,
     text: &'a str,

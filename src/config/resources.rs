@@ -53,13 +53,13 @@ impl Check {
     }
 
     fn other_nodes(&mut self, named: Named<'_>, nodes: &[Node; 2]) {
-        let names = nodes.each_ref().map(|node| node.name.clone());
+        let known = nodes.each_ref().map(|node| node.name.clone());
         let prefer = named.section.prefer.as_ref();
         let prefer = prefer.map(|prefer| (prefer.span(), of(prefer).0.clone()));
         let on = named.section.on.keys().map(|name| (name.span(), name.get_ref().clone()));
         for (span, name) in on.chain(prefer) {
-            if !names.contains(&name) {
-                self.wrong(span, Mistake::UnknownNode { name, nodes: names.clone() });
+            if !known.contains(&name) {
+                self.wrong(span, Mistake::UnknownNode { name, nodes: known.clone() });
             }
         }
     }
@@ -103,12 +103,12 @@ impl Check {
     fn hooks(&mut self, hooks: &Spanned<HooksSection>) {
         self.warn(hooks.span(), Caution::NotYet { key: "hooks" });
         let section = hooks.get_ref();
-        let timeout = span_of(&section.timeout).unwrap_or(HOOK_TIMEOUT);
-        let stop_within = span_of(&section.stop_within).unwrap_or(STOP_WITHIN);
+        let timeout = span_of(section.timeout.as_ref()).unwrap_or(HOOK_TIMEOUT);
+        let stop_within = span_of(section.stop_within.as_ref()).unwrap_or(STOP_WITHIN);
         self.timers(
-            ("timeout", &section.timeout, timeout),
+            ("timeout", section.timeout.as_ref(), timeout),
             1,
-            ("stop_within", &section.stop_within, stop_within),
+            ("stop_within", section.stop_within.as_ref(), stop_within),
         );
     }
 
@@ -171,12 +171,11 @@ impl Check {
         let common = named.section;
         let own = common.on.get(node.name.as_str());
         let path = own.and_then(|own| own.path.as_ref()).or(common.path.as_ref());
-        let path = match path {
-            Some(path) => Some(of(path).0.clone()),
-            None => {
-                let at = format!("[resource.{}]", named.name.get_ref());
-                self.missing(named.name.span(), &at, "path", "path = \"/srv/vm1.img\"")
-            }
+        let path = if let Some(path) = path {
+            Some(of(path).0.clone())
+        } else {
+            let at = format!("[resource.{}]", named.name.get_ref());
+            self.missing(named.name.span(), &at, "path", "path = \"/srv/vm1.img\"")
         };
         let export = own.and_then(|own| own.export.as_ref()).or(common.export.as_ref());
         let export = self.export(named, export, node);
@@ -238,7 +237,7 @@ impl Check {
             let why = "one part of a write has up to 1MiB";
             self.wrong(bytes.span(), Mistake::TooSmall { key, least, why });
         }
-        (bytes, span_of(&section.age).unwrap_or(AT_RISK_AGE))
+        (bytes, span_of(section.age.as_ref()).unwrap_or(AT_RISK_AGE))
     }
 
     /// Two replicas in one file, or two exports on one socket, are none.
@@ -283,7 +282,7 @@ impl Check {
 
 /// Defaults of `hooks`. Source: promotion.md 16.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
-const HOOK_TIMEOUT: Duration = Duration::from_secs(60);
+const HOOK_TIMEOUT: Duration = Duration::from_mins(1);
 /// Defaults of `at_risk_budget`.
 const AT_RISK_BYTES: u64 = 64 << 20;
 const AT_RISK_AGE: Duration = Duration::from_secs(5);

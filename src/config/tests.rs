@@ -397,21 +397,17 @@ fn what_has_no_effect_is_said_and_accepted() {
 
 #[test]
 fn too_many_resources_are_refused_at_their_line() {
-    let mut text = good();
-    for n in 0..300 {
-        text += &format!(
-            "[resource.r{n:03}]\nkind = \"block\"\npath = \"/srv/{n}\"\nsize = \"1MiB\"\n"
-        );
-    }
+    let section =
+        |n| format!("[resource.r{n:03}]\nkind = \"block\"\npath = \"/{n}\"\nsize = \"1MiB\"");
+    let text = good() + &(0..300).map(section).collect::<Vec<_>>().join("\n");
     let said = complaints(&text);
     assert!(said[0].contains(": more than 256 resources: "), "{said:#?}");
 }
 
 #[test]
 fn a_broken_file_does_not_flood_the_terminal() {
-    let many: String =
-        (0..40).map(|n| format!("[resource.r{n}]\nkind = \"directory\"\n")).collect();
-    let text = good() + &many;
+    let section = |n| format!("[resource.r{n}]\nkind = \"directory\"");
+    let text = good() + &(0..40).map(section).collect::<Vec<_>>().join("\n");
     let shown = parse(&text).unwrap_err().render("f", &text, &Renderer::plain());
     assert_eq!(shown.matches("error: ").count(), 10);
     assert!(shown.ends_with("... and 30 more"));
