@@ -1,6 +1,6 @@
 //! What an operator can ask of a resource, and what is told to people.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::units::{Epoch, Generation, Side};
 
@@ -48,14 +48,14 @@ pub enum Command {
 }
 
 /// A command was carried out, or what it asked for was so already.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Answer {
     /// One sentence for people.
     pub text: String,
 }
 
 /// A command was refused: a valid answer.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Refused {
     /// Why, as a sentence.
     pub why: String,
@@ -118,7 +118,7 @@ pub struct Status {
 }
 
 /// `async` only.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct AtRisk {
     /// Writes.
     pub writes: u64,
@@ -129,7 +129,7 @@ pub struct AtRisk {
 }
 
 /// State of the connection to the peer.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LinkStatus {
     /// A session exists.
@@ -141,7 +141,7 @@ pub enum LinkStatus {
 }
 
 /// What is replicated.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReplicationStatus {
     /// Nothing.

@@ -1,0 +1,355 @@
+//! What can be asked, and how each answer and each refusal looks.
+//!
+//! Every error is JSON: `{"error":{"why":"..","next":".."}}`. A refusal by the core has status 409,
+//! all others mean that the core was not asked.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{ConnectInfo, Path, Query, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+use tokio_stream::{Stream, StreamExt as _};
+use tower_http::limit::RequestBodyLimitLayer;
+use tower_http::timeout::TimeoutLayer;
+
+use super::events::Events;
+use super::socket::Caller;
+use super::status::{Histories, NodeStatus, ResourceStatus};
+use super::{Facts, Order, ResourceHandle};
+use crate::replica::{Answer, Command, Refused};
+use crate::units::Side;
+
+/// What the handlers share.
+#[derive(Debug)]
+pub(super) struct Api {
+    facts: Facts,
+    resources: BTreeMap<String, ResourceHandle>,
+    pub(super) events: Events,
+}
+
+type Shared = State<Arc<Api>>;
+
+impl Api {
+    pub(super) fn new(facts: Facts, resources: Vec<ResourceHandle>) -> Self {
+        let events = Events::new(&facts.node);
+        let named = resources.into_iter().map(|resource| (resource.facts.name.clone(), resource));
+        Self { facts, resources: named.collect(), events }
+    }
+
+    fn resource(&self, name: &str) -> Result<&ResourceHandle, Failure> {
+        self.resources.get(name).ok_or_else(|| {
+            let known: Vec<_> = self.resources.keys().map(String::as_str).collect();
+            let next = if known.is_empty() {
+                "Add it to the configuration and restart the daemon.".to_owned()
+            } else {
+                format!("Resources of this node: {}.", known.join(", "))
+            };
+            let why = format!("There is no resource {name:?} on node {}.", self.facts.node);
+            Failure::new(StatusCode::NOT_FOUND, why, next)
+        })
+    }
+
+    fn status_of(&self, resource: &ResourceHandle) -> ResourceStatus {
+        ResourceStatus::new(&self.facts, &resource.facts, &resource.snapshot.borrow())
+    }
+}
+
+/// Longest body of a request in bytes; the largest command has about 100.
+const BODY_LEN_MAX: usize = 64 << 10;
+/// Longest time for one answer. A switchover waits for a flush on both nodes.
+const ANSWER_WITHIN: Duration = Duration::from_mins(2);
+/// A listener that is gone is noticed within this time.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// All that can be asked.
+pub(super) fn router(api: Arc<Api>) -> Router {
+    Router::new()
+        .route("/api/v1/status", get(status))
+        .route("/api/v1/events", get(events))
+        .route("/api/v1/resources/{name}/explain", get(explain))
+        .route("/api/v1/resources/{name}/split-brain", get(split_brain))
+        .route("/api/v1/resources/{name}/split-brain/resolve", post(resolve))
+        .route("/api/v1/resources/{name}/{command}", post(command))
+        .layer(RequestBodyLimitLayer::new(BODY_LEN_MAX))
+        .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, ANSWER_WITHIN))
+        .layer(middleware::from_fn(gate))
+        .with_state(api)
+}
+
+/// An error as JSON.
+#[derive(Debug)]
+struct Failure {
+    status: StatusCode,
+    refused: Refused,
+}
+
+/// The body of every error.
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct ErrorBody {
+    /// Why, and what to type next.
+    pub(crate) error: Refused,
+}
+
+impl Failure {
+    fn new(status: StatusCode, why: impl Into<String>, next: impl Into<String>) -> Self {
+        Self { status, refused: Refused { why: why.into(), next: next.into() } }
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        (self.status, Json(ErrorBody { error: self.refused })).into_response()
+    }
+}
+
+/// Lets in who may come in, and makes every error JSON, also those of the libraries below.
+async fn gate(ConnectInfo(caller): ConnectInfo<Caller>, request: Request, next: Next) -> Response {
+    if !caller.is_allowed() {
+        tracing::warn!(uid = caller.uid, pid = caller.pid, "control connection refused");
+        let why = "Only root and the user of the daemon may use this socket.";
+        return Failure::new(StatusCode::FORBIDDEN, why, "Try again as root.").into_response();
+    }
+    if request.method() == axum::http::Method::POST {
+        let path = request.uri().path();
+        tracing::info!(uid = caller.uid, pid = caller.pid, path, "operator command");
+    }
+    let response = next.run(request).await;
+    let status = response.status();
+    let is_json = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+    if is_json || !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    let (why, next) = match status {
+        StatusCode::NOT_FOUND => ("There is nothing at this path.", SEE_DOCS),
+        StatusCode::METHOD_NOT_ALLOWED => ("This path takes another method.", SEE_DOCS),
+        StatusCode::PAYLOAD_TOO_LARGE => ("The request is longer than 64 KiB.", SEE_DOCS),
+        StatusCode::GATEWAY_TIMEOUT => (
+            "There was no answer within 2 minutes; the command may still be carried out.",
+            "Look at `hotpair status`.",
+        ),
+        _ => ("The request is malformed.", SEE_DOCS),
+    };
+    Failure::new(status, why, next).into_response()
+}
+
+const SEE_DOCS: &str = "docs/OPERATIONS.md has the list of paths.";
+
+#[derive(Debug, Deserialize)]
+struct StatusQuery {
+    resource: Option<String>,
+}
+
+async fn status(
+    State(api): Shared,
+    Query(query): Query<StatusQuery>,
+) -> Result<Json<NodeStatus>, Failure> {
+    let resources = match query.resource {
+        Some(name) => vec![api.status_of(api.resource(&name)?)],
+        None => api.resources.values().map(|resource| api.status_of(resource)).collect(),
+    };
+    Ok(Json(NodeStatus::new(&api.facts, resources)))
+}
+
+#[derive(Debug, Deserialize)]
+struct EventsQuery {
+    /// Number of the last event that the listener has.
+    #[serde(default)]
+    after: u64,
+    /// Whether the stream goes on after what is remembered.
+    #[serde(default = "yes")]
+    follow: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+async fn events(
+    State(api): Shared,
+    Query(query): Query<EventsQuery>,
+) -> Sse<impl Stream<Item = Result<SseEvent, Infallible>>> {
+    let feed = api.events.listen(query.after, query.follow);
+    let lines = feed.filter_map(|line| {
+        let text = serde_json::to_string(&line).ok()?;
+        let event = SseEvent::default().event(line.kind).data(text);
+        Some(Ok(if line.seq == 0 { event } else { event.id(line.seq.to_string()) }))
+    });
+    Sse::new(lines).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
+}
+
+async fn explain(State(api): Shared, Path(name): Path<String>) -> Result<Json<Refused>, Failure> {
+    let resource = api.resource(&name)?;
+    let explain = resource.snapshot.borrow().core.explain.clone();
+    Ok(Json(explain))
+}
+
+/// What `split-brain show` gets.
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct SplitBrainBody {
+    /// Null if there is none.
+    pub(crate) split_brain: Option<Histories>,
+}
+
+async fn split_brain(
+    State(api): Shared,
+    Path(name): Path<String>,
+) -> Result<Json<SplitBrainBody>, Failure> {
+    let split_brain = api.status_of(api.resource(&name)?).split_brain;
+    Ok(Json(SplitBrainBody { split_brain }))
+}
+
+/// Body of `promote`.
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct PromoteBody {
+    /// The peer cannot be asked.
+    pub(crate) force: bool,
+    /// The operator vouches that it is off; `force` needs it.
+    pub(crate) peer_is_fenced: bool,
+    /// Acknowledged writes may be given up; needs `force`.
+    pub(crate) accept_data_loss: bool,
+}
+
+/// Body of `verify`.
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct VerifyBody {
+    /// Send what differs from the primary.
+    pub(crate) repair: bool,
+}
+
+/// Body of `resize`.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ResizeBody {
+    /// New size.
+    pub(crate) size_bytes: u64,
+}
+
+/// Body of `split-brain/resolve`.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ResolveBody {
+    /// Node whose data stays.
+    pub(crate) keep: String,
+}
+
+/// Body of all other commands.
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct NoBody {}
+
+type Body = Result<Bytes, BytesRejection>;
+
+async fn command(
+    State(api): Shared,
+    Path((name, command)): Path<(String, String)>,
+    body: Body,
+) -> Result<Json<Answer>, Failure> {
+    let resource = api.resource(&name)?;
+    order(resource, read_command(&command, &bytes_of(body)?)?).await
+}
+
+fn read_command(command: &str, body: &[u8]) -> Result<Command, Failure> {
+    let plain = |command: Command| read::<NoBody>(body).map(|_| command);
+    match command {
+        "promote" => promote(&read(body)?),
+        "demote" => plain(Command::Demote),
+        "switchover" => plain(Command::Switchover),
+        "connect" => plain(Command::Connect),
+        "disconnect" => plain(Command::Disconnect),
+        "pause-resync" => plain(Command::PauseResync),
+        "resume-resync" => plain(Command::ResumeResync),
+        "verify" => {
+            let VerifyBody { repair } = read(body)?;
+            Ok(Command::Verify { repair })
+        }
+        "invalidate" => plain(Command::Invalidate),
+        "resize" => {
+            let ResizeBody { size_bytes } = read(body)?;
+            Ok(Command::Resize { size: size_bytes })
+        }
+        _ => {
+            let why = format!("There is no command {command:?}.");
+            Err(Failure::new(StatusCode::NOT_FOUND, why, SEE_DOCS))
+        }
+    }
+}
+
+/// Both dangers are said aloud, or nothing is asked for.
+fn promote(body: &PromoteBody) -> Result<Command, Failure> {
+    let &PromoteBody { force, peer_is_fenced, accept_data_loss } = body;
+    if force != peer_is_fenced || accept_data_loss && !force {
+        let why = "`force` needs `peer_is_fenced` and the other way round, and `accept_data_loss` \
+                   needs both.";
+        let next = "Make sure that the peer is off, then send all that apply as true.";
+        return Err(Failure::new(StatusCode::BAD_REQUEST, why, next));
+    }
+    Ok(Command::Promote { force, accept_data_loss })
+}
+
+async fn resolve(
+    State(api): Shared,
+    Path(name): Path<String>,
+    body: Body,
+) -> Result<Json<Answer>, Failure> {
+    let resource = api.resource(&name)?;
+    let ResolveBody { keep } = read(&bytes_of(body)?)?;
+    let Facts { node, peer, .. } = &api.facts;
+    if keep != *node && keep != *peer {
+        let why = format!("There is no node {keep:?}.");
+        let next = format!("The nodes are {node} and {peer}.");
+        return Err(Failure::new(StatusCode::BAD_REQUEST, why, next));
+    }
+    let other = if keep == *node { peer } else { node };
+    let keep = if keep < *other { Side::First } else { Side::Second };
+    order(resource, Command::Resolve { keep }).await
+}
+
+fn bytes_of(body: Body) -> Result<Bytes, Failure> {
+    body.map_err(|err| {
+        Failure::new(err.status(), "The body is too long or ended early.", "Send it again.")
+    })
+}
+
+/// Reads a JSON body; none at all means `{}`.
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+    let body = if body.is_empty() { b"{}" } else { body };
+    serde_json::from_slice(body).map_err(|err| {
+        let why = format!("The body is not what this command takes: {err}.");
+        Failure::new(StatusCode::BAD_REQUEST, why, SEE_DOCS)
+    })
+}
+
+/// Hands an order to the data thread, which takes them one after the other, and waits.
+async fn order(resource: &ResourceHandle, command: Command) -> Result<Json<Answer>, Failure> {
+    let ended = || {
+        let why = "The daemon is stopping.";
+        Failure::new(StatusCode::SERVICE_UNAVAILABLE, why, "Start it and try again.")
+    };
+    let (answer, answered) = oneshot::channel();
+    resource.orders.send(Order { command, answer }).await.map_err(|_| ended())?;
+    match answered.await {
+        Ok(Ok(answer)) => Ok(Json(answer)),
+        Ok(Err(refused)) => Err(Failure { status: StatusCode::CONFLICT, refused }),
+        Err(_) => Err(ended()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,262 @@
+//! Facts about the API over a real socket, with a data thread that only writes down its orders.
+
+use std::path::PathBuf;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::control::{ControlSocket, Handle, NodeEvent, serve, status};
+use crate::replica::Event;
+use crate::units::Epoch;
+
+struct Server {
+    _dir: tempfile::TempDir,
+    path: PathBuf,
+    orders: mpsc::Receiver<Order>,
+    events: mpsc::Sender<NodeEvent>,
+    stop: CancellationToken,
+    served: tokio::task::JoinHandle<std::io::Result<()>>,
+    _snapshot: watch::Sender<status::Snapshot>,
+}
+
+fn start() -> Server {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run/control.sock");
+    let socket = ControlSocket::bind(&path).unwrap();
+    let (facts, resource, snapshot) = status::sample();
+    let (snapshot_sender, snapshot) = watch::channel(snapshot);
+    let (order_sender, orders) = mpsc::channel(4);
+    let (events, event_receiver) = mpsc::channel(4);
+    let resources = vec![ResourceHandle { facts: resource, snapshot, orders: order_sender }];
+    let handle = Handle { facts, resources, events: event_receiver };
+    let stop = CancellationToken::new();
+    let served = tokio::spawn(serve(socket, handle, stop.clone()));
+    Server { _dir: dir, path, orders, events, stop, served, _snapshot: snapshot_sender }
+}
+
+/// Sends `text` as it is and returns all that comes back until the server closes.
+async fn raw(path: &PathBuf, text: &[u8]) -> String {
+    let mut stream = UnixStream::connect(path).await.unwrap();
+    // The server may answer and close before it has read all.
+    let _ = stream.write_all(text).await;
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    String::from_utf8(answer).unwrap()
+}
+
+async fn ask(path: &PathBuf, method: &str, target: &str, body: &str) -> (u16, String) {
+    let len = body.len();
+    let text = format!(
+        "{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+         Content-Length: {len}\r\n\r\n{body}"
+    );
+    let answer = raw(path, text.as_bytes()).await;
+    let code = answer.split(' ').nth(1).unwrap().parse().unwrap();
+    (code, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
+}
+
+fn run(test: impl Future<Output = ()>) {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().build().unwrap().block_on(test);
+}
+
+#[test]
+fn status_and_explain_show_the_snapshot() {
+    run(async {
+        let server = start();
+        let (code, all) = ask(&server.path, "GET", "/api/v1/status", "").await;
+        assert_eq!(code, 200);
+        let all: NodeStatus = serde_json::from_str(&all).unwrap();
+        assert_eq!((all.node.as_str(), all.resources.len()), ("alpha", 1));
+        let (_, one) = ask(&server.path, "GET", "/api/v1/status?resource=vm1", "").await;
+        assert_eq!(serde_json::from_str::<NodeStatus>(&one).unwrap(), all);
+        let (_, why) = ask(&server.path, "GET", "/api/v1/resources/vm1/explain", "").await;
+        assert_eq!(why, r#"{"why":"Both nodes hold the same.","next":""}"#);
+        let (_, split) = ask(&server.path, "GET", "/api/v1/resources/vm1/split-brain", "").await;
+        assert_eq!(split, r#"{"split_brain":null}"#);
+    });
+}
+
+/// Command, body and what the data thread gets.
+const COMMANDS: &[(&str, &str, Command)] = &[
+    ("promote", "", Command::Promote { force: false, accept_data_loss: false }),
+    (
+        "promote",
+        r#"{"force":true,"peer_is_fenced":true,"accept_data_loss":true}"#,
+        Command::Promote { force: true, accept_data_loss: true },
+    ),
+    ("demote", "", Command::Demote),
+    ("switchover", "{}", Command::Switchover),
+    ("connect", "", Command::Connect),
+    ("disconnect", "", Command::Disconnect),
+    ("pause-resync", "", Command::PauseResync),
+    ("resume-resync", "", Command::ResumeResync),
+    ("verify", r#"{"repair":true}"#, Command::Verify { repair: true }),
+    ("invalidate", "", Command::Invalidate),
+    ("resize", r#"{"size_bytes":4096}"#, Command::Resize { size: 4096 }),
+    ("split-brain/resolve", r#"{"keep":"alpha"}"#, Command::Resolve { keep: Side::First }),
+    ("split-brain/resolve", r#"{"keep":"beta"}"#, Command::Resolve { keep: Side::Second }),
+];
+
+#[test]
+fn commands_reach_the_data_thread_and_its_answer_comes_back() {
+    run(async {
+        let mut server = start();
+        for (command, body, expected) in COMMANDS {
+            let target = format!("/api/v1/resources/vm1/{command}");
+            let answered = async {
+                let Order { command, answer } = server.orders.recv().await.unwrap();
+                assert_eq!(command, *expected);
+                answer.send(Ok(Answer { text: "Done.".to_owned() })).unwrap();
+            };
+            let ((code, text), ()) =
+                tokio::join!(ask(&server.path, "POST", &target, body), answered);
+            assert_eq!((code, text.as_str()), (200, r#"{"text":"Done."}"#), "{command}");
+        }
+    });
+}
+
+#[test]
+fn a_refusal_says_why_and_what_is_next() {
+    run(async {
+        let mut server = start();
+        let answered = async {
+            let order = server.orders.recv().await.unwrap();
+            let refused = Refused { why: "No.".to_owned(), next: "Wait.".to_owned() };
+            order.answer.send(Err(refused)).unwrap();
+        };
+        let asked = ask(&server.path, "POST", "/api/v1/resources/vm1/demote", "");
+        let (answer, ()) = tokio::join!(asked, answered);
+        assert_eq!(answer, (409, r#"{"error":{"why":"No.","next":"Wait."}}"#.to_owned()));
+    });
+}
+
+#[test]
+fn every_error_is_json_and_changes_nothing() {
+    run(async {
+        let mut server = start();
+        let deep = "[".repeat(10_000);
+        let long = "x".repeat(BODY_LEN_MAX + 1);
+        let cases: [(&str, &str, &str, u16, &str); 13] = [
+            ("GET", "/", "", 404, "There is nothing at this path."),
+            ("GET", "/api/v1/status?resource=vm2", "", 404, "There is no resource \"vm2\""),
+            ("GET", "/api/v1/status?resource=%1b%0a", "", 404, r#"no resource "\u{1b}\n""#),
+            ("POST", "/api/v1/status", "", 405, "This path takes another method."),
+            ("GET", "/api/v1/resources/vm1/promote", "", 405, "This path takes another method."),
+            ("POST", "/api/v1/resources/vm2/promote", "", 404, "There is no resource"),
+            ("POST", "/api/v1/resources/vm1/explode", "", 404, "There is no command"),
+            ("POST", "/api/v1/resources/vm1/promote", r#"{"forse":true}"#, 400, "unknown field"),
+            ("POST", "/api/v1/resources/vm1/promote", r#"{"force":true}"#, 400, "`force` needs"),
+            ("POST", "/api/v1/resources/vm1/resize", "", 400, "missing field"),
+            ("POST", "/api/v1/resources/vm1/verify", &deep, 400, "is not what this command takes"),
+            ("POST", "/api/v1/resources/vm1/demote", &long, 413, "longer than 64 KiB"),
+            (
+                "POST",
+                "/api/v1/resources/vm1/split-brain/resolve",
+                r#"{"keep":"gamma"}"#,
+                400,
+                "There is no node",
+            ),
+        ];
+        for (method, target, body, code, words) in cases {
+            let (found, text) = ask(&server.path, method, target, body).await;
+            assert_eq!(found, code, "{method} {target}: {text}");
+            let error: ErrorBody = serde_json::from_str(&text).unwrap();
+            assert!(error.error.why.contains(words), "{target}: {text}");
+            assert!(!error.error.next.is_empty(), "{text}");
+        }
+        assert!(server.orders.try_recv().is_err(), "no order was given");
+    });
+}
+
+#[test]
+fn garbage_does_not_stop_the_server() {
+    run(async {
+        let server = start();
+        for text in [&b"\0\xff\xfe\r\n\r\n"[..], b"GET", b"POST / HTTP/9.9\r\n\r\n"] {
+            let mut stream = UnixStream::connect(&server.path).await.unwrap();
+            stream.write_all(text).await.unwrap();
+            stream.shutdown().await.unwrap();
+            let mut rest = Vec::new();
+            let _ = stream.read_to_end(&mut rest).await;
+        }
+        let endless = "GET / HTTP/1.1\r\nX: ".to_owned() + &"x".repeat(1 << 20);
+        assert!(!raw(&server.path, endless.as_bytes()).await.starts_with("HTTP/1.1 2"));
+        assert_eq!(ask(&server.path, "GET", "/api/v1/status", "").await.0, 200);
+    });
+}
+
+#[test]
+fn another_user_is_refused_before_anything_is_read() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("open.sock");
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        let (facts, ..) = status::sample();
+        let stranger = Caller { uid: Some(rustix::process::geteuid().as_raw() + 1), pid: None };
+        let router = router(Arc::new(Api::new(facts, Vec::new())))
+            .layer(axum::Extension(ConnectInfo(stranger)));
+        tokio::spawn(axum::serve(listener, router).into_future());
+        let (code, text) = ask(&path, "GET", "/api/v1/status", "").await;
+        assert_eq!(code, 403);
+        assert_eq!(
+            text,
+            "{\"error\":{\"why\":\"Only root and the user of the daemon may use this socket.\",\
+             \"next\":\"Try again as root.\"}}"
+        );
+    });
+}
+
+#[test]
+fn a_hundred_orders_at_once_are_taken_one_after_the_other() {
+    run(async {
+        let Server { path, mut orders, _dir, _snapshot, stop, .. } = start();
+        let answering = tokio::spawn(async move {
+            let mut count = 0;
+            while let Some(order) = orders.recv().await {
+                count += 1;
+                order.answer.send(Ok(Answer { text: "Done.".to_owned() })).unwrap();
+            }
+            count
+        });
+        let mut asking = tokio::task::JoinSet::new();
+        for n in 0..100 {
+            let path = path.clone();
+            let command = if n % 2 == 0 { "promote" } else { "demote" };
+            let target = format!("/api/v1/resources/vm1/{command}");
+            asking.spawn(async move { ask(&path, "POST", &target, "").await.0 });
+        }
+        assert!(asking.join_all().await.into_iter().all(|code| code == 200));
+        stop.cancel();
+        assert_eq!(answering.await.unwrap(), 100);
+    });
+}
+
+#[test]
+fn events_are_streamed_until_the_daemon_stops() {
+    run(async {
+        let server = start();
+        let event = |kind| NodeEvent {
+            resource: Some("vm1".to_owned()),
+            event: Event { kind, epoch: Epoch(9), reason: "So it is.".to_owned() },
+        };
+        server.events.send(event("first")).await.unwrap();
+        let listening = {
+            let path = server.path.clone();
+            tokio::spawn(async move { ask(&path, "GET", "/api/v1/events", "").await })
+        };
+        server.events.send(event("second")).await.unwrap();
+        while ask(&server.path, "GET", "/api/v1/events?follow=false", "").await.1.len() < 300 {}
+        server.stop.cancel();
+        let (code, text) = listening.await.unwrap();
+        assert_eq!(code, 200);
+        assert!(text.contains("event: first\ndata: {\"seq\":1,"), "{text}");
+        assert!(text.contains("\"reason\":\"So it is.\"}\nid: 1\n"), "{text}");
+        assert!(text.contains("event: second"), "{text}");
+        server.served.await.unwrap().unwrap();
+        assert!(!server.path.exists());
+    });
+}

@@ -1,0 +1,489 @@
+//! What `status --json` says: one JSON text for the API, the command line and scripts.
+//!
+//! It is stable and only grows. Units are in the key names; a value that is unknown is null, never
+//! a magic number. The words come from the core ([`Status`]), the rest from [`Snapshot`].
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::replica::{AtRisk, LinkStatus, ReplicationStatus, ResyncStatus, SplitBrain, Status};
+use crate::units::{CHUNK_LEN, DiskReason, DiskState, Instant, ReplicationMode, Role};
+
+/// A node and its resources.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct NodeStatus {
+    /// Version of this text; it changes only if a key had to change its meaning.
+    pub format: u32,
+    /// Name of the cluster.
+    pub cluster: String,
+    /// Name of the node that answers.
+    pub node: String,
+    /// Who remembers who may serve.
+    pub arbiter: ArbiterStatus,
+    /// Risks that somebody accepted by name, and what needs attention, in sentences.
+    pub warnings: Vec<String>,
+    /// In order of name.
+    pub resources: Vec<ResourceStatus>,
+}
+
+/// [`NodeStatus::format`] of this release.
+pub const FORMAT: u32 = 1;
+
+/// The arbiter.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct ArbiterStatus {
+    /// As in the configuration.
+    pub kind: String,
+    /// Whether it answers; null if there is none.
+    pub reachable: Option<bool>,
+}
+
+/// One resource.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct ResourceStatus {
+    /// Its name.
+    pub name: String,
+    /// `block`.
+    pub kind: String,
+    /// When a write is acknowledged.
+    pub mode: ReplicationMode,
+    /// Whether this node serves it.
+    pub role: Role,
+    /// What this node's copy is worth.
+    pub disk: DiskState,
+    /// Why.
+    pub disk_reason: DiskReason,
+    /// Clients are served.
+    pub serving: bool,
+    /// This node acknowledges alone: the other one lacks what is written since.
+    pub solo: bool,
+    /// State of the promotion core.
+    pub state: String,
+    /// The node's fencing token.
+    pub epoch: u64,
+    /// Which data this is; null before the first copy is complete.
+    pub generation: Option<String>,
+    /// Size of the resource.
+    pub size_bytes: u64,
+    /// What may differ from the other node.
+    pub out_of_sync_bytes: u64,
+    /// `async`: what is acknowledged here only.
+    pub at_risk: AtRisk,
+    /// The other node.
+    pub peer: PeerState,
+    /// A resync, while one runs.
+    pub resync: Option<Resync>,
+    /// A verify, while one runs.
+    pub verify: Option<Progress>,
+    /// Where clients connect.
+    pub export: String,
+    /// Connected clients.
+    pub clients: u64,
+    /// The last verify that ended since the daemon started.
+    pub last_verify: Option<LastVerify>,
+    /// Two histories, if there are.
+    pub split_brain: Option<Histories>,
+    /// What needs attention, in sentences.
+    pub warnings: Vec<String>,
+}
+
+/// The other node, as this one knows it.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct PeerState {
+    /// Its name.
+    pub node: String,
+    /// State of the connection.
+    pub link: LinkStatus,
+    /// Its role, as it said when the two last met.
+    pub role: Option<Role>,
+    /// What its copy is worth, as it said.
+    pub disk: Option<DiskState>,
+    /// What is replicated.
+    pub replication: ReplicationStatus,
+    /// The connection is encrypted and authenticated.
+    pub encrypted: bool,
+}
+
+/// A resync that runs.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Resync {
+    /// `source`: this node sends; `target`: it receives.
+    pub direction: Direction,
+    /// What could differ when it started.
+    pub total_bytes: u64,
+    /// What may still differ.
+    pub remaining_bytes: u64,
+    /// Over the last seconds.
+    pub rate_bytes_per_s: u64,
+    /// Time to the end at this rate; null while nothing moves.
+    pub eta_s: Option<u64>,
+    /// An operator paused it.
+    pub paused: bool,
+    /// Data that was sent or received for it.
+    pub payload_bytes: u64,
+}
+
+/// Which way a resync goes, seen from the node that answers.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Direction {
+    /// It sends.
+    Source,
+    /// It receives.
+    Target,
+}
+
+/// How far something is.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Progress {
+    /// Behind us.
+    pub done_bytes: u64,
+    /// In all.
+    pub total_bytes: u64,
+}
+
+/// How a verify ended.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct LastVerify {
+    /// When.
+    pub at: Timestamp,
+    /// Blocks of 4 KiB that differ.
+    pub differences: u64,
+    /// The first places that differ.
+    pub ranges: Vec<Range>,
+}
+
+/// A place in a resource.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Range {
+    /// Where it starts.
+    pub start_bytes: u64,
+    /// How long it is.
+    pub len_bytes: u64,
+}
+
+/// The two histories of a split brain.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Histories {
+    /// The last generation that both nodes had; null if they share none.
+    pub since_generation: Option<String>,
+    /// This node's.
+    pub mine: History,
+    /// The other node's.
+    pub theirs: History,
+}
+
+/// What one node made of the data since the two parted.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct History {
+    /// The node.
+    pub node: String,
+    /// Its generation.
+    pub generation: String,
+    /// What it changed.
+    pub changed_bytes: u64,
+}
+
+/// What does not change while a daemon runs.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Facts {
+    /// Name of the cluster.
+    pub cluster: String,
+    /// Name of this node.
+    pub node: String,
+    /// Name of the other one.
+    pub peer: String,
+    /// The nodes talk by TLS.
+    pub encrypted: bool,
+    /// Said at every status.
+    pub warnings: Vec<String>,
+}
+
+/// What does not change of a resource while a daemon runs.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ResourceFacts {
+    /// Its name.
+    pub name: String,
+    /// When a write is acknowledged.
+    pub mode: ReplicationMode,
+    /// Where clients connect, as in the configuration.
+    pub export: String,
+}
+
+/// One resource at one moment, as its data thread publishes it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Snapshot {
+    /// What the core says.
+    pub core: Status,
+    /// Connected clients.
+    pub clients: u64,
+    /// What the daemon found, as that the file system has less room than the file has holes.
+    pub warnings: Vec<String>,
+    /// The core's clock at that moment.
+    pub taken: Instant,
+    /// The wall clock at that moment, to show times of the core to people.
+    pub taken_at: Timestamp,
+}
+
+impl NodeStatus {
+    /// The node with `resources`, which are in order of name.
+    pub fn new(facts: &Facts, resources: Vec<ResourceStatus>) -> Self {
+        Self {
+            format: FORMAT,
+            cluster: facts.cluster.clone(),
+            node: facts.node.clone(),
+            arbiter: ArbiterStatus { kind: "none".to_owned(), reachable: None },
+            warnings: facts.warnings.clone(),
+            resources,
+        }
+    }
+}
+
+impl ResourceStatus {
+    /// The resource as `snapshot` has it.
+    pub fn new(facts: &Facts, resource: &ResourceFacts, snapshot: &Snapshot) -> Self {
+        let core = &snapshot.core;
+        Self {
+            name: resource.name.clone(),
+            kind: "block".to_owned(),
+            mode: resource.mode,
+            role: core.role,
+            disk: core.disk,
+            disk_reason: core.disk_reason,
+            serving: core.serving,
+            solo: core.solo,
+            state: core.state.to_owned(),
+            epoch: core.epoch.0,
+            generation: core.generation.map(|generation| generation.to_string()),
+            size_bytes: core.size_bytes,
+            out_of_sync_bytes: core.out_of_sync_bytes,
+            at_risk: core.at_risk,
+            peer: PeerState {
+                node: facts.peer.clone(),
+                link: core.link,
+                role: core.peer.map(|peer| peer.role),
+                disk: core.peer.map(|peer| peer.disk),
+                replication: core.replication,
+                encrypted: facts.encrypted,
+            },
+            resync: core.resync.as_ref().map(Resync::new),
+            verify: core.verify_progress.map(|chunks| Progress::of_chunks(chunks, core.size_bytes)),
+            export: resource.export.clone(),
+            clients: snapshot.clients,
+            last_verify: LastVerify::new(snapshot),
+            split_brain: core.split_brain.as_ref().map(|split| Histories::new(facts, split)),
+            warnings: snapshot.warnings.clone(),
+        }
+    }
+}
+
+impl Resync {
+    fn new(core: &ResyncStatus) -> Self {
+        let is_moving = !core.paused && core.rate_bytes_per_s > 0;
+        Self {
+            direction: if core.is_source { Direction::Source } else { Direction::Target },
+            total_bytes: core.total_bytes,
+            remaining_bytes: core.remaining_bytes,
+            rate_bytes_per_s: core.rate_bytes_per_s,
+            eta_s: is_moving.then(|| core.remaining_bytes.div_ceil(core.rate_bytes_per_s)),
+            paused: core.paused,
+            payload_bytes: core.payload_bytes,
+        }
+    }
+}
+
+impl Progress {
+    /// From chunks done and in all; the last chunk of a resource may be short.
+    fn of_chunks((done, total): (u64, u64), size_bytes: u64) -> Self {
+        let bytes = |chunks: u64| chunks.saturating_mul(CHUNK_LEN).min(size_bytes);
+        Self { done_bytes: bytes(done), total_bytes: bytes(total) }
+    }
+}
+
+impl LastVerify {
+    fn new(snapshot: &Snapshot) -> Option<Self> {
+        let verify = snapshot.core.last_verify.as_ref()?;
+        let age = snapshot.taken.since(verify.ended);
+        let ranges = verify.ranges.iter();
+        Some(Self {
+            at: before(snapshot.taken_at, age),
+            differences: verify.differences,
+            ranges: ranges
+                .map(|&(start_bytes, len_bytes)| Range { start_bytes, len_bytes })
+                .collect(),
+        })
+    }
+}
+
+/// The second that lies `age` before `at`; a wall clock that is far off shows its own time.
+fn before(at: Timestamp, age: Duration) -> Timestamp {
+    let age = SignedDuration::try_from(age).unwrap_or(SignedDuration::ZERO);
+    let then = at.checked_sub(age).unwrap_or(at);
+    Timestamp::from_second(then.as_second()).unwrap_or(then)
+}
+
+impl Histories {
+    fn new(facts: &Facts, split: &SplitBrain) -> Self {
+        let history = |node: &str, generation: crate::units::Generation, changed_bytes| History {
+            node: node.to_owned(),
+            generation: generation.to_string(),
+            changed_bytes,
+        };
+        Self {
+            since_generation: split.common.map(|generation| generation.to_string()),
+            mine: history(&facts.node, split.mine, split.my_bytes),
+            theirs: history(&facts.peer, split.theirs, split.their_bytes),
+        }
+    }
+}
+
+/// A quiet primary, for tests of what is around it.
+#[cfg(test)]
+pub(crate) fn sample() -> (Facts, ResourceFacts, Snapshot) {
+    use crate::replica::{PeerStatus, Refused};
+    use crate::units::{Epoch, Generation};
+
+    let facts = Facts {
+        cluster: "office".to_owned(),
+        node: "alpha".to_owned(),
+        peer: "beta".to_owned(),
+        encrypted: true,
+        warnings: Vec::new(),
+    };
+    let resource = ResourceFacts {
+        name: "vm1".to_owned(),
+        mode: ReplicationMode::Sync,
+        export: "unix:/run/hotpair/vm1.nbd".to_owned(),
+    };
+    let core = Status {
+        role: Role::Primary,
+        disk: DiskState::UpToDate,
+        disk_reason: DiskReason::None,
+        serving: true,
+        solo: false,
+        state: "paired",
+        epoch: Epoch(7),
+        generation: Some(Generation { number: 12, id: 0x5f0c << 112 }),
+        size_bytes: 21_474_836_480,
+        out_of_sync_bytes: 0,
+        at_risk: AtRisk::default(),
+        link: LinkStatus::Connected,
+        replication: ReplicationStatus::Established,
+        peer: Some(PeerStatus { role: Role::Secondary, disk: DiskState::UpToDate }),
+        resync: None,
+        last_verify: Some(crate::replica::VerifyStatus {
+            ended: Instant(1_000_000_000),
+            differences: 0,
+            ranges: Vec::new(),
+        }),
+        verify_progress: None,
+        split_brain: None,
+        explain: Refused { why: "Both nodes hold the same.".to_owned(), next: String::new() },
+    };
+    let snapshot = Snapshot {
+        core,
+        clients: 1,
+        warnings: Vec::new(),
+        taken: Instant(61_000_000_000),
+        taken_at: "2026-01-01T00:01:00.25Z".parse().expect("a timestamp"),
+    };
+    (facts, resource, snapshot)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::Generation;
+
+    fn json(snapshot: &Snapshot) -> serde_json::Value {
+        let (facts, resource, _) = sample();
+        let status = ResourceStatus::new(&facts, &resource, snapshot);
+        serde_json::to_value(status).unwrap()
+    }
+
+    #[test]
+    fn the_text_is_the_contract() {
+        let (facts, resource, snapshot) = sample();
+        let status = ResourceStatus::new(&facts, &resource, &snapshot);
+        let node = NodeStatus::new(&facts, vec![status]);
+        let golden = concat!(
+            r#"{"format":1,"cluster":"office","node":"alpha","#,
+            r#""arbiter":{"kind":"none","reachable":null},"warnings":[],"#,
+            r#""resources":[{"name":"vm1","kind":"block","mode":"sync","role":"primary","#,
+            r#""disk":"up-to-date","disk_reason":"none","serving":true,"solo":false,"#,
+            r#""state":"paired","epoch":7,"generation":"12-5f0c000000000000","#,
+            r#""size_bytes":21474836480,"out_of_sync_bytes":0,"#,
+            r#""at_risk":{"writes":0,"bytes":0,"age_ms":0},"#,
+            r#""peer":{"node":"beta","link":"connected","role":"secondary","disk":"up-to-date","#,
+            r#""replication":"established","encrypted":true},"resync":null,"verify":null,"#,
+            r#""export":"unix:/run/hotpair/vm1.nbd","clients":1,"#,
+            r#""last_verify":{"at":"2026-01-01T00:00:00Z","differences":0,"ranges":[]},"#,
+            r#""split_brain":null,"warnings":[]}]}"#,
+        );
+        assert_eq!(serde_json::to_string(&node).unwrap(), golden);
+        assert_eq!(serde_json::from_str::<NodeStatus>(golden).unwrap(), node);
+    }
+
+    #[test]
+    fn what_is_unknown_is_null() {
+        let (_, _, mut snapshot) = sample();
+        snapshot.core.peer = None;
+        snapshot.core.generation = None;
+        snapshot.core.last_verify = None;
+        let json = json(&snapshot);
+        for pointer in ["/peer/role", "/peer/disk", "/generation", "/last_verify"] {
+            assert_eq!(json.pointer(pointer), Some(&serde_json::Value::Null), "{pointer}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_resync_is_known_only_while_it_moves() {
+        let (_, _, mut snapshot) = sample();
+        let mut resync = ResyncStatus {
+            is_source: true,
+            total_bytes: 1000,
+            remaining_bytes: 500,
+            rate_bytes_per_s: 100,
+            paused: false,
+            payload_bytes: 7,
+        };
+        snapshot.core.resync = Some(resync);
+        assert_eq!(
+            json(&snapshot)["resync"].to_string(),
+            r#"{"direction":"source","eta_s":5,"paused":false,"payload_bytes":7,"#.to_owned()
+                + r#""rate_bytes_per_s":100,"remaining_bytes":500,"total_bytes":1000}"#
+        );
+        resync.paused = true;
+        snapshot.core.resync = Some(resync);
+        assert_eq!(json(&snapshot)["resync"]["eta_s"], serde_json::Value::Null);
+        resync = ResyncStatus { paused: false, rate_bytes_per_s: 0, is_source: false, ..resync };
+        snapshot.core.resync = Some(resync);
+        assert_eq!(json(&snapshot)["resync"]["eta_s"], serde_json::Value::Null);
+        assert_eq!(json(&snapshot)["resync"]["direction"], "target");
+    }
+
+    #[test]
+    fn a_split_brain_names_both_nodes() {
+        let (_, _, mut snapshot) = sample();
+        snapshot.core.split_brain = Some(SplitBrain {
+            mine: Generation { number: 3, id: 1 << 64 },
+            theirs: Generation { number: 4, id: 2 << 64 },
+            common: None,
+            my_bytes: 4096,
+            their_bytes: 8192,
+        });
+        let split = json(&snapshot)["split_brain"].take();
+        assert_eq!(split["mine"]["node"], "alpha");
+        assert_eq!(split["theirs"]["node"], "beta");
+        assert_eq!(split["theirs"]["changed_bytes"], 8192);
+        assert_eq!(split["since_generation"], serde_json::Value::Null);
+    }
+
+    #[test]
+    fn a_verify_never_counts_past_the_end() {
+        let progress = Progress::of_chunks((2, 2), 100_000);
+        assert_eq!(progress, Progress { done_bytes: 100_000, total_bytes: 100_000 });
+    }
+}
