@@ -131,6 +131,7 @@ const DEPENDENCIES: &[&str] = &[
     "thiserror",
     "tokio",
     "tokio-rustls",
+    "tokio-stream",
     "tokio-util",
     "toml",
     "tower-http",

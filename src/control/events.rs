@@ -135,7 +135,7 @@ impl Stream for Feed {
         }
         let Some(live) = &mut self.live else { return Poll::Ready(None) };
         match std::task::ready!(Pin::new(live).poll_next(cx)) {
-            Some(Ok(line)) => Poll::Ready(Some(line)),
+            Some(Ok(next)) => Poll::Ready(Some(next)),
             Some(Err(BroadcastStreamRecvError::Lagged(missed))) => {
                 self.live = None;
                 Poll::Ready(Some(dropped(&self.node, missed)))
