@@ -17,6 +17,7 @@ mod damage;
 mod dirty_map;
 mod dirty_sum;
 mod durable;
+pub mod generation;
 mod log_file;
 mod page;
 mod recover;
