@@ -2,8 +2,15 @@
 //!
 //! Only this folder makes a [`ServeGrant`], and the NBD driver cannot serve without one, so two
 //! writers are prevented here or not at all. It does no I/O and keeps no state: it is shown the
-//! stable record and what the peer said, and it answers.
+//! stable record and what the peer said, and it answers. This is `auto = "off"` with
+//! `arbiter = "none"`: an operator promotes, with the connected peer's durable consent or by force.
+
+#![deny(clippy::wildcard_enum_match_arm)]
 
 mod grant;
+mod promote;
+mod resume;
 
 pub use grant::{Permit, ServeGrant, grant, solo_permit};
+pub use promote::{Peer, PromoteHow, PromotePlan, Refusal, check_promote, check_switchover};
+pub use resume::{Claim, Resume, may_resume, must_step_down};

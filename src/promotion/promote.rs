@@ -1,0 +1,168 @@
+//! What stands in the way of a promotion typed by an operator.
+//!
+//! The guards are one function, used by the command and by `explain`, so that the explanation
+//! cannot drift from the behaviour.
+
+use crate::metadata::Superblock;
+use crate::units::{DiskReason, DiskState, Epoch, Role, ServeMode, Side, VetoReason};
+
+/// What is known of the peer when a promotion is asked for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Peer {
+    /// There is no connection.
+    Away,
+    /// It is there.
+    Connected {
+        /// What it is.
+        role: Role,
+        /// Highest epoch that it knows or promised.
+        epoch: Epoch,
+        /// Both copies are known to be the same.
+        in_sync: bool,
+        /// Its copy cannot be used or is being filled from here: it lacks nothing that we lack.
+        behind: bool,
+    },
+}
+
+/// What the operator typed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct PromoteHow {
+    /// `--force --peer-is-fenced`.
+    pub force: bool,
+    /// `--accept-data-loss`.
+    pub accept_data_loss: bool,
+}
+
+/// How a promotion that is allowed goes on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct PromotePlan {
+    /// The new epoch.
+    pub epoch: Epoch,
+    /// The peer must make its veto durable first.
+    pub needs_consent: bool,
+    /// It is forced: a new generation at once, and the record says so.
+    pub forced: bool,
+}
+
+/// The first guard that stands in the way.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Refusal {
+    /// The peer serves.
+    #[error("the peer is connected and primary")]
+    PeerIsPrimary,
+    /// Ownership is on its way to the peer, and the peer has not said what became of it.
+    #[error("ownership was on its way to the peer, which has not said whether it took it")]
+    HandingOver,
+    /// The copy was never filled.
+    #[error("this copy was never filled")]
+    Fresh,
+    /// The copy is a mix of old and new.
+    #[error("this copy is inconsistent: a resync to it has not ended")]
+    Inconsistent,
+    /// The disk failed or is missing.
+    #[error("the local disk failed")]
+    DiskFailed,
+    /// The copy may lack acknowledged writes.
+    #[error("this copy is outdated: acknowledged writes may be missing")]
+    Outdated,
+    /// This node lost power while writes were in motion, and has not been compared with the peer.
+    #[error("this node lost power: acknowledged writes may be missing until it is compared")]
+    Doubtful,
+    /// The peer is not there to consent.
+    #[error("the peer is not connected, so it cannot consent")]
+    PeerAway,
+    /// The peer is there, but the copies are not known to be the same.
+    #[error("the copies are not in sync")]
+    NotInSync,
+    /// Split brain is not settled.
+    #[error("the split brain is not resolved")]
+    SplitBrain,
+}
+
+/// Checks every guard of `hotpair promote`, in order.
+///
+/// # Errors
+/// The first guard that fails.
+pub fn check_promote(
+    record: &Superblock,
+    side: Side,
+    peer: Peer,
+    how: PromoteHow,
+) -> Result<PromotePlan, Refusal> {
+    check_disk(record, how)?;
+    let mut epoch = record.epoch.max(record.promised);
+    match peer {
+        Peer::Connected { role: Role::Primary, .. } => return Err(Refusal::PeerIsPrimary),
+        Peer::Connected { role: Role::Secondary, epoch: theirs, in_sync, behind } => {
+            epoch = epoch.max(theirs);
+            if !how.force {
+                if record.split {
+                    return Err(Refusal::SplitBrain);
+                }
+                if !in_sync && !behind {
+                    return Err(Refusal::NotInSync);
+                }
+            }
+        }
+        Peer::Away if how.force => {}
+        Peer::Away if record.serve_mode == ServeMode::HandingOver => {
+            return Err(Refusal::HandingOver);
+        }
+        Peer::Away if was_never_paired(record) => {}
+        Peer::Away => return Err(Refusal::PeerAway),
+    }
+    let needs_consent = matches!(peer, Peer::Connected { .. }) && !how.force;
+    let epoch = if how.force { epoch.forced_by(side) } else { epoch.next_by(side) };
+    Ok(PromotePlan { epoch, needs_consent, forced: how.force })
+}
+
+/// Checks whether `hotpair switchover` may start on the primary.
+///
+/// # Errors
+/// The first guard that fails.
+pub fn check_switchover(peer: Peer) -> Result<(), Refusal> {
+    match peer {
+        Peer::Away => Err(Refusal::PeerAway),
+        Peer::Connected { role: Role::Primary, .. } => Err(Refusal::PeerIsPrimary),
+        Peer::Connected { role: Role::Secondary, in_sync: true, .. } => Ok(()),
+        Peer::Connected { role: Role::Secondary, in_sync: false, .. } => Err(Refusal::NotInSync),
+    }
+}
+
+fn check_disk(record: &Superblock, how: PromoteHow) -> Result<(), Refusal> {
+    let accepts = how.force && how.accept_data_loss;
+    match record.disk {
+        DiskState::UpToDate if is_behind(record) && !accepts => Err(Refusal::Outdated),
+        DiskState::UpToDate => Ok(()),
+        DiskState::Outdated if accepts => Ok(()),
+        DiskState::Outdated => match record.disk_reason {
+            DiskReason::LostPower | DiskReason::HeldInMemory => Err(Refusal::Doubtful),
+            DiskReason::None
+            | DiskReason::Invalidated
+            | DiskReason::Rebuilt
+            | DiskReason::Fresh
+            | DiskReason::IoError
+            | DiskReason::NoSpace
+            | DiskReason::Resync => Err(Refusal::Outdated),
+        },
+        DiskState::Inconsistent if record.generation.is_none() => Err(Refusal::Fresh),
+        DiskState::Inconsistent => Err(Refusal::Inconsistent),
+        DiskState::Failed | DiskState::Missing => Err(Refusal::DiskFailed),
+    }
+}
+
+/// A veto that says somebody else went on: the copy then lacks what was written since.
+fn is_behind(record: &Superblock) -> bool {
+    record.veto.is_some_and(|veto| match veto.reason {
+        VetoReason::Superseded | VetoReason::Inconsistent | VetoReason::IoError => true,
+        VetoReason::Evicted
+        | VetoReason::Left
+        | VetoReason::NotEligible
+        | VetoReason::PowerLoss
+        | VetoReason::RecordLost => false,
+    })
+}
+
+fn was_never_paired(record: &Superblock) -> bool {
+    record.peer_replica_id.0 == 0
+}
