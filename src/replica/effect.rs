@@ -11,7 +11,7 @@ use super::request::{Request, RequestId, RequestResult};
 use crate::metadata::{LogAppend, Superblock};
 use crate::promotion::ServeGrant;
 use crate::units::{ByteRange, ChunkIndex, Epoch, ZeroKind};
-use crate::wire::Frame;
+use crate::wire::message::Frame;
 
 /// Names one I/O on the data file.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]

@@ -1,12 +1,40 @@
 //! One block resource on one node: the pure core.
 //!
 //! It is told what happened ([`Input`]) and answers what to do ([`Effect`]); it does no I/O, reads
-//! no clock and draws no numbers.
+//! no clock and draws no numbers. The daemon, the simulator and the model checker run this code.
+//!
+//! Reading order: `writes.rs` is the primary's write path, `apply.rs` the secondary's;
+//! `session.rs` is how two nodes meet, `source.rs` and `target.rs` how one gets what it lacks;
+//! `role.rs` is promote, demote and switchover; `records.rs` what must be stable first.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
+mod apply;
+mod background;
+mod desk;
 mod effect;
+mod exit;
+mod flush;
+mod io;
+mod meet;
 mod operator;
+mod pace;
+mod parts;
+pub mod planted;
+mod promote;
+mod records;
 mod request;
+mod role;
+mod session;
 mod settings;
+mod source;
+mod status;
+mod target;
+mod verify;
+mod window;
+mod writes;
+
+use std::collections::VecDeque;
 
 pub use effect::{Closing, DiskOutcome, Effect, Input, IoId, LinkId, MetadataFailed, Ticket};
 pub use operator::{
@@ -17,3 +45,174 @@ pub use request::{
     PART_LEN_MAX, Request, RequestError, RequestId, RequestKind, RequestResult, ZERO_PART_LEN_MAX,
 };
 pub use settings::Settings;
+
+use crate::metadata::Place;
+use crate::metadata::{ActivityLog, DirtyMap, MapMemory, Recovered, Superblock};
+use crate::units::{BlockRange, DiskReason, ExtentIndex, Instance, Instant, ResourceSize};
+use background::Background;
+use desk::Desk;
+use flush::Flushes;
+use io::IoTable;
+use records::Records;
+use role::RoleState;
+use session::Link;
+use verify::VerifyState;
+use window::Window;
+use writes::Writes;
+
+/// Effects of one step, unordered.
+pub type Effects = Vec<Effect>;
+
+/// What the core is given at its start, beside what was recovered.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// This run of the daemon.
+    pub instance: Instance,
+    /// Random ids for generations; more come as [`Input::FreshId`].
+    pub fresh_ids: Vec<u128>,
+    /// The clock.
+    pub now: Instant,
+    /// Where the data and the metadata are now.
+    pub place: Place,
+}
+
+/// The core of one block resource on one node.
+#[derive(Clone, Debug)]
+pub struct Replica<M> {
+    settings: Settings,
+    size: ResourceSize,
+    start: Start,
+    now: Instant,
+    doubt: Option<DiskReason>,
+    records: Records,
+    dirty: DirtyMap<M>,
+    log: ActivityLog,
+    io: IoTable,
+    role: RoleState,
+    link: Link,
+    writes: Writes,
+    window: Window,
+    flushes: Flushes,
+    background: Background,
+    verify: VerifyState,
+    desk: Desk,
+    fresh_ids: VecDeque<u128>,
+    events: Vec<Event>,
+    has_marked: bool,
+}
+
+impl<M: MapMemory> Replica<M> {
+    /// Makes the core of a resource whose metadata was recovered. Nothing happens before
+    /// [`Input::Started`].
+    pub fn new(settings: Settings, recovered: Recovered<M>, start: Start) -> Self {
+        let size = ResourceSize::new(recovered.superblock.size)
+            .expect("recovery refuses a size outside the limits");
+        Self {
+            size,
+            now: start.now,
+            doubt: recovered.doubt(),
+            records: Records::new(recovered.superblock),
+            dirty: recovered.dirty,
+            log: recovered.log,
+            io: IoTable::default(),
+            role: RoleState::default(),
+            link: Link::default(),
+            writes: Writes::default(),
+            window: Window::default(),
+            flushes: Flushes::default(),
+            background: Background::new(start.now),
+            verify: VerifyState::default(),
+            desk: Desk::default(),
+            fresh_ids: start.fresh_ids.iter().copied().collect(),
+            events: Vec::new(),
+            has_marked: false,
+            settings,
+            start,
+        }
+    }
+
+    /// Takes one input and answers with effects, which may be carried out in any order.
+    pub fn step(&mut self, now: Instant, input: Input, effects: &mut Effects) {
+        self.now = now;
+        match input {
+            Input::Started => self.on_started(effects),
+            Input::Request { epoch, request } => self.on_request(epoch, request, effects),
+            Input::ClientsGone => self.on_clients_gone(effects),
+            Input::Disk { io, outcome } => self.on_disk(io, outcome, effects),
+            Input::Metadata { ticket, result } => self.on_metadata(ticket, result, effects),
+            Input::LinkUp { link, nonce, exporter } => {
+                self.on_link_up(link, nonce, exporter, effects);
+            }
+            Input::Peer { link, frame } => self.on_peer(link, frame, effects),
+            Input::LinkLost { link } => self.on_link_lost(link, effects),
+            Input::Tick => self.on_tick(effects),
+            Input::DiskGone => self.on_disk_failed(effects),
+            Input::FreshId(id) => self.fresh_ids.push_back(id),
+            Input::Operator { request, command } => self.on_operator(request, command, effects),
+        }
+        self.settle(effects);
+        self.check_invariants();
+    }
+
+    /// Whether clients may be read: this node serves and has room for more requests.
+    pub fn accepts_requests(&self) -> bool {
+        self.role.intake_is_open()
+            && self.writes.part_count() < self.settings.in_flight_parts_max
+            && self.writes.bytes() < self.settings.in_flight_bytes_max
+            && self.flushes.ticket_count() < self.settings.in_flight_parts_max
+    }
+
+    /// The stable record.
+    pub fn superblock(&self) -> &Superblock {
+        self.records.stable()
+    }
+
+    /// The dirty map.
+    pub fn dirty(&self) -> &DirtyMap<M> {
+        &self.dirty
+    }
+
+    /// Size of the resource.
+    pub fn size(&self) -> ResourceSize {
+        self.size
+    }
+
+    /// Extents that the activity log holds.
+    pub fn hot_extents(&self) -> Vec<ExtentIndex> {
+        self.log.hot().into_iter().collect()
+    }
+
+    /// Blocks of writes that were admitted and not answered yet, or that the peer has not applied.
+    pub fn in_flight(&self) -> Vec<BlockRange> {
+        self.writes.in_flight().chain(self.link.in_motion(self.size)).collect()
+    }
+
+    /// Goes on with everything that the last input may have made possible.
+    fn settle(&mut self, effects: &mut Effects) {
+        self.pump_session(effects);
+        self.pump_role(effects);
+        self.pump_writes(effects);
+        self.pump_applier(effects);
+        self.pump_transfer(effects);
+        self.pump_verify(effects);
+        self.pump_flushes(effects);
+        self.pump_background(effects);
+        self.pump_log(effects);
+        self.pump_records(effects);
+        self.raise_canary();
+        effects.extend(self.events.drain(..).map(Effect::Event));
+    }
+
+    /// The canary of the map rises with every step that marks, so that a later start can tell
+    /// whether it sees this very map.
+    fn raise_canary(&mut self) {
+        if std::mem::take(&mut self.has_marked) {
+            self.dirty.raise_canary();
+        }
+    }
+
+    fn event(&mut self, kind: &'static str, reason: impl Into<String>) {
+        let epoch = self.records.stable().epoch;
+        self.events.push(Event { kind, epoch, reason: reason.into() });
+    }
+}

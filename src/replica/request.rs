@@ -1,7 +1,7 @@
 //! What a client can ask of a resource.
 
 use crate::units::{ByteRange, ZeroKind};
-use crate::wire::Payload;
+use crate::wire::payload::Payload;
 
 /// Names a client's request; unique while it is unanswered.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]

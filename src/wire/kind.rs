@@ -234,7 +234,7 @@ impl Kind {
             Self::ResyncEnd => body(41, (24, 2048)),
             Self::ResyncDone => body(42, (24, 2048)),
             Self::SettleAsk => body(43, (16, 16)),
-            Self::SettleTell => body(44, (9, 41)),
+            Self::SettleTell => body(44, (9, 529)),
             Self::Outdate => body(64, (12, 12)),
             Self::OutdateDone => body(65, (12, 12)),
             Self::Leave => body(66, (12, 12)),

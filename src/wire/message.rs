@@ -472,13 +472,14 @@ pub struct SettleAsk {
     pub sequence: Sequence,
 }
 
-/// The peer's hash of one chunk.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+/// The peer's hashes of one chunk.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct SettleTell {
     /// Which chunk.
     pub chunk: ChunkIndex,
-    /// BLAKE3 of its bytes; `None` if the disk could not read it.
-    pub hash: Option<[u8; 32]>,
+    /// BLAKE3 of each of its blocks, at most 16; `None` if the disk could not read it.
+    #[serde(deserialize_with = "bounded::maybe_list_at_most::<_, _, CHUNK_BLOCKS>")]
+    pub blocks: Option<Vec<[u8; 32]>>,
 }
 
 /// A veto asked for, confirmed or announced.

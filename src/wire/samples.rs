@@ -198,10 +198,13 @@ fn resync_samples() -> Vec<(&'static str, Message)> {
             "settle-ask",
             Message::SettleAsk(SettleAsk { chunk: ChunkIndex(1), sequence: Sequence(3) }),
         ),
-        ("settle-tell", Message::SettleTell(SettleTell { chunk: ChunkIndex(1), hash: Some(hash) })),
+        (
+            "settle-tell",
+            Message::SettleTell(SettleTell { chunk: ChunkIndex(1), blocks: Some(vec![hash; 16]) }),
+        ),
         (
             "settle-tell-unreadable",
-            Message::SettleTell(SettleTell { chunk: last_chunk, hash: None }),
+            Message::SettleTell(SettleTell { chunk: last_chunk, blocks: None }),
         ),
     ]
 }

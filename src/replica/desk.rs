@@ -1,0 +1,463 @@
+//! Operators: what was typed here, and what is relayed to and from the peer.
+
+use std::collections::BTreeMap;
+
+use super::effect::Effect;
+use super::exit::{Asker, ExitWhy};
+use super::operator::{Answer, Command, Refused};
+use super::records::Change;
+use super::session::{Fault, Phase, Standing};
+use super::{Effects, Replica};
+use crate::metadata::MapMemory;
+use crate::promotion::{PromoteHow, Refusal};
+use crate::units::{DiskState, Generation, Instant, Outcome, Resolution, Role, Side, VetoReason};
+use crate::wire::message::{Ask, Message, Outdate, PeerCommand, Told};
+
+/// Commands that wait for something.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Desk {
+    next_ask: u64,
+    asked: BTreeMap<u64, Asked>,
+    disconnecting: Option<Disconnecting>,
+    stopping: Vec<u64>,
+    is_stopping: bool,
+    stop_began: bool,
+    connecting: Vec<u64>,
+    invalidating: Vec<u64>,
+}
+
+/// A command that the peer was asked to carry out.
+#[derive(Clone, Debug)]
+struct Asked {
+    request: u64,
+    at: Instant,
+    text: &'static str,
+}
+
+/// A disconnect that waits for the peer's consent, or for our own veto.
+#[derive(Clone, Debug)]
+struct Disconnecting {
+    request: u64,
+    since: Instant,
+    is_recording: bool,
+}
+
+impl Desk {
+    pub(super) fn is_disconnecting(&self) -> bool {
+        self.disconnecting.is_some()
+    }
+}
+
+impl super::role::RoleState {
+    /// Whether the daemon stops.
+    pub(super) fn exit_is_stopping(&self) -> bool {
+        self.exit.as_ref().is_some_and(|exit| exit.why() == ExitWhy::Stop)
+    }
+}
+
+impl<M: MapMemory> Replica<M> {
+    pub(super) fn on_operator(&mut self, request: u64, command: Command, effects: &mut Effects) {
+        let here = Asker::Local(request);
+        if self.desk.is_stopping && command != Command::Stop {
+            self.refuse(request, "this daemon stops", "wait until it runs again", effects);
+            return;
+        }
+        match command {
+            Command::Promote { force, accept_data_loss } => {
+                self.on_promote(request, PromoteHow { force, accept_data_loss }, effects);
+            }
+            Command::Demote if !self.role.is_primary() => {
+                self.answer(request, "this node is secondary already", effects);
+            }
+            Command::Demote => self.begin_exit(ExitWhy::Demote, Some(here), effects),
+            Command::Switchover if self.role.is_primary() => self.on_switchover(here, effects),
+            Command::Switchover => self.relay(request, PeerCommand::Switchover, effects),
+            Command::Connect => self.on_connect(request, effects),
+            Command::Disconnect => self.on_disconnect(request, effects),
+            Command::PauseResync => self.on_pause(request, true, effects),
+            Command::ResumeResync => self.on_pause(request, false, effects),
+            Command::Verify { repair } => {
+                if self.role.is_primary() || !self.link.peer_is_primary() {
+                    self.begin_verify(here, repair, effects);
+                } else {
+                    self.relay(request, PeerCommand::Verify { repair }, effects);
+                }
+            }
+            Command::Invalidate => self.on_invalidate(request, effects),
+            Command::Resolve { keep } => self.on_resolve(request, keep, effects),
+            Command::Resize { size } => self.on_resize(request, size, effects),
+            Command::Stop => self.on_stop(request, effects),
+        }
+    }
+
+    fn answer(&self, request: u64, text: &str, effects: &mut Effects) {
+        let result = Ok(Answer { text: text.to_owned() });
+        effects.push(Effect::Answer { request, result });
+    }
+
+    pub(super) fn answer_done(&mut self, asker: Asker, text: &str, effects: &mut Effects) {
+        match asker {
+            Asker::Local(request) => self.answer(request, text, effects),
+            Asker::Peer(request) => self.tell(request, None, effects),
+        }
+    }
+
+    pub(super) fn answer_refused(&mut self, asker: Asker, why: &str, effects: &mut Effects) {
+        match asker {
+            Asker::Local(request) => {
+                let next = format!("hotpair explain {}", self.settings.resource);
+                self.refuse(request, why, &next, effects);
+            }
+            Asker::Peer(request) => self.tell(request, Some(why.to_owned()), effects),
+        }
+    }
+
+    /// Tells the peer what became of what it asked.
+    pub(super) fn tell(&mut self, request: u64, refused: Option<String>, effects: &mut Effects) {
+        self.send(Message::Told(Told { request, refused }), effects);
+    }
+
+    /// Asks the peer to carry out a command that was typed here.
+    fn relay(&mut self, request: u64, command: PeerCommand, effects: &mut Effects) {
+        let text = match &command {
+            PeerCommand::Switchover => "the roles are exchanged",
+            PeerCommand::Verify { .. } => "both copies were compared",
+            PeerCommand::Resolve(_) => "the split brain is settled",
+            PeerCommand::ResizePrepare(_) | PeerCommand::ResizeCommit(_) => "resized",
+        };
+        match self.link.standing() {
+            Standing::Running { .. } | Standing::Apart => {
+                self.desk.next_ask += 1;
+                let id = self.desk.next_ask;
+                self.desk.asked.insert(id, Asked { request, at: self.now, text });
+                self.send(Message::Ask(Ask { request: id, command }), effects);
+            }
+            Standing::Down | Standing::Meeting => {
+                let why = format!("{} is not connected", self.settings.peer);
+                let next = format!("hotpair status {}", self.settings.resource);
+                self.refuse(request, &why, &next, effects);
+            }
+        }
+    }
+
+    /// A command that was typed at the peer.
+    pub(super) fn on_ask(&mut self, ask: Ask, effects: &mut Effects) -> Result<(), Fault> {
+        let there = Asker::Peer(ask.request);
+        match ask.command {
+            PeerCommand::Switchover if self.role.is_primary() => self.on_switchover(there, effects),
+            PeerCommand::Switchover => {
+                self.answer_refused(there, "no node is primary: type `promote`", effects);
+            }
+            PeerCommand::Verify { repair } => self.begin_verify(there, repair, effects),
+            PeerCommand::Resolve(resolution) => self.accept_resolution(there, resolution, effects),
+            PeerCommand::ResizePrepare(_) | PeerCommand::ResizeCommit(_) => {
+                self.answer_refused(there, "resize while both run comes later", effects);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_told(&mut self, told: Told, effects: &mut Effects) -> Result<(), Fault> {
+        let Some(asked) = self.desk.asked.remove(&told.request) else {
+            return Ok(()); // it was given up here
+        };
+        match told.refused {
+            None => self.answer(asked.request, asked.text, effects),
+            Some(why) => {
+                let next = format!("hotpair explain {}", self.settings.resource);
+                self.refuse(asked.request, &why, &next, effects);
+            }
+        }
+        Ok(())
+    }
+
+    /// What was asked of the peer is not answered any more. A switchover is answered by its
+    /// effect: this node is primary when it succeeded.
+    pub(super) fn desk_lost_link(&mut self, effects: &mut Effects) {
+        for (_, asked) in std::mem::take(&mut self.desk.asked) {
+            let next = format!("hotpair status {}", self.settings.resource);
+            self.refuse(asked.request, "the connection was lost meanwhile", &next, effects);
+        }
+        if self.desk.disconnecting.as_ref().is_some_and(|d| !d.is_recording) {
+            self.record_disconnect();
+        }
+    }
+
+    pub(super) fn tick_desk(&mut self, effects: &mut Effects) {
+        let limit = 3 * self.settings.io_timeout;
+        let late: Vec<u64> = self
+            .desk
+            .asked
+            .iter()
+            .filter(|(_, asked)| asked.text == RELAY_BOUNDED && self.now.since(asked.at) >= limit)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in late {
+            if let Some(asked) = self.desk.asked.remove(&id) {
+                let why = format!("{} does not answer", self.settings.peer);
+                self.refuse(asked.request, &why, "hotpair status", effects);
+            }
+        }
+        let is_late = self.desk.disconnecting.as_ref().is_some_and(|d| {
+            !d.is_recording && self.now.since(d.since) >= self.settings.suspect_after
+        });
+        if is_late {
+            self.record_disconnect();
+        }
+        self.pump_stop_command(effects);
+    }
+
+    fn on_connect(&mut self, request: u64, effects: &mut Effects) {
+        if self.desk.disconnecting.is_some() {
+            self.refuse(request, "a disconnect is under way", "hotpair connect", effects);
+        } else if self.records.stable().stand_alone {
+            self.desk.connecting.push(request);
+            self.records.change(Change::StandAlone(false));
+        } else {
+            effects.push(Effect::Connect(true));
+            if self.link.standing() == Standing::Apart {
+                self.restart_session();
+            }
+            self.answer(request, "this node connects whenever the peer is there", effects);
+        }
+    }
+
+    fn on_disconnect(&mut self, request: u64, effects: &mut Effects) {
+        if self.records.stable().stand_alone {
+            self.answer(request, "this node is disconnected already", effects);
+            return;
+        }
+        if self.role.promoting.is_some() || self.role.exit.is_some() {
+            self.refuse(request, "a change of role is under way", "hotpair status", effects);
+            return;
+        }
+        let since = self.now;
+        self.desk.disconnecting = Some(Disconnecting { request, since, is_recording: false });
+        match self.link.standing() {
+            Standing::Running { .. } if self.role.is_primary() => {
+                let epoch = self.records.stable().epoch;
+                let outdate = Outdate { epoch, reason: VetoReason::Evicted };
+                self.send(Message::Outdate(outdate), effects);
+            }
+            Standing::Running { .. } => self.veto_before_leaving(),
+            Standing::Down | Standing::Apart | Standing::Meeting => self.record_disconnect(),
+        }
+    }
+
+    /// The peer confirmed that it vetoed itself.
+    pub(super) fn on_peer_vetoed(&mut self, _effects: &mut Effects) {
+        if self.role.is_primary() && self.desk.disconnecting.is_some() {
+            self.record_disconnect();
+        }
+    }
+
+    /// Our own veto is stable: the peer need not wait for anything when we leave.
+    pub(super) fn on_leave_recorded(&mut self, outdate: Outdate, effects: &mut Effects) {
+        self.send(Message::Leave(outdate), effects);
+        if self.desk.disconnecting.is_some() {
+            self.record_disconnect();
+        } else if self.desk.is_stopping {
+            self.close_link(true, effects);
+        }
+    }
+
+    fn record_disconnect(&mut self) {
+        if let Some(disconnecting) = &mut self.desk.disconnecting
+            && !disconnecting.is_recording
+        {
+            disconnecting.is_recording = true;
+            self.records.change(Change::StandAlone(true));
+        }
+    }
+
+    pub(super) fn on_stand_alone_recorded(&mut self, is_apart: bool, effects: &mut Effects) {
+        effects.push(Effect::Connect(!is_apart));
+        if is_apart {
+            self.event("disconnected", "by an operator");
+            let asker = self.desk.disconnecting.take();
+            self.close_link(true, effects);
+            if let Some(disconnecting) = asker {
+                self.answer(disconnecting.request, "this node stands alone", effects);
+            }
+        } else {
+            self.event("connecting", "by an operator");
+            for request in std::mem::take(&mut self.desk.connecting) {
+                let text = "this node connects whenever the peer is there";
+                self.answer(request, text, effects);
+            }
+        }
+    }
+
+    fn on_pause(&mut self, request: u64, is_paused: bool, effects: &mut Effects) {
+        if self.link.source().is_none() && self.link.target().is_none() {
+            let next = format!("hotpair status {}", self.settings.resource);
+            self.refuse(request, "no resync is running", &next, effects);
+            return;
+        }
+        self.pause_transfer(is_paused, effects);
+        let text = if is_paused { "the resync is paused" } else { "the resync goes on" };
+        self.answer(request, text, effects);
+    }
+
+    fn on_invalidate(&mut self, request: u64, effects: &mut Effects) {
+        if self.role.is_primary() {
+            let next = format!("hotpair switchover {}", self.settings.resource);
+            self.refuse(request, "this node is primary: its copy is the right one", &next, effects);
+        } else if self.records.stable().disk == DiskState::UpToDate && !self.peer_has_a_copy() {
+            let why = "the peer has no up-to-date copy, or is not connected";
+            self.refuse(request, why, "connect the peer first", effects);
+        } else {
+            self.desk.invalidating.push(request);
+            self.records.change(Change::Invalidate);
+        }
+    }
+
+    fn peer_has_a_copy(&self) -> bool {
+        self.link.peer_hello().is_some_and(|hello| hello.disk == DiskState::UpToDate)
+    }
+
+    pub(super) fn on_invalidated(&mut self, effects: &mut Effects) {
+        self.event("invalidated", "all of this copy is compared with the peer's");
+        self.restart_session();
+        for request in std::mem::take(&mut self.desk.invalidating) {
+            self.answer(request, "all of this copy is compared with the peer's", effects);
+        }
+    }
+
+    fn on_resolve(&mut self, request: u64, keep: Side, effects: &mut Effects) {
+        let is_split = matches!(
+            self.link.up.as_ref().map(|up| &up.phase),
+            Some(Phase::Apart(Outcome::SplitBrain))
+        );
+        let generations = self
+            .link
+            .peer_hello()
+            .and_then(|hello| Some((self.records.stable().generation?, hello.generation?)));
+        let (true, Some((mine, theirs))) = (is_split, generations) else {
+            let next = format!("hotpair status {}", self.settings.resource);
+            let why = "there is no split brain, or the peer is not connected";
+            self.refuse(request, why, &next, effects);
+            return;
+        };
+        let resolution = if keep == self.settings.side {
+            Resolution { kept: mine, dropped: theirs }
+        } else {
+            Resolution { kept: theirs, dropped: mine }
+        };
+        self.relay(request, PeerCommand::Resolve(resolution), effects);
+        self.adopt_resolution(resolution, effects);
+    }
+
+    /// A resolution typed at the peer counts only if it names exactly what both have.
+    fn accept_resolution(&mut self, asker: Asker, resolution: Resolution, effects: &mut Effects) {
+        let theirs = self.link.peer_hello().and_then(|hello| hello.generation);
+        let mine = self.records.stable().generation;
+        let names = [Some(resolution.kept), Some(resolution.dropped)];
+        let fits = names == [mine, theirs] || names == [theirs, mine];
+        if !fits {
+            self.answer_refused(asker, "a generation changed meanwhile", effects);
+            return;
+        }
+        self.answer_done(asker, "", effects);
+        self.adopt_resolution(resolution, effects);
+    }
+
+    fn adopt_resolution(&mut self, resolution: Resolution, effects: &mut Effects) {
+        let mine: Option<Generation> = self.records.stable().generation;
+        if mine == Some(resolution.dropped) {
+            self.stop_serving_for_resolution(effects);
+        }
+        self.event("split-brain-resolved", format!("{} is kept", resolution.kept));
+        self.records.change(Change::Resolve(resolution));
+    }
+
+    pub(super) fn on_resolution_recorded(&mut self, _effects: &mut Effects) {
+        self.restart_session();
+    }
+
+    fn on_resize(&mut self, request: u64, size: u64, effects: &mut Effects) {
+        let now = self.size.bytes();
+        if size == now {
+            self.answer(request, "it has that size already", effects);
+        } else {
+            let why = format!(
+                "the size is {now} bytes, and this release changes it only while both daemons are \
+                 stopped"
+            );
+            self.refuse(request, &why, "hotpair resize --help", effects);
+        }
+    }
+
+    fn on_stop(&mut self, request: u64, effects: &mut Effects) {
+        self.desk.stopping.push(request);
+        if self.desk.is_stopping {
+            return;
+        }
+        self.desk.is_stopping = true;
+        effects.push(Effect::Connect(false));
+        if self.role.is_primary() {
+            self.abort_exit("this daemon stops", effects);
+            self.begin_exit(ExitWhy::Stop, None, effects);
+        } else if self.link.peer_is_primary()
+            && matches!(self.link.standing(), Standing::Running { .. })
+        {
+            self.veto_before_leaving();
+        } else {
+            self.close_link(false, effects);
+        }
+        self.pump_stop_command(effects);
+    }
+
+    /// A secondary's clean stop begins when it has left.
+    fn pump_stop_command(&mut self, _effects: &mut Effects) {
+        let has_left = self.link.standing() == Standing::Down;
+        if self.desk.is_stopping
+            && !self.desk.stop_began
+            && !self.role.is_primary()
+            && self.role.exit.is_none()
+            && has_left
+            && self.records.is_idle()
+        {
+            self.desk.stop_began = true;
+            self.begin_clean_stop();
+        }
+    }
+
+    /// Whoever waits for the end of the process.
+    pub(super) fn desk_stop_askers(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.desk.stopping)
+    }
+
+    /// Why a promotion is refused, and what to type.
+    pub(super) fn explain_promotion(&self, refusal: Refusal) -> Refused {
+        let (resource, peer) = (&self.settings.resource, &self.settings.peer);
+        let next = match refusal {
+            Refusal::PeerIsPrimary => format!("hotpair switchover {resource}"),
+            Refusal::PeerAway | Refusal::HandingOver => format!(
+                "bring {peer} back, or make sure that it is off and type: hotpair promote \
+                 {resource} --force --peer-is-fenced"
+            ),
+            Refusal::Outdated | Refusal::Doubtful => format!(
+                "bring {peer} back, or give up what is missing: hotpair promote {resource} \
+                 --force --peer-is-fenced --accept-data-loss"
+            ),
+            Refusal::Fresh | Refusal::Inconsistent => {
+                format!("connect {peer} and let the resync end: hotpair status {resource} --watch")
+            }
+            Refusal::DiskFailed => {
+                "replace the disk, then type: hotpair init --from peer --rebuild".to_owned()
+            }
+            Refusal::NotInSync => format!("hotpair status {resource} --watch"),
+            Refusal::SplitBrain => format!("hotpair split-brain show {resource}"),
+        };
+        Refused { why: refusal.to_string(), next }
+    }
+
+    /// Whether this node is primary, for status.
+    pub(super) fn role_now(&self) -> Role {
+        if self.role.is_primary() { Role::Primary } else { Role::Secondary }
+    }
+}
+
+/// What a switchover says when it is done; it alone must be answered in bounded time.
+const RELAY_BOUNDED: &str = "the roles are exchanged";

@@ -1,0 +1,321 @@
+//! Leaving the primary role as planned: demote, switchover, disconnect, a clean stop.
+//!
+//! No further request is read, admitted ones finish and are answered, both disks are flushed, and
+//! only then the clients are let go. Until the record changes everything can be taken back.
+
+use super::effect::{Closing, Effect};
+use super::flush::FlushWhy;
+use super::io::Purpose;
+use super::operator::Answer;
+use super::records::Change;
+use super::role::AckNeed;
+use super::session::Fault;
+use super::{Effects, Replica};
+use crate::metadata::MapMemory;
+use crate::promotion;
+use crate::units::{Generation, Instant, VetoReason};
+use crate::wire::message::{HandOver, Message, Outdate};
+
+/// A planned end of serving.
+#[derive(Clone, Debug)]
+pub(super) struct Exit {
+    why: ExitWhy,
+    answers: Vec<Asker>,
+    stage: Stage,
+    since: Instant,
+    hand: Option<HandOver>,
+}
+
+/// Why a primary stops.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum ExitWhy {
+    Demote,
+    Switchover,
+    Stop,
+}
+
+/// Who waits for the end of it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Asker {
+    /// An operator on this node.
+    Local(u64),
+    /// An operator on the peer, by its request number.
+    Peer(u64),
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Stage {
+    Draining,
+    Flushing { sync: u64, is_local_done: bool, is_peer_done: bool },
+    AskingPeer,
+    PeerReady,
+    ClosingClients,
+    Recording,
+    HandedOver,
+}
+
+impl Exit {
+    /// Why this primary stops.
+    pub(super) fn why(&self) -> ExitWhy {
+        self.why
+    }
+}
+
+impl super::role::RoleState {
+    /// The peer made everything stable that a change of role waits for.
+    pub(super) fn peer_is_flushed(&mut self) {
+        if let Some(Exit { stage: Stage::Flushing { is_peer_done, .. }, .. }) = &mut self.exit {
+            *is_peer_done = true;
+        }
+    }
+}
+
+impl<M: MapMemory> Replica<M> {
+    /// Begins a planned end of serving.
+    pub(super) fn begin_exit(&mut self, why: ExitWhy, asker: Option<Asker>, effects: &mut Effects) {
+        if let Some(exit) = &mut self.role.exit {
+            if exit.why == why {
+                exit.answers.extend(asker);
+            } else if let Some(asker) = asker {
+                self.answer_refused(asker, "another change of role is under way", effects);
+            }
+            return;
+        }
+        self.role.exit = Some(Exit {
+            why,
+            answers: asker.into_iter().collect(),
+            stage: Stage::Draining,
+            since: self.now,
+            hand: None,
+        });
+    }
+
+    /// Goes on with it.
+    pub(super) fn pump_exit(&mut self, effects: &mut Effects) {
+        let Some(exit) = &self.role.exit else { return };
+        let (why, stage) = (exit.why, exit.stage);
+        let is_late = self.now.since(exit.since) >= 3 * self.settings.io_timeout;
+        match stage {
+            Stage::Draining | Stage::Flushing { .. } | Stage::AskingPeer
+                if why == ExitWhy::Switchover && (is_late || !self.is_in_sync()) =>
+            {
+                self.abort_exit("the peer is not in sync any more, or does not answer", effects);
+            }
+            Stage::Draining => {
+                if self.writes.is_empty() && self.flushes.ticket_count() == 0 {
+                    self.flush_before_exit(effects);
+                }
+            }
+            Stage::Flushing { is_local_done: true, is_peer_done: true, .. } => {
+                if why == ExitWhy::Switchover {
+                    self.ask_peer_to_take_over(effects);
+                } else {
+                    self.close_clients(effects);
+                }
+            }
+            // The peer went away: what it has not flushed stays marked.
+            Stage::Flushing { is_peer_done: false, .. }
+                if self.ack_need() != AckNeed::Peer && why != ExitWhy::Switchover =>
+            {
+                self.role.peer_is_flushed();
+            }
+            Stage::PeerReady => self.close_clients(effects),
+            Stage::Flushing { .. }
+            | Stage::AskingPeer
+            | Stage::ClosingClients
+            | Stage::Recording
+            | Stage::HandedOver => {}
+        }
+    }
+
+    fn set_exit_stage(&mut self, stage: Stage) {
+        if let Some(exit) = &mut self.role.exit {
+            exit.stage = stage;
+        }
+    }
+
+    fn flush_before_exit(&mut self, effects: &mut Effects) {
+        let asks_peer = self.ack_need() == AckNeed::Peer;
+        if asks_peer {
+            self.ask_flush(FlushWhy::Role, effects);
+        }
+        let sync = self.role.name_sync();
+        let io = self.io.start(Purpose::Role(sync));
+        effects.push(Effect::SyncData { io });
+        let (is_local_done, is_peer_done) = (false, !asks_peer);
+        self.set_exit_stage(Stage::Flushing { sync, is_local_done, is_peer_done });
+    }
+
+    pub(super) fn on_exit_synced(&mut self, done: u64) {
+        if let Some(Exit { stage: Stage::Flushing { sync, is_local_done, .. }, .. }) =
+            &mut self.role.exit
+            && *sync == done
+        {
+            *is_local_done = true;
+        }
+    }
+
+    fn ask_peer_to_take_over(&mut self, effects: &mut Effects) {
+        let record = self.records.stable();
+        let hand = HandOver {
+            epoch: record.epoch,
+            last: self.writes.last_sequence(),
+            generation: record.generation.unwrap_or(Generation::default()),
+        };
+        if let Some(exit) = &mut self.role.exit {
+            exit.hand = Some(hand);
+            exit.stage = Stage::AskingPeer;
+        }
+        self.send(Message::HandOver(hand), effects);
+    }
+
+    /// The peer has applied and synced everything.
+    pub(super) fn on_hand_ready(&mut self, hand: HandOver) -> Result<(), Fault> {
+        match &mut self.role.exit {
+            Some(exit) if exit.stage == Stage::AskingPeer && exit.hand == Some(hand) => {
+                exit.stage = Stage::PeerReady;
+                Ok(())
+            }
+            Some(_) | None => Err(Fault::Unexpected { message: "HandReady" }),
+        }
+    }
+
+    fn close_clients(&mut self, effects: &mut Effects) {
+        self.set_exit_stage(Stage::ClosingClients);
+        if self.role.has_clients {
+            self.close_export(Closing::Drained, effects);
+        } else {
+            self.on_exit_clients_gone(effects);
+        }
+    }
+
+    pub(super) fn on_exit_clients_gone(&mut self, effects: &mut Effects) {
+        let Some(exit) = &self.role.exit else { return };
+        if exit.stage != Stage::ClosingClients {
+            return;
+        }
+        let why = exit.why;
+        self.set_exit_stage(Stage::Recording);
+        match why {
+            ExitWhy::Demote => self.records.change(Change::StepDown {
+                owner: None,
+                promised: self.records.stable().promised,
+                veto: None,
+                stopped: true,
+            }),
+            ExitWhy::Switchover => self.records.change(Change::HandingOver),
+            ExitWhy::Stop => {
+                // The record still says that it owns the resource: it resumes with its peer.
+                self.role.primary = None;
+                self.close_link(false, effects);
+                self.begin_clean_stop();
+            }
+        }
+    }
+
+    /// Ownership may leave: this node serves no more and tells the peer so.
+    pub(super) fn on_handing_over_recorded(&mut self, effects: &mut Effects) {
+        let Some(exit) = &mut self.role.exit else { return };
+        exit.stage = Stage::HandedOver;
+        let hand = exit.hand;
+        self.role.primary = None;
+        self.event("role-changed", "the role was handed over to the peer");
+        if let Some(hand) = hand {
+            self.send(Message::HandDone(hand), effects);
+        }
+    }
+
+    /// A planned end without a successor is recorded.
+    pub(super) fn on_stepped_down(&mut self, effects: &mut Effects) {
+        if self.role.exit.as_ref().is_some_and(|exit| exit.why == ExitWhy::Demote) {
+            self.role.primary = None;
+            self.event("role-changed", "this node is secondary: demoted by an operator");
+            self.finish_exit("this node is secondary", effects);
+        }
+        self.restart_session();
+    }
+
+    /// The peer's Hello says that it is primary: a handover is complete.
+    pub(super) fn on_peer_is_primary(&mut self, effects: &mut Effects) {
+        if self.role.exit.as_ref().is_some_and(|exit| exit.stage == Stage::HandedOver) {
+            self.finish_exit("the peer is primary", effects);
+        }
+    }
+
+    /// Everybody who waits for the end is told.
+    pub(super) fn finish_exit(&mut self, text: &str, effects: &mut Effects) {
+        let Some(exit) = self.role.exit.take() else { return };
+        for asker in exit.answers {
+            match asker {
+                Asker::Local(request) => {
+                    let result = Ok(Answer { text: text.to_owned() });
+                    effects.push(Effect::Answer { request, result });
+                }
+                Asker::Peer(request) => self.tell(request, None, effects),
+            }
+        }
+    }
+
+    /// Takes a planned end back: the clients are served again.
+    pub(super) fn abort_exit(&mut self, why: &str, effects: &mut Effects) {
+        let Some(exit) = self.role.exit.take() else { return };
+        for asker in exit.answers {
+            self.answer_refused(asker, why, effects);
+        }
+        self.writes.recheck();
+    }
+
+    /// The link is lost while a handover is under way.
+    pub(super) fn exit_lost_link(&mut self, effects: &mut Effects) {
+        let Some(exit) = &self.role.exit else { return };
+        if exit.why != ExitWhy::Switchover {
+            return;
+        }
+        match exit.stage {
+            Stage::Draining
+            | Stage::Flushing { .. }
+            | Stage::AskingPeer
+            | Stage::PeerReady
+            | Stage::ClosingClients => self.abort_exit("the connection was lost", effects),
+            // The record decides: the next Hello says whether the peer took over.
+            Stage::Recording | Stage::HandedOver => {
+                let why = "the connection was lost before the peer said that it took over";
+                self.abort_exit(why, effects);
+            }
+        }
+    }
+
+    /// Operators that wait for something that cannot come any more are told why.
+    pub(super) fn refuse_waiting_operators(&mut self, why: &str, effects: &mut Effects) {
+        self.abort_exit(why, effects);
+        if let Some(promoting) = self.role.promoting.take() {
+            self.refuse(promoting.asker(), why, "hotpair status", effects);
+        }
+    }
+
+    pub(super) fn on_switchover(&mut self, asker: Asker, effects: &mut Effects) {
+        match promotion::check_switchover(self.peer_for_promotion()) {
+            Ok(()) => self.begin_exit(ExitWhy::Switchover, Some(asker), effects),
+            Err(refusal) => self.answer_refused(asker, &refusal.to_string(), effects),
+        }
+    }
+
+    /// The peer leaves as planned and has vetoed itself.
+    pub(super) fn on_leave(&mut self, outdate: Outdate, effects: &mut Effects) {
+        self.role.peer_vetoed = Some(outdate.epoch);
+        self.event("peer-left", "the peer stops or was disconnected by an operator");
+        self.drop_link(effects);
+    }
+
+    /// `disconnect`, or a stop, of a secondary: it vetoes itself first, so that the primary need
+    /// not wait for anything.
+    pub(super) fn veto_before_leaving(&mut self) {
+        let primary_is_there = self.link.peer_is_primary();
+        let epoch = self.records.stable().promised;
+        self.records.change(Change::Veto {
+            reason: VetoReason::Left,
+            epoch,
+            is_outdated: primary_is_there,
+        });
+    }
+}

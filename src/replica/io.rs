@@ -1,0 +1,142 @@
+//! Which completion belongs to what.
+
+use std::collections::BTreeMap;
+
+use super::effect::{IoId, Ticket};
+use super::parts::PartId;
+use super::request::RequestId;
+use crate::units::{Applied, ChunkIndex, Sequence};
+
+/// What an I/O on the data file is for.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(super) enum Purpose {
+    /// The local half of a client's write.
+    Part(PartId),
+    /// A client's read.
+    Read(RequestId),
+    /// The local half of a flush.
+    Flush(u64),
+    /// The local half of a write that is answered when stable.
+    Fua(PartId),
+    /// The sync that precedes a change of role.
+    Role(u64),
+    /// The sync that lets extents cool.
+    Cool,
+    /// The sync that a checkpoint of this version waits for.
+    Checkpoint(Applied),
+    /// A write of the primary, on the secondary.
+    Apply(Sequence),
+    /// The sync that answers flushes and FUA writes of the primary.
+    ApplySync,
+    /// Resync: the source hashes a chunk.
+    SourceHash(ChunkIndex),
+    /// Resync: the source reads a chunk.
+    SourceRead(ChunkIndex),
+    /// Resync: the target hashes a chunk that was offered.
+    TargetHash(ChunkIndex),
+    /// Resync: the target writes blocks of a chunk.
+    TargetWrite(ChunkIndex),
+    /// Resync: the target checks what it wrote.
+    TargetCheck(ChunkIndex),
+    /// Resync: the target makes chunks stable.
+    TargetSync,
+    /// Verify: this node's hash of a chunk.
+    VerifyMine(ChunkIndex),
+    /// Verify: this node's hash of a chunk for the peer.
+    VerifyForPeer(ChunkIndex),
+    /// A write of a session that is over; only its end matters.
+    Orphan,
+}
+
+impl Purpose {
+    /// Whether it changes the data file.
+    fn writes(self) -> bool {
+        match self {
+            Self::Part(_) | Self::Apply(_) | Self::TargetWrite(_) | Self::Orphan => true,
+            Self::Read(_)
+            | Self::Flush(_)
+            | Self::Fua(_)
+            | Self::Role(_)
+            | Self::Cool
+            | Self::Checkpoint(_)
+            | Self::ApplySync
+            | Self::SourceHash(_)
+            | Self::SourceRead(_)
+            | Self::TargetHash(_)
+            | Self::TargetCheck(_)
+            | Self::TargetSync
+            | Self::VerifyMine(_)
+            | Self::VerifyForPeer(_) => false,
+        }
+    }
+
+    /// Whether it belongs to a session, and means nothing once that is over.
+    fn is_of_session(self) -> bool {
+        match self {
+            Self::Apply(_)
+            | Self::ApplySync
+            | Self::SourceHash(_)
+            | Self::SourceRead(_)
+            | Self::TargetHash(_)
+            | Self::TargetWrite(_)
+            | Self::TargetCheck(_)
+            | Self::TargetSync
+            | Self::VerifyMine(_)
+            | Self::VerifyForPeer(_) => true,
+            Self::Part(_)
+            | Self::Read(_)
+            | Self::Flush(_)
+            | Self::Fua(_)
+            | Self::Role(_)
+            | Self::Cool
+            | Self::Checkpoint(_)
+            | Self::Orphan => false,
+        }
+    }
+}
+
+/// I/O under way.
+#[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
+pub(super) struct IoTable {
+    next: u64,
+    pending: BTreeMap<u64, Purpose>,
+    writes: usize,
+}
+
+impl IoTable {
+    /// Names a new I/O.
+    pub(super) fn start(&mut self, purpose: Purpose) -> IoId {
+        self.next += 1;
+        self.pending.insert(self.next, purpose);
+        self.writes += usize::from(purpose.writes());
+        IoId(self.next)
+    }
+
+    /// Names a new write of metadata.
+    pub(super) fn ticket(&mut self) -> Ticket {
+        self.next += 1;
+        Ticket(self.next)
+    }
+
+    /// What the I/O that ended was for; `None` if nobody waits for it any more.
+    pub(super) fn finish(&mut self, io: IoId) -> Option<Purpose> {
+        let purpose = self.pending.remove(&io.0)?;
+        self.writes -= usize::from(purpose.writes());
+        Some(purpose)
+    }
+
+    /// Writes to the data file under way.
+    pub(super) fn write_count(&self) -> usize {
+        self.writes
+    }
+
+    /// Forgets what belonged to the session that is over; its writes are still waited for.
+    pub(super) fn end_session(&mut self) {
+        self.pending.retain(|_, purpose| {
+            if purpose.is_of_session() && purpose.writes() {
+                *purpose = Purpose::Orphan;
+            }
+            !purpose.is_of_session()
+        });
+    }
+}

@@ -1,0 +1,339 @@
+//! Becoming primary: typed by an operator, or handed over by the peer.
+
+use super::effect::Effect;
+use super::io::Purpose;
+use super::operator::{Answer, Refused};
+use super::records::Change;
+use super::role::Promoted;
+use super::session::{Fault, Standing};
+use super::{Effects, Replica};
+use crate::metadata::MapMemory;
+use crate::promotion::{self, Peer, PromoteHow, PromotePlan};
+use crate::units::{Epoch, Instant, Sequence, ServeMode, VetoReason};
+use crate::wire::message::{HandOver, Message, Outdate};
+
+/// A promotion under way.
+#[derive(Clone, Debug)]
+pub(super) struct Promoting {
+    answer: u64,
+    how: PromoteHow,
+    plan: PromotePlan,
+    mode: ServeMode,
+    step: Step,
+    since: Instant,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Step {
+    Consent,
+    Consented,
+    Syncing(u64),
+    Synced,
+    Recording,
+}
+
+impl Promoting {
+    /// Who waits for it.
+    pub(super) fn asker(&self) -> u64 {
+        self.answer
+    }
+
+    /// Whether the promotion can no longer be taken back.
+    pub(super) fn is_recording(&self) -> bool {
+        match self.step {
+            Step::Consent => false,
+            Step::Consented | Step::Syncing(_) | Step::Synced | Step::Recording => true,
+        }
+    }
+}
+
+/// The peer hands its role over.
+#[derive(Clone, Debug)]
+pub(super) struct TakeOver {
+    hand: HandOver,
+    step: TakeStep,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum TakeStep {
+    Applying,
+    Syncing(u64),
+    Ready,
+    Recording,
+}
+
+impl<M: MapMemory> Replica<M> {
+    /// What is known of the peer, for the guards of a promotion.
+    pub(super) fn peer_for_promotion(&self) -> Peer {
+        let Some(theirs) = self.link.peer_hello() else { return Peer::Away };
+        match self.link.standing() {
+            Standing::Down => Peer::Away,
+            Standing::Meeting | Standing::Apart | Standing::Running { .. } => Peer::Connected {
+                role: theirs.role,
+                epoch: theirs.epoch.max(theirs.promised),
+                in_sync: self.is_in_sync(),
+                behind: self.peer_is_behind(),
+            },
+        }
+    }
+
+    pub(super) fn on_promote(&mut self, answer: u64, how: PromoteHow, effects: &mut Effects) {
+        if self.role.is_primary() {
+            let text = "this node is primary already".to_owned();
+            effects.push(Effect::Answer { request: answer, result: Ok(Answer { text }) });
+            return;
+        }
+        if self.role.promoting.is_some() || self.role.take_over.is_some() {
+            self.refuse(answer, "a promotion is under way", "wait for it", effects);
+            return;
+        }
+        let peer = self.peer_for_promotion();
+        let record = self.records.stable();
+        match promotion::check_promote(record, self.settings.side, peer, how) {
+            Err(refusal) => {
+                let result = Err(self.explain_promotion(refusal));
+                effects.push(Effect::Answer { request: answer, result });
+            }
+            Ok(plan) => {
+                let mode = match peer {
+                    Peer::Connected { in_sync: true, .. } if plan.needs_consent => {
+                        ServeMode::Paired
+                    }
+                    Peer::Connected { .. } | Peer::Away => ServeMode::Solo,
+                };
+                let step = if plan.needs_consent { Step::Consent } else { Step::Consented };
+                if plan.needs_consent {
+                    let outdate = Outdate { epoch: plan.epoch, reason: VetoReason::Evicted };
+                    self.send(Message::Outdate(outdate), effects);
+                }
+                self.role.promoting =
+                    Some(Promoting { answer, how, plan, mode, step, since: self.now });
+            }
+        }
+    }
+
+    /// The peer made its veto durable.
+    pub(super) fn on_outdate_done(&mut self, outdate: Outdate, effects: &mut Effects) {
+        self.role.peer_vetoed = Some(outdate.epoch);
+        if let Some(promoting) = &mut self.role.promoting
+            && promoting.step == Step::Consent
+            && promoting.plan.epoch == outdate.epoch
+        {
+            promoting.step = Step::Consented;
+        }
+        self.on_peer_vetoed(effects);
+    }
+
+    /// The peer asks this node to veto itself.
+    pub(super) fn on_outdate(
+        &mut self,
+        outdate: Outdate,
+        effects: &mut Effects,
+    ) -> Result<(), Fault> {
+        let record = self.records.stable();
+        if self.role.is_primary() || self.role.promoting.is_some() || self.role.take_over.is_some()
+        {
+            self.refuse_link("this node serves or is being promoted", effects);
+            return Ok(());
+        }
+        if outdate.epoch < record.promised {
+            self.refuse_old_epoch(effects);
+            return Ok(());
+        }
+        self.records.change(Change::Veto {
+            reason: outdate.reason,
+            epoch: outdate.epoch,
+            is_outdated: true,
+        });
+        Ok(())
+    }
+
+    /// This node's veto is stable: whoever asked for it is told.
+    pub(super) fn on_veto_recorded(
+        &mut self,
+        reason: VetoReason,
+        epoch: Epoch,
+        effects: &mut Effects,
+    ) {
+        let outdate = Outdate { epoch, reason };
+        if reason == VetoReason::Left {
+            self.on_leave_recorded(outdate, effects);
+        } else {
+            self.send(Message::OutdateDone(outdate), effects);
+        }
+    }
+
+    /// Goes on with a promotion: consent, sync, record.
+    pub(super) fn pump_promoting(&mut self, effects: &mut Effects) {
+        let Some(promoting) = &self.role.promoting else { return };
+        match promoting.step {
+            Step::Consent => {
+                let is_late = self.now.since(promoting.since) >= self.settings.io_timeout;
+                if self.link.standing() == Standing::Down || is_late {
+                    let answer = promoting.answer;
+                    self.role.promoting = None;
+                    let result = Err(self.explain_promotion(promotion::Refusal::PeerAway));
+                    effects.push(Effect::Answer { request: answer, result });
+                }
+            }
+            Step::Consented => {
+                // What this node received is applied before it serves, and stable before it may
+                // acknowledge alone.
+                if self.io.write_count() > 0 || !self.records.is_idle() {
+                    return;
+                }
+                let sync = self.role.name_sync();
+                let io = self.io.start(Purpose::Role(sync));
+                effects.push(Effect::SyncData { io });
+                self.set_promotion_step(Step::Syncing(sync));
+            }
+            Step::Synced => {
+                let (plan, mode) = (promoting.plan, promoting.mode);
+                if let Err(refusal) = self.check_promotion_again() {
+                    let answer = promoting.answer;
+                    self.role.promoting = None;
+                    let result = Err(self.explain_promotion(refusal));
+                    effects.push(Effect::Answer { request: answer, result });
+                    return;
+                }
+                let generation = if plan.forced { self.next_generation(effects) } else { None };
+                if plan.forced && generation.is_none() {
+                    return; // no random id is left; one is on its way
+                }
+                self.set_promotion_step(Step::Recording);
+                self.records.change(Change::Promote(Promoted {
+                    epoch: plan.epoch,
+                    mode,
+                    generation,
+                    is_forced: plan.forced,
+                }));
+            }
+            Step::Syncing(_) | Step::Recording => {}
+        }
+    }
+
+    /// What was decided before the wait is decided again: the peer may have become primary, or
+    /// this node the target of a resync. A consent that was given stays good.
+    fn check_promotion_again(&self) -> Result<(), promotion::Refusal> {
+        let Some(promoting) = &self.role.promoting else { return Ok(()) };
+        let record = self.records.stable();
+        let peer = self.peer_for_promotion();
+        if promoting.plan.needs_consent {
+            if let Peer::Connected { role: crate::units::Role::Primary, .. } = peer {
+                return Err(promotion::Refusal::PeerIsPrimary);
+            }
+            if record.disk != crate::units::DiskState::UpToDate {
+                return Err(promotion::Refusal::NotInSync);
+            }
+            return Ok(());
+        }
+        promotion::check_promote(record, self.settings.side, peer, promoting.how).map(|_| ())
+    }
+
+    fn set_promotion_step(&mut self, step: Step) {
+        if let Some(promoting) = &mut self.role.promoting {
+            promoting.step = step;
+        }
+    }
+
+    pub(super) fn on_promoting_synced(&mut self, sync: u64) {
+        if self.role.promoting.as_ref().is_some_and(|p| p.step == Step::Syncing(sync)) {
+            self.set_promotion_step(Step::Synced);
+        }
+    }
+
+    /// The record of a promotion is stable.
+    pub(super) fn on_promoted(&mut self, promoted: &Promoted, effects: &mut Effects) {
+        let answer = self.role.promoting.take().map(|promoting| promoting.answer);
+        self.role.take_over = None;
+        let why = if promoted.is_forced { "forced by an operator" } else { "by an operator" };
+        self.become_primary(why);
+        if promoted.generation.is_some() {
+            self.has_own_generation();
+        }
+        if promoted.mode == ServeMode::Solo {
+            self.role.marks_are_proven();
+        }
+        if let Some(request) = answer {
+            let text = format!("this node is primary at epoch {}", promoted.epoch);
+            effects.push(Effect::Answer { request, result: Ok(Answer { text }) });
+        }
+    }
+
+    /// The primary asks whether this node has everything up to `hand.last`.
+    pub(super) fn on_hand_over(
+        &mut self,
+        hand: HandOver,
+        effects: &mut Effects,
+    ) -> Result<(), Fault> {
+        let record = self.records.stable();
+        let can_take = self.is_in_sync()
+            && !self.role.is_primary()
+            && self.role.promoting.is_none()
+            && record.generation == Some(hand.generation)
+            && record.promised <= hand.epoch;
+        if !can_take {
+            self.refuse_link("this node cannot take over: it is not in sync", effects);
+            return Ok(());
+        }
+        self.role.take_over = Some(TakeOver { hand, step: TakeStep::Applying });
+        Ok(())
+    }
+
+    /// Goes on with taking over: apply all, sync, say so.
+    pub(super) fn pump_take_over(&mut self, effects: &mut Effects) {
+        let Some(take) = &self.role.take_over else { return };
+        let last: Sequence = take.hand.last;
+        if take.step == TakeStep::Applying
+            && self.link.applied_through().is_none_or(|through| through >= last)
+            && self.io.write_count() == 0
+        {
+            let sync = self.role.name_sync();
+            let io = self.io.start(Purpose::Role(sync));
+            effects.push(Effect::SyncData { io });
+            if let Some(take) = &mut self.role.take_over {
+                take.step = TakeStep::Syncing(sync);
+            }
+        }
+    }
+
+    pub(super) fn on_take_over_synced(&mut self, sync: u64, effects: &mut Effects) {
+        let Some(take) = &mut self.role.take_over else { return };
+        if take.step == TakeStep::Syncing(sync) {
+            take.step = TakeStep::Ready;
+            let hand = take.hand;
+            self.send(Message::HandReady(hand), effects);
+        }
+    }
+
+    /// The old primary serves no more: this node owns the resource from here on.
+    pub(super) fn on_hand_done(&mut self, hand: HandOver) -> Result<(), Fault> {
+        match &mut self.role.take_over {
+            Some(take) if take.step == TakeStep::Ready && take.hand == hand => {
+                take.step = TakeStep::Recording;
+            }
+            Some(_) | None => return Err(Fault::Unexpected { message: "HandDone" }),
+        }
+        let epoch = self.records.stable().promised.max(hand.epoch).next_by(self.settings.side);
+        self.records.change(Change::Promote(Promoted {
+            epoch,
+            mode: ServeMode::Paired,
+            generation: None,
+            is_forced: false,
+        }));
+        Ok(())
+    }
+
+    /// The session is over: a promise of the peer that was not kept in it never will be.
+    pub(super) fn end_take_over(&mut self) {
+        if self.role.take_over.as_ref().is_some_and(|take| take.step != TakeStep::Recording) {
+            self.role.take_over = None;
+        }
+    }
+
+    /// Refuses an operator's command.
+    pub(super) fn refuse(&self, request: u64, why: &str, next: &str, effects: &mut Effects) {
+        let result = Err(Refused { why: why.to_owned(), next: next.to_owned() });
+        effects.push(Effect::Answer { request, result });
+    }
+}

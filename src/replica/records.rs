@@ -1,0 +1,357 @@
+//! What must be stable before it is relied upon: changes of the one record of this node.
+//!
+//! A change is queued, written with all others that wait, and acted upon when it is stable. One
+//! write is under way at a time, so what a reader of [`Records::stable`] sees is always on disk.
+
+use super::effect::{Effect, MetadataFailed, Ticket};
+use super::planted::Planted;
+use super::role::Promoted;
+use super::{Effects, Replica};
+use crate::metadata::{Durable, HISTORY_LEN_MAX, INSTANCES_LEN_MAX, MapMemory, Place, Superblock};
+use crate::units::{
+    Applied, DiskReason, DiskState, Epoch, Generation, Instance, ReplicaId, ReplicationMode,
+    Resolution, ResourceId, ServeMode, Side, Transfer, Veto, VetoReason,
+};
+
+/// One change of the record.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Change {
+    /// A new run: the clean flag goes before anything changes, doubt is recorded before Hello.
+    Start { instance: Instance, place: Place, doubt: Option<DiskReason> },
+    /// The peer's state as this session found it.
+    Join(Box<Join>),
+    /// This node goes on alone.
+    Solo { generation: Option<Generation> },
+    /// This node acknowledges what the peer lacks: its data is another from here on.
+    Generation(Generation),
+    /// Every acknowledgement needs the peer again.
+    Paired,
+    /// A transfer to this node is complete.
+    Complete { generation: Generation, history: Vec<Generation>, follows: bool },
+    /// A transfer from this node is complete.
+    SourceComplete,
+    /// This node becomes primary.
+    Promote(Promoted),
+    /// It serves no more.
+    StepDown { owner: Option<Side>, promised: Epoch, veto: Option<VetoReason>, stopped: bool },
+    /// It vetoes itself.
+    Veto { reason: VetoReason, epoch: Epoch, is_outdated: bool },
+    /// Ownership leaves.
+    HandingOver,
+    /// An operator keeps it apart, or no longer.
+    StandAlone(bool),
+    /// The disk failed.
+    DiskFailed(DiskReason),
+    /// All of it is to be compared.
+    Invalidate,
+    /// Split brain was found.
+    Split,
+    /// Split brain was settled by the operator.
+    Resolve(Resolution),
+    /// What is stable, here and at the peer.
+    Checkpoint { applied: Applied, peer_applied: Applied },
+    /// The daemon stops, and everything is stable.
+    Clean,
+}
+
+/// What a node notes of the other before anything of a session is written.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Join {
+    pub(super) resource_id: ResourceId,
+    pub(super) peer_replica_id: ReplicaId,
+    pub(super) peer_instance: Instance,
+    pub(super) peer_applied: Applied,
+    pub(super) peer_never_promotes: bool,
+    /// The peer is primary at this epoch, or was promoted since.
+    pub(super) follows: Option<(Side, Epoch)>,
+    /// This node is the target of such a transfer from that generation.
+    pub(super) target: Option<(Transfer, Generation)>,
+    /// Both nodes were compared and this one is the source, or they are equal.
+    pub(super) is_whole: bool,
+    pub(super) memsync_secondary: bool,
+}
+
+/// The record, and what waits to be written.
+#[derive(Clone, Debug)]
+pub(super) struct Records {
+    record: Durable<Superblock>,
+    queued: Vec<Change>,
+    writing: Vec<Change>,
+    ticket: Option<Ticket>,
+}
+
+impl Records {
+    pub(super) fn new(record: Superblock) -> Self {
+        let record = Durable::new(record);
+        Self { record, queued: Vec::new(), writing: Vec::new(), ticket: None }
+    }
+
+    /// What is on disk.
+    pub(super) fn stable(&self) -> &Superblock {
+        self.record.get()
+    }
+
+    /// For the rules of `promotion`, which rely on nothing that is not stable.
+    pub(super) fn durable(&self) -> &Durable<Superblock> {
+        &self.record
+    }
+
+    /// Whether nothing is being written or waits.
+    pub(super) fn is_idle(&self) -> bool {
+        self.ticket.is_none() && self.queued.is_empty()
+    }
+
+    /// Queues a change.
+    pub(super) fn change(&mut self, change: Change) {
+        self.queued.push(change);
+    }
+}
+
+impl<M: MapMemory> Replica<M> {
+    /// Writes what is queued, unless a write is under way.
+    pub(super) fn pump_records(&mut self, effects: &mut Effects) {
+        if self.records.ticket.is_some() || self.records.queued.is_empty() {
+            return;
+        }
+        let mut next = self.records.stable().clone();
+        next.counter += 1;
+        let side = self.settings.side;
+        let queued = std::mem::take(&mut self.records.queued);
+        for change in &queued {
+            apply(change, side, &mut next);
+        }
+        next.memsync_secondary &= self.settings.mode == ReplicationMode::MemSync;
+        self.records.writing = queued;
+        let ticket = self.io.ticket();
+        self.records.ticket = Some(ticket);
+        effects.push(Effect::WriteSuperblock { ticket, record: Box::new(next.clone()) });
+        self.records.record.begin(next);
+    }
+
+    /// A write of metadata ended.
+    pub(super) fn on_metadata(
+        &mut self,
+        ticket: Ticket,
+        result: Result<(), MetadataFailed>,
+        effects: &mut Effects,
+    ) {
+        if result.is_err() {
+            self.on_metadata_failed(effects);
+            return;
+        }
+        if self.records.ticket == Some(ticket) {
+            self.records.ticket = None;
+            self.records.record.written();
+            for change in std::mem::take(&mut self.records.writing) {
+                self.on_record_stable(&change, effects);
+            }
+        } else {
+            self.on_background_metadata(ticket);
+        }
+    }
+
+    /// A change is stable: go on with what waited for it.
+    fn on_record_stable(&mut self, change: &Change, effects: &mut Effects) {
+        match change {
+            Change::Start { .. } => self.on_start_recorded(effects),
+            Change::Join(_) => self.on_joined(effects),
+            Change::Solo { generation } => self.on_solo_recorded(generation.is_some()),
+            Change::Generation(_) => self.on_generation_recorded(),
+            Change::Paired => self.on_paired_recorded(effects),
+            Change::Complete { .. } => self.on_complete_recorded(effects),
+            Change::Promote(promoted) => self.on_promoted(promoted, effects),
+            Change::StepDown { .. } => self.on_stepped_down(effects),
+            Change::Veto { reason, epoch, .. } => self.on_veto_recorded(*reason, *epoch, effects),
+            Change::HandingOver => self.on_handing_over_recorded(effects),
+            Change::StandAlone(is_apart) => self.on_stand_alone_recorded(*is_apart, effects),
+            Change::Invalidate => self.on_invalidated(effects),
+            Change::Resolve(_) => self.on_resolution_recorded(effects),
+            Change::Clean => self.on_clean_recorded(effects),
+            Change::DiskFailed(_) => self.restart_session(),
+            Change::SourceComplete | Change::Split | Change::Checkpoint { .. } => {}
+        }
+        self.writes.recheck();
+    }
+
+    /// A random id for a new generation; another one is drawn at once.
+    pub(super) fn next_generation(&mut self, effects: &mut Effects) -> Option<Generation> {
+        let id = self.fresh_ids.pop_front()?;
+        effects.push(Effect::DrawId);
+        let parent = self.records.stable().generation.map_or(0, |parent| parent.number);
+        Some(Generation { number: parent + 1, id })
+    }
+
+    /// Whether a bug is planted; see [`Planted`].
+    pub(super) fn is_planted(&self, bug: Planted) -> bool {
+        self.settings.is_planted(bug)
+    }
+}
+
+fn apply(change: &Change, side: Side, record: &mut Superblock) {
+    match change {
+        Change::Start { instance, place, doubt } => start(*instance, *place, *doubt, record),
+        Change::Join(join) => apply_join(join, side, record),
+        Change::Solo { generation } => {
+            record.serve_mode = ServeMode::Solo;
+            record.served_epoch = record.epoch;
+            if let Some(generation) = generation {
+                adopt_child(record, *generation);
+            }
+        }
+        Change::Generation(generation) => adopt_child(record, *generation),
+        Change::Paired => {
+            record.serve_mode = ServeMode::Paired;
+            record.served_epoch = record.epoch;
+            record.resolution = None;
+            record.split = false;
+        }
+        Change::Complete { generation, history, follows } => {
+            complete(record, *generation, history, *follows);
+        }
+        Change::SourceComplete => {
+            record.resolution = None;
+            record.split = false;
+            record.veto = None;
+        }
+        Change::Promote(promoted) => promote(promoted, side, record),
+        Change::StepDown { owner, promised, veto, stopped } => {
+            record.serve_mode = ServeMode::None;
+            record.owner = *owner;
+            record.promised = record.promised.max(*promised);
+            record.stopped |= *stopped;
+            if let Some(reason) = veto {
+                record.veto = Some(Veto { reason: *reason, epoch: record.promised });
+            }
+        }
+        Change::Veto { reason, epoch, is_outdated } => {
+            record.veto = Some(Veto { reason: *reason, epoch: *epoch });
+            record.promised = record.promised.max(*epoch);
+            if *is_outdated && record.disk == DiskState::UpToDate {
+                record.disk = DiskState::Outdated;
+                record.disk_reason = DiskReason::None;
+            }
+        }
+        Change::HandingOver => record.serve_mode = ServeMode::HandingOver,
+        Change::StandAlone(is_apart) => record.stand_alone = *is_apart,
+        Change::DiskFailed(reason) => {
+            record.disk = DiskState::Failed;
+            record.disk_reason = *reason;
+            record.serve_mode = ServeMode::None;
+            record.veto = Some(Veto { reason: VetoReason::IoError, epoch: record.promised });
+        }
+        Change::Invalidate => {
+            record.disk = DiskState::Outdated;
+            record.disk_reason = DiskReason::Invalidated;
+        }
+        Change::Split => record.split = true,
+        Change::Resolve(resolution) => record.resolution = Some(*resolution),
+        Change::Checkpoint { applied, peer_applied } => {
+            record.applied = *applied;
+            record.peer_applied = *peer_applied;
+        }
+        Change::Clean => record.clean = true,
+    }
+}
+
+fn start(instance: Instance, place: Place, doubt: Option<DiskReason>, record: &mut Superblock) {
+    record.instances.insert(0, instance);
+    record.instances.truncate(INSTANCES_LEN_MAX);
+    record.place = place;
+    record.clean = false;
+    record.never_promotes = true;
+    match record.disk {
+        DiskState::UpToDate => {
+            if let Some(reason) = doubt {
+                record.disk = DiskState::Outdated;
+                record.disk_reason = reason;
+            }
+        }
+        // New descriptors and an empty cache: what was hot when it failed is marked by now.
+        DiskState::Failed | DiskState::Missing if record.generation.is_some() => {
+            record.disk = DiskState::Outdated;
+            record.disk_reason = DiskReason::LostPower;
+        }
+        DiskState::Failed | DiskState::Missing => record.disk = DiskState::Inconsistent,
+        DiskState::Outdated | DiskState::Inconsistent => {}
+    }
+}
+
+fn apply_join(join: &Join, side: Side, record: &mut Superblock) {
+    record.resource_id = join.resource_id;
+    record.peer_replica_id = join.peer_replica_id;
+    record.peer_instance = join.peer_instance;
+    record.peer_applied = join.peer_applied;
+    record.peer_never_promotes = join.peer_never_promotes;
+    record.memsync_secondary = join.memsync_secondary;
+    if let Some((owner, epoch)) = join.follows {
+        if record.owner == Some(side) && record.serve_mode != ServeMode::None {
+            record.veto = Some(Veto { reason: VetoReason::Superseded, epoch });
+        }
+        record.owner = Some(owner);
+        record.serve_mode = ServeMode::None;
+        record.epoch = record.epoch.max(epoch);
+        record.promised = record.promised.max(epoch);
+    }
+    if join.is_whole && record.disk == DiskState::Outdated {
+        record.disk = DiskState::UpToDate;
+        record.disk_reason = DiskReason::None;
+    }
+    match join.target {
+        Some((Transfer::Resync | Transfer::ResyncAll, source)) => {
+            record.disk = DiskState::Inconsistent;
+            record.disk_reason = DiskReason::Resync;
+            record.resync_source = Some(source);
+            record.veto = Some(Veto { reason: VetoReason::Inconsistent, epoch: record.promised });
+        }
+        Some((Transfer::Replay, _)) | None => {}
+    }
+}
+
+fn complete(
+    record: &mut Superblock,
+    generation: Generation,
+    history: &[Generation],
+    follows: bool,
+) {
+    record.generation = Some(generation);
+    record.history = history.to_vec();
+    record.history_dropped = 0;
+    record.disk = DiskState::UpToDate;
+    record.disk_reason = DiskReason::None;
+    record.resync_source = None;
+    record.veto = None;
+    record.resolution = None;
+    record.split = false;
+    record.forced = false;
+    if follows {
+        record.stopped = false;
+    }
+}
+
+fn promote(promoted: &Promoted, side: Side, record: &mut Superblock) {
+    record.epoch = promoted.epoch;
+    record.promised = promoted.epoch;
+    record.served_epoch = promoted.epoch;
+    record.owner = Some(side);
+    record.serve_mode = promoted.mode;
+    record.veto = None;
+    record.stopped = false;
+    record.forced |= promoted.is_forced;
+    record.disk = DiskState::UpToDate;
+    record.disk_reason = DiskReason::None;
+    if let Some(generation) = promoted.generation {
+        adopt_child(record, generation);
+    }
+}
+
+/// A new generation whose parent is the current one. The birth generation, the last of the
+/// history, is never dropped.
+fn adopt_child(record: &mut Superblock, generation: Generation) {
+    if let Some(parent) = record.generation.replace(generation) {
+        record.history.insert(0, parent);
+        if record.history.len() > HISTORY_LEN_MAX {
+            record.history.remove(HISTORY_LEN_MAX - 1);
+            record.history_dropped = record.history_dropped.saturating_add(1);
+        }
+    }
+}

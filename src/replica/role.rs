@@ -1,0 +1,439 @@
+//! What this node is, and under which conditions it may acknowledge.
+//!
+//! `promotion` says what is allowed; this file carries it out in the order that safety needs:
+//! the disk is synced, the record says so durably, then writes are answered.
+
+use super::effect::{Closing, DiskOutcome, Effect};
+use super::exit::Exit;
+use super::io::Purpose;
+use super::planted::Planted;
+use super::promote::{Promoting, TakeOver};
+use super::records::Change;
+use super::session::Standing;
+use super::{Effects, Replica};
+use crate::metadata::MapMemory;
+use crate::promotion::{self, Claim, Resume};
+use crate::units::{DiskReason, DiskState, Epoch, Generation, Sequence, ServeMode, VetoReason};
+
+/// What a promotion writes into the record.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Promoted {
+    pub(super) epoch: Epoch,
+    pub(super) mode: ServeMode,
+    pub(super) generation: Option<Generation>,
+    pub(super) is_forced: bool,
+}
+
+/// What an acknowledgement needs now.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum AckNeed {
+    /// Nothing is acknowledged: the peer is away and no permit is stable.
+    Hold,
+    /// The peer must have the write.
+    Peer,
+    /// The record says durably that this node goes on alone.
+    Alone,
+}
+
+/// This node's part in who serves.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RoleState {
+    pub(super) primary: Option<Primary>,
+    pub(super) promoting: Option<Promoting>,
+    pub(super) take_over: Option<TakeOver>,
+    pub(super) exit: Option<Exit>,
+    /// The peer confirmed, in or since the last session, that it vetoed itself at this epoch.
+    pub(super) peer_vetoed: Option<Epoch>,
+    /// Clients of an export that was opened may still be there.
+    pub(super) has_clients: bool,
+    next_sync: u64,
+}
+
+/// What only a primary has.
+#[derive(Clone, Debug)]
+pub(super) struct Primary {
+    pub(super) epoch: Epoch,
+    is_exported: bool,
+    solo: SoloStep,
+    generation: OwnGeneration,
+    /// Marks are left from before it became primary or from the last session: what they cover may
+    /// be taken back, so it is not read before it was replayed.
+    marks_unproven: bool,
+    told_no_permit: bool,
+}
+
+/// How far this node is on its way to acknowledge alone.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum SoloStep {
+    No,
+    Syncing(u64),
+    Recording,
+}
+
+/// Whether this node's data has a generation of its own since it went alone.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum OwnGeneration {
+    No,
+    Recording,
+    Stable,
+}
+
+impl RoleState {
+    pub(super) fn is_primary(&self) -> bool {
+        self.primary.is_some()
+    }
+
+    /// Whether clients of `epoch` are served.
+    pub(super) fn serves(&self, epoch: Epoch) -> bool {
+        self.primary.as_ref().is_some_and(|p| p.epoch == epoch && p.is_exported)
+    }
+
+    /// Whether clients are accepted now.
+    pub(super) fn is_exported(&self) -> bool {
+        self.primary.as_ref().is_some_and(|p| p.is_exported)
+    }
+
+    /// Whether new requests are taken.
+    pub(super) fn intake_is_open(&self) -> bool {
+        self.is_exported() && self.exit.is_none()
+    }
+
+    pub(super) fn marks_unproven(&self) -> bool {
+        self.primary.as_ref().is_some_and(|p| p.marks_unproven)
+    }
+
+    /// No mark needs to be replayed any more.
+    pub(super) fn marks_are_proven(&mut self) {
+        if let Some(primary) = &mut self.primary {
+            primary.marks_unproven = false;
+        }
+    }
+
+    /// A new session begins with a replay: what was in flight may be taken back until then.
+    pub(super) fn distrust_marks(&mut self) {
+        if let Some(primary) = &mut self.primary {
+            primary.marks_unproven = true;
+        }
+    }
+
+    /// Whether the generation that only this node has is stable.
+    pub(super) fn may_acknowledge_alone(&self) -> bool {
+        self.primary.as_ref().is_some_and(|p| p.generation == OwnGeneration::Stable)
+    }
+
+    /// A flush adds nothing that the peer lacks, so it needs no new generation.
+    pub(super) fn may_flush_alone(&self) -> bool {
+        self.is_primary()
+    }
+
+    /// Whether a step towards solo is under way; no Hello is sent meanwhile.
+    pub(super) fn is_changing(&self) -> bool {
+        self.promoting.as_ref().is_some_and(Promoting::is_recording)
+            || self
+                .primary
+                .as_ref()
+                .is_some_and(|p| p.solo != SoloStep::No || p.generation == OwnGeneration::Recording)
+    }
+
+    /// Names a sync that precedes a change of role.
+    pub(super) fn name_sync(&mut self) -> u64 {
+        self.next_sync += 1;
+        self.next_sync
+    }
+}
+
+impl<M: MapMemory> Replica<M> {
+    /// What an acknowledgement needs now.
+    pub(super) fn ack_need(&self) -> AckNeed {
+        if !self.role.is_primary() {
+            return AckNeed::Hold;
+        }
+        match self.records.stable().serve_mode {
+            ServeMode::None | ServeMode::HandingOver => AckNeed::Hold,
+            ServeMode::Paired | ServeMode::Gated => match self.link.standing() {
+                Standing::Running { peer_acknowledges: true } => AckNeed::Peer,
+                Standing::Running { peer_acknowledges: false }
+                | Standing::Down
+                | Standing::Apart
+                | Standing::Meeting => {
+                    if self.is_planted(Planted::SoloBeforeRecord)
+                        && self.link.standing() == Standing::Down
+                    {
+                        return AckNeed::Alone;
+                    }
+                    AckNeed::Hold
+                }
+            },
+            ServeMode::Solo => match self.link.standing() {
+                Standing::Running { peer_acknowledges: true } => AckNeed::Peer,
+                Standing::Running { peer_acknowledges: false }
+                | Standing::Down
+                | Standing::Apart
+                | Standing::Meeting => AckNeed::Alone,
+            },
+        }
+    }
+
+    /// Whether writes and reads that wait may start. While the nodes meet nothing starts, so that
+    /// what was said in a Hello stays true until the session runs.
+    pub(super) fn may_admit(&self) -> bool {
+        self.ack_need() != AckNeed::Hold && self.link.standing() != Standing::Meeting
+    }
+
+    /// Goes on with every change of role that has become possible.
+    pub(super) fn pump_role(&mut self, effects: &mut Effects) {
+        self.pump_promoting(effects);
+        self.pump_take_over(effects);
+        self.pump_export(effects);
+        self.pump_solo(effects);
+        self.pump_generation(effects);
+        self.pump_exit(effects);
+    }
+
+    /// Becomes primary as the stable record says.
+    pub(super) fn become_primary(&mut self, why: &str) {
+        let epoch = self.records.stable().epoch;
+        self.role.primary = Some(Primary {
+            epoch,
+            is_exported: false,
+            solo: SoloStep::No,
+            generation: OwnGeneration::No,
+            marks_unproven: true,
+            told_no_permit: false,
+        });
+        let applied = self.records.stable().applied;
+        if applied.epoch == epoch {
+            self.writes.number_from(Sequence(applied.sequence.0 + SEQUENCE_JUMP));
+        } else {
+            self.writes.number_from(Sequence(0));
+        }
+        self.event("role-changed", format!("this node is primary at epoch {epoch}: {why}"));
+        self.restart_session();
+        self.writes.recheck();
+    }
+
+    /// The export opens when the last client of an older epoch is gone.
+    fn pump_export(&mut self, effects: &mut Effects) {
+        if self.role.has_clients || self.role.exit.is_some() || self.role.is_exported() {
+            return;
+        }
+        let Some(primary) = &mut self.role.primary else { return };
+        if let Some(grant) = promotion::grant(self.records.durable(), self.settings.side) {
+            primary.is_exported = true;
+            self.role.has_clients = true;
+            effects.push(Effect::OpenExport(grant));
+        }
+    }
+
+    /// Closes the export; [`super::Input::ClientsGone`] follows.
+    pub(super) fn close_export(&mut self, closing: Closing, effects: &mut Effects) {
+        if let Some(primary) = &mut self.role.primary {
+            primary.is_exported = false;
+        }
+        if self.role.has_clients {
+            effects.push(Effect::CloseExport(closing));
+        }
+        if closing == Closing::Fenced {
+            self.drop_requests();
+        }
+    }
+
+    /// Unanswered requests stay unanswered; the blocks of those that began stay marked.
+    fn drop_requests(&mut self) {
+        for range in self.writes.drop_all() {
+            for extent in range.extents() {
+                self.log.unpin(extent);
+            }
+        }
+        self.flushes.drop_tickets();
+    }
+
+    pub(super) fn on_clients_gone(&mut self, effects: &mut Effects) {
+        self.role.has_clients = false;
+        self.on_exit_clients_gone(effects);
+    }
+
+    /// The peer is away or cannot be a candidate: sync, record, then acknowledge alone. The order
+    /// is the invariant StableBeforeSolo: when the peer stops being needed, nothing acknowledged
+    /// exists only in its cache.
+    fn pump_solo(&mut self, effects: &mut Effects) {
+        let may_go = match self.link.standing() {
+            Standing::Down | Standing::Apart => true,
+            Standing::Running { peer_acknowledges } => !peer_acknowledges,
+            Standing::Meeting => false,
+        };
+        let record = self.records.stable();
+        if !may_go || record.serve_mode != ServeMode::Paired || !self.records.is_idle() {
+            return;
+        }
+        let vetoed = self.role.peer_vetoed.is_some();
+        let permit = promotion::solo_permit(self.records.durable(), vetoed);
+        let Some(primary) = &mut self.role.primary else { return };
+        if primary.solo != SoloStep::No {
+            return;
+        }
+        let Some(permit) = permit else {
+            if !primary.told_no_permit {
+                primary.told_no_permit = true;
+                self.event("writes-held", "the peer is away and gave neither veto nor consent");
+            }
+            return;
+        };
+        let sync = self.role.name_sync();
+        if let Some(primary) = &mut self.role.primary {
+            primary.solo = SoloStep::Syncing(sync);
+        }
+        self.event("going-solo", format!("the peer is away or incomplete; permit: {permit:?}"));
+        let io = self.io.start(Purpose::Role(sync));
+        effects.push(Effect::SyncData { io });
+    }
+
+    /// A sync that a change of role waits for ended.
+    pub(super) fn on_role_synced(
+        &mut self,
+        sync: u64,
+        outcome: &DiskOutcome,
+        effects: &mut Effects,
+    ) {
+        if *outcome != DiskOutcome::Done {
+            self.on_disk_failed(effects);
+            return;
+        }
+        if self.role.primary.as_ref().is_some_and(|p| p.solo == SoloStep::Syncing(sync)) {
+            let generation =
+                if self.writes.has_parts() { self.next_generation(effects) } else { None };
+            if let Some(primary) = &mut self.role.primary {
+                primary.solo = SoloStep::Recording;
+            }
+            self.records.change(Change::Solo { generation });
+        }
+        self.on_promoting_synced(sync);
+        self.on_take_over_synced(sync, effects);
+        self.on_exit_synced(sync);
+    }
+
+    pub(super) fn on_solo_recorded(&mut self, has_generation: bool) {
+        if let Some(primary) = &mut self.role.primary {
+            primary.solo = SoloStep::No;
+            primary.marks_unproven = false;
+            primary.generation =
+                if has_generation { OwnGeneration::Stable } else { OwnGeneration::No };
+            self.event("solo", "writes are acknowledged by this node alone");
+        }
+    }
+
+    /// A new generation is stable before the first acknowledgement that only this node backs.
+    fn pump_generation(&mut self, effects: &mut Effects) {
+        if self.ack_need() != AckNeed::Alone || !self.writes.has_parts() {
+            return;
+        }
+        let is_missing =
+            self.role.primary.as_ref().is_some_and(|p| p.generation == OwnGeneration::No);
+        if is_missing && self.is_planted(Planted::SoloWithoutNewGeneration) {
+            self.set_generation(OwnGeneration::Stable);
+            self.writes.recheck();
+        } else if is_missing && let Some(generation) = self.next_generation(effects) {
+            self.set_generation(OwnGeneration::Recording);
+            self.records.change(Change::Generation(generation));
+        }
+    }
+
+    fn set_generation(&mut self, generation: OwnGeneration) {
+        if let Some(primary) = &mut self.role.primary {
+            primary.generation = generation;
+        }
+    }
+
+    pub(super) fn on_generation_recorded(&mut self) {
+        self.set_generation(OwnGeneration::Stable);
+    }
+
+    /// A forced promotion made its generation in the same write.
+    pub(super) fn has_own_generation(&mut self) {
+        self.set_generation(OwnGeneration::Stable);
+    }
+
+    /// Both nodes hold the same again: what is acknowledged alone later is another generation.
+    pub(super) fn forget_own_generation(&mut self) {
+        self.set_generation(OwnGeneration::No);
+    }
+
+    /// A former primary meets its peer: it goes on if nobody was promoted since.
+    pub(super) fn resume_if_possible(&mut self, peer: Claim) {
+        if self.role.is_primary() || self.role.promoting.is_some() {
+            return;
+        }
+        let record = self.records.stable();
+        if record.stopped {
+            return;
+        }
+        match promotion::may_resume(record, self.settings.side, peer) {
+            Resume::Yes => {
+                if record.serve_mode == ServeMode::HandingOver {
+                    self.records.change(Change::Paired);
+                }
+                self.become_primary("it was primary, and the peer was not promoted since");
+            }
+            Resume::WasNotPrimary | Resume::Superseded | Resume::NotWhole => {}
+        }
+    }
+
+    /// The peer is primary at a higher epoch: nothing leaves this node any more.
+    pub(super) fn step_down(&mut self, peer: Claim, effects: &mut Effects) {
+        self.close_export(Closing::Fenced, effects);
+        self.refuse_waiting_operators("the peer was promoted", effects);
+        self.role.primary = None;
+        self.event("role-changed", format!("the peer is primary at epoch {}", peer.epoch));
+        self.records.change(Change::StepDown {
+            owner: Some(self.settings.side.other()),
+            promised: peer.epoch,
+            veto: Some(VetoReason::Superseded),
+            stopped: false,
+        });
+    }
+
+    /// Nothing of this disk counts any more.
+    pub(super) fn on_disk_failed(&mut self, effects: &mut Effects) {
+        if self.background.disk_has_failed() {
+            return;
+        }
+        self.background.fail_disk();
+        self.event("disk-failed", "a read, write or sync of the data file failed");
+        if self.role.is_primary() {
+            self.close_export(Closing::Fenced, effects);
+            self.role.primary = None;
+        } else {
+            self.fail_flushes(effects);
+        }
+        self.refuse_waiting_operators("the local disk failed", effects);
+        self.tell_peer_disk_failed(effects);
+        self.records.change(Change::DiskFailed(DiskReason::IoError));
+    }
+
+    /// A write of metadata failed: nothing that must be stable can be any more.
+    pub(super) fn on_metadata_failed(&mut self, effects: &mut Effects) {
+        self.event("disk-failed", "a write of metadata failed");
+        if self.background.disk_has_failed() {
+            return;
+        }
+        self.background.fail_disk();
+        self.close_export(Closing::Fenced, effects);
+        self.role.primary = None;
+        self.refuse_waiting_operators("metadata cannot be written", effects);
+        self.tell_peer_disk_failed(effects);
+        self.leave_link(effects);
+    }
+
+    /// What the copy is worth, whether or not that could be recorded.
+    pub(super) fn disk_state(&self) -> DiskState {
+        if self.background.disk_has_failed() {
+            DiskState::Failed
+        } else {
+            self.records.stable().disk
+        }
+    }
+}
+
+/// A primary that resumes its epoch does not know which numbers it gave out since the last
+/// checkpoint; it goes on this far behind them.
+const SEQUENCE_JUMP: u64 = 1 << 40;

@@ -1,0 +1,549 @@
+//! The connection to the peer, and the session that both agreed on.
+//!
+//! A connection begins with Hello and Verdict (`meet.rs`); a change of state on either side begins
+//! them anew on the same connection, with another session id, so that nothing said before can be
+//! taken for something said after.
+
+use super::apply::Applier;
+use super::effect::{Effect, LinkId};
+use super::source::Source;
+use super::target::Target;
+use super::{Effects, Replica};
+use crate::metadata::MapMemory;
+use crate::units::{
+    Applied, BlockRange, Epoch, Instant, Outcome, ResourceSize, Role, Sequence, SessionId, Transfer,
+};
+use crate::wire::message::{Beat, Frame, Hello, Message, Refusal, RefusalCode, Verdict};
+
+/// The connection, if there is one.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Link {
+    pub(super) up: Option<Box<Up>>,
+    /// What the peer said last, on this connection or an earlier one.
+    pub(super) last_hello: Option<Hello>,
+    /// Why the two stay apart, or why the last connection was refused.
+    pub(super) refusal: Option<String>,
+    /// The peer's round trip and silence are measured by the driver; this is its stable version.
+    pub(super) peer_stable: Applied,
+}
+
+/// A connection.
+#[derive(Clone, Debug)]
+pub(super) struct Up {
+    pub(super) id: LinkId,
+    pub(super) nonce: [u8; 32],
+    pub(super) exporter: [u8; 32],
+    /// Our last Hello; it counts only once it was sent.
+    pub(super) mine: Option<Hello>,
+    pub(super) counter: u32,
+    pub(super) theirs: Option<Hello>,
+    pub(super) phase: Phase,
+    /// When the nodes began to meet.
+    pub(super) since: Instant,
+    pub(super) last_heard: Instant,
+    pub(super) last_sent: Instant,
+    pub(super) session: Option<SessionId>,
+    pub(super) ended: Vec<SessionId>,
+}
+
+/// How far the meeting is.
+#[derive(Clone, Debug)]
+pub(super) enum Phase {
+    /// Our Hello waits until nothing of the last session is under way.
+    Draining,
+    /// Our Hello is sent.
+    Waiting { verdict: Option<Box<Verdict>> },
+    /// The verdicts agree that nothing is replicated.
+    Apart(Outcome),
+    /// They agree on a session.
+    Session(Box<Session>),
+}
+
+/// What both agreed on.
+#[derive(Clone, Debug)]
+pub(super) struct Session {
+    /// The primary's epoch, or the sender's own if there is none.
+    pub(super) epoch: Epoch,
+    pub(super) transfer: Transfer,
+    pub(super) part: SessionPart,
+    /// What the peer was when this session began is stable here.
+    pub(super) is_joined: bool,
+    pub(super) applier: Applier,
+}
+
+/// This node's part in it.
+#[derive(Clone, Debug)]
+pub(super) enum SessionPart {
+    /// Equal, and nobody is primary: nothing to do.
+    Idle,
+    Source(Box<Source>),
+    Target(Box<Target>),
+}
+
+/// What the peer can be asked for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Standing {
+    /// There is no connection.
+    Down,
+    /// The nodes are finding out what they have.
+    Meeting,
+    /// They are connected and agree that nothing is replicated.
+    Apart,
+    /// A session runs.
+    Running {
+        /// Every acknowledgement needs the peer; else it is the target of a resync and does not
+        /// count yet.
+        peer_acknowledges: bool,
+    },
+}
+
+/// Why the peer's message cannot be: it breaks the order of the protocol. The connection is
+/// closed, and nothing changes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub(super) enum Fault {
+    /// A write skipped or repeated a number.
+    #[error("write {found} after {last}")]
+    SequenceGap {
+        /// The number that came.
+        found: u64,
+        /// The last one before it.
+        last: u64,
+    },
+    /// An acknowledgement of something that was not sent.
+    #[error("acknowledgement of {sequence}, which was not sent")]
+    UnknownSequence {
+        /// Its number.
+        sequence: u64,
+    },
+    /// An answer to something that was not asked.
+    #[error("answer to request {request}, which was not asked")]
+    UnknownRequest {
+        /// Its number.
+        request: u64,
+    },
+    /// A message that cannot come now.
+    #[error("{message} cannot come now")]
+    Unexpected {
+        /// Its name.
+        message: &'static str,
+    },
+    /// A frame of a session that never was.
+    #[error("a frame of another session")]
+    OtherSession,
+    /// More was sent than was granted.
+    #[error("more than the granted {limit} {what} are in motion")]
+    Credit {
+        /// What is limited.
+        what: &'static str,
+        /// The limit.
+        limit: u64,
+    },
+    /// A chunk or page that the resource does not have.
+    #[error("{what} {index} is outside the resource")]
+    Outside {
+        /// What it names.
+        what: &'static str,
+        /// Its index.
+        index: u64,
+    },
+}
+
+impl Link {
+    pub(super) fn standing(&self) -> Standing {
+        let Some(up) = &self.up else { return Standing::Down };
+        match &up.phase {
+            Phase::Draining | Phase::Waiting { .. } => Standing::Meeting,
+            Phase::Apart(_) => Standing::Apart,
+            Phase::Session(session) => match &session.part {
+                SessionPart::Idle if session.is_joined => {
+                    Standing::Running { peer_acknowledges: true }
+                }
+                SessionPart::Idle => Standing::Meeting,
+                SessionPart::Source(source) if source.is_running() => Standing::Running {
+                    peer_acknowledges: session.transfer == Transfer::Replay || source.is_gated(),
+                },
+                SessionPart::Target(_) if session.is_joined => {
+                    Standing::Running { peer_acknowledges: true }
+                }
+                SessionPart::Source(_) | SessionPart::Target(_) => Standing::Meeting,
+            },
+        }
+    }
+
+    /// The session, once both agreed on it.
+    pub(super) fn session(&self) -> Option<&Session> {
+        match &self.up.as_ref()?.phase {
+            Phase::Session(session) => Some(session),
+            Phase::Draining | Phase::Waiting { .. } | Phase::Apart(_) => None,
+        }
+    }
+
+    pub(super) fn session_mut(&mut self) -> Option<&mut Session> {
+        match &mut self.up.as_mut()?.phase {
+            Phase::Session(session) => Some(session),
+            Phase::Draining | Phase::Waiting { .. } | Phase::Apart(_) => None,
+        }
+    }
+
+    pub(super) fn source(&self) -> Option<&Source> {
+        match &self.session()?.part {
+            SessionPart::Source(source) => Some(source),
+            SessionPart::Idle | SessionPart::Target(_) => None,
+        }
+    }
+
+    pub(super) fn source_mut(&mut self) -> Option<&mut Source> {
+        match &mut self.session_mut()?.part {
+            SessionPart::Source(source) => Some(source),
+            SessionPart::Idle | SessionPart::Target(_) => None,
+        }
+    }
+
+    pub(super) fn target(&self) -> Option<&Target> {
+        match &self.session()?.part {
+            SessionPart::Target(target) => Some(target),
+            SessionPart::Idle | SessionPart::Source(_) => None,
+        }
+    }
+
+    pub(super) fn target_mut(&mut self) -> Option<&mut Target> {
+        match &mut self.session_mut()?.part {
+            SessionPart::Target(target) => Some(target),
+            SessionPart::Idle | SessionPart::Source(_) => None,
+        }
+    }
+
+    pub(super) fn applier(&self) -> Option<&Applier> {
+        self.session().map(|session| &session.applier)
+    }
+
+    pub(super) fn applier_mut(&mut self) -> Option<&mut Applier> {
+        self.session_mut().map(|session| &mut session.applier)
+    }
+
+    /// All writes up to this one are in the file; `None` if nothing came in this session.
+    pub(super) fn applied_through(&self) -> Option<Sequence> {
+        self.applier().and_then(Applier::applied_through)
+    }
+
+    /// What the peer said on this connection.
+    pub(super) fn peer_hello(&self) -> Option<&Hello> {
+        self.up.as_ref()?.theirs.as_ref()
+    }
+
+    pub(super) fn peer_is_primary(&self) -> bool {
+        self.peer_hello().is_some_and(|hello| hello.role == Role::Primary)
+    }
+
+    /// Whether a chunk that `blocks` touches is being transferred.
+    pub(super) fn moves(&self, blocks: BlockRange) -> bool {
+        self.source().is_some_and(|source| source.moves(blocks))
+    }
+
+    /// Blocks of chunks in motion, on either side.
+    pub(super) fn in_motion(&self, size: ResourceSize) -> impl Iterator<Item = BlockRange> {
+        let applying = self.applier().into_iter().flat_map(Applier::blocks);
+        let writing =
+            self.target().into_iter().flat_map(Target::chunks).map(move |c| c.blocks(size));
+        applying.chain(writing)
+    }
+}
+
+impl<M: MapMemory> Replica<M> {
+    /// Whether the session is past its beginning, so that frames of clients may be sent.
+    pub(super) fn session_is_running(&self) -> bool {
+        matches!(self.link.standing(), Standing::Running { .. })
+    }
+
+    /// Whether both copies are the same, but for writes in motion.
+    pub(super) fn is_in_sync(&self) -> bool {
+        self.link.session().is_some_and(|session| {
+            session.is_joined
+                && match &session.part {
+                    SessionPart::Idle => true,
+                    SessionPart::Source(source) => source.is_complete(),
+                    SessionPart::Target(target) => target.is_complete(),
+                }
+        })
+    }
+
+    /// Whether the peer's copy is being filled from here, so that it lacks nothing we lack.
+    pub(super) fn peer_is_behind(&self) -> bool {
+        self.link.source().is_some()
+    }
+
+    pub(super) fn on_link_up(
+        &mut self,
+        id: LinkId,
+        nonce: [u8; 32],
+        exporter: [u8; 32],
+        effects: &mut Effects,
+    ) {
+        if let Some(old) = &self.link.up {
+            let old = old.id;
+            effects.push(Effect::CloseLink { link: old, back_off: false });
+            self.lose_link(effects);
+        }
+        self.link.up = Some(Box::new(Up {
+            id,
+            nonce,
+            exporter,
+            mine: None,
+            counter: 0,
+            theirs: None,
+            phase: Phase::Draining,
+            since: self.now,
+            last_heard: self.now,
+            last_sent: self.now,
+            session: None,
+            ended: Vec::new(),
+        }));
+        if self.records.stable().stand_alone || self.desk.is_disconnecting() {
+            self.send_refusal(
+                RefusalCode::Disconnected,
+                "disconnected by an operator: type `hotpair connect` there",
+                effects,
+            );
+            self.close_link(true, effects);
+        } else if self.role.exit_is_stopping() {
+            self.send_refusal(RefusalCode::NotReady, "this node stops", effects);
+            self.close_link(true, effects);
+        }
+    }
+
+    pub(super) fn on_link_lost(&mut self, id: LinkId, effects: &mut Effects) {
+        if self.link.up.as_ref().is_some_and(|up| up.id == id) {
+            self.event("link-lost", "the connection to the peer is lost");
+            self.lose_link(effects);
+        }
+    }
+
+    /// Closes the connection from here.
+    pub(super) fn close_link(&mut self, back_off: bool, effects: &mut Effects) {
+        if let Some(up) = &self.link.up {
+            effects.push(Effect::CloseLink { link: up.id, back_off });
+            self.lose_link(effects);
+        }
+    }
+
+    /// The peer left by itself, or the driver will find out.
+    pub(super) fn drop_link(&mut self, effects: &mut Effects) {
+        self.close_link(false, effects);
+    }
+
+    /// Nothing may be said any more: metadata cannot be trusted.
+    pub(super) fn leave_link(&mut self, effects: &mut Effects) {
+        effects.push(Effect::Connect(false));
+        self.close_link(true, effects);
+    }
+
+    /// What belonged to the connection is over.
+    fn lose_link(&mut self, effects: &mut Effects) {
+        self.end_session();
+        self.link.up = None;
+        self.exit_lost_link(effects);
+        self.desk_lost_link(effects);
+    }
+
+    /// What belonged to the session is over. Marks stay, acknowledgements do not count.
+    fn end_session(&mut self) {
+        self.end_write_session();
+        self.flushes.end_session();
+        self.verify.end_session();
+        self.end_take_over();
+        self.unpin_session();
+        self.io.end_session();
+        if let Some(up) = &mut self.link.up
+            && let Some(session) = up.session.take()
+        {
+            up.ended.push(session);
+            if up.ended.len() > ENDED_MAX {
+                up.ended.remove(0);
+            }
+        }
+    }
+
+    /// This node's state changed: both say anew what they have.
+    pub(super) fn restart_session(&mut self) {
+        if self.link.up.is_none() {
+            return;
+        }
+        self.end_session();
+        if let Some(up) = &mut self.link.up {
+            up.phase = Phase::Draining;
+            up.since = self.now;
+        }
+    }
+
+    /// Sends `message` in the current session.
+    pub(super) fn send(&mut self, message: Message, effects: &mut Effects) {
+        let record_epoch = self.records.stable().epoch;
+        let Some(up) = &mut self.link.up else { return };
+        let epoch = match &up.phase {
+            Phase::Session(session) => session.epoch,
+            Phase::Draining | Phase::Waiting { .. } | Phase::Apart(_) => record_epoch,
+        };
+        let session = match &message {
+            Message::Hello(_) | Message::Refusal(_) => SessionId::default(),
+            _ => up.session.unwrap_or_default(),
+        };
+        up.last_sent = self.now;
+        effects.push(Effect::Send { link: up.id, frame: Frame { session, epoch, message } });
+    }
+
+    pub(super) fn send_refusal(&mut self, code: RefusalCode, text: &str, effects: &mut Effects) {
+        self.send(Message::Refusal(Refusal { code, text: text.to_owned() }), effects);
+    }
+
+    /// Refuses what the peer asked and closes the connection.
+    pub(super) fn refuse_link(&mut self, text: &str, effects: &mut Effects) {
+        self.send_refusal(RefusalCode::NotReady, text, effects);
+        self.close_link(true, effects);
+    }
+
+    /// The peer speaks for an epoch that this node promised not to follow.
+    pub(super) fn refuse_old_epoch(&mut self, effects: &mut Effects) {
+        let promised = self.records.stable().promised;
+        let text = format!("this node promised epoch {promised} and follows none below");
+        self.send_refusal(RefusalCode::OldEpoch, &text, effects);
+        self.close_link(true, effects);
+    }
+
+    pub(super) fn on_peer(&mut self, link: LinkId, frame: Frame, effects: &mut Effects) {
+        let Some(up) = &mut self.link.up else { return };
+        if up.id != link {
+            return;
+        }
+        up.last_heard = self.now;
+        let is_current = up.session.is_some() && up.session == Some(frame.session);
+        let has_ended = up.ended.contains(&frame.session)
+            && !self.settings.is_planted(super::planted::Planted::OldSessionAccepted);
+        let result = match frame.message {
+            Message::Hello(hello) => {
+                self.on_hello(*hello, effects);
+                Ok(())
+            }
+            Message::Verdict(verdict) => {
+                self.on_verdict(&verdict, effects);
+                Ok(())
+            }
+            Message::Refusal(refusal) => {
+                self.on_refusal(&refusal, effects);
+                Ok(())
+            }
+            Message::Ping(beat) => {
+                self.on_ping(beat, effects);
+                Ok(())
+            }
+            Message::Pong(beat) => {
+                self.link.peer_stable = beat.stable;
+                Ok(())
+            }
+            _ if has_ended => Ok(()),
+            _ if !is_current && up.session.is_none() => Ok(()),
+            _ if !is_current && !has_ended => Err(Fault::OtherSession),
+            message => self.on_session_message(frame.epoch, message, effects),
+        };
+        if let Err(fault) = result {
+            self.event("protocol-error", fault.to_string());
+            self.send_refusal(RefusalCode::Protocol, &fault.to_string(), effects);
+            self.close_link(true, effects);
+        }
+    }
+
+    /// A message that means something only inside a session.
+    fn on_session_message(
+        &mut self,
+        epoch: Epoch,
+        message: Message,
+        effects: &mut Effects,
+    ) -> Result<(), Fault> {
+        match message {
+            Message::Write(write) => self.on_write(epoch, write, effects),
+            Message::Zero(zero) => self.on_zero(epoch, zero, effects),
+            Message::Flush(flush) => self.on_flush(flush),
+            Message::Heat(extents) => self.on_heat(&extents),
+            Message::Acks(acks) => self.on_acks(&acks, effects),
+            Message::FlushDone(done) => self.on_flush_done(done, effects),
+            Message::MapPart(part) => self.on_map_part(&part),
+            Message::ResyncStart(start) => self.on_resync_start(&start),
+            Message::ResyncReady => self.on_resync_ready(),
+            Message::ResyncPause(is_paused) => self.on_resync_pause(is_paused),
+            Message::HashOffer(offers) => self.on_hash_offer(&offers, effects),
+            Message::HashNeed(needs) => self.on_hash_need(&needs, effects),
+            Message::ChunkData(data) => self.on_chunk_data(data),
+            Message::ChunkZero(zero) => self.on_chunk_zero(zero),
+            Message::ChunkAcks(acks) => self.on_chunk_acks(&acks),
+            Message::ResyncEnd(end) => self.on_resync_end(end),
+            Message::ResyncDone(end) => self.on_resync_done(&end),
+            Message::SettleAsk(ask) => self.on_settle_ask(ask),
+            Message::SettleTell(tell) => self.on_settle_tell(&tell),
+            Message::Outdate(outdate) => self.on_outdate(outdate, effects),
+            Message::OutdateDone(outdate) => {
+                self.on_outdate_done(outdate, effects);
+                Ok(())
+            }
+            Message::Leave(outdate) => {
+                self.on_leave(outdate, effects);
+                Ok(())
+            }
+            Message::HandOver(hand) => self.on_hand_over(hand, effects),
+            Message::HandReady(hand) => self.on_hand_ready(hand),
+            Message::HandDone(hand) => self.on_hand_done(hand),
+            Message::Ask(ask) => self.on_ask(ask, effects),
+            Message::Told(told) => self.on_told(told, effects),
+            Message::Hello(_)
+            | Message::Verdict(_)
+            | Message::Refusal(_)
+            | Message::Ping(_)
+            | Message::Pong(_) => Ok(()),
+        }
+    }
+
+    fn on_ping(&mut self, beat: Beat, effects: &mut Effects) {
+        self.link.peer_stable = beat.stable;
+        let stable = self.records.stable().applied;
+        self.send(Message::Pong(Beat { sent_at: beat.sent_at, stable }), effects);
+    }
+
+    fn on_refusal(&mut self, refusal: &Refusal, effects: &mut Effects) {
+        self.event("refused", format!("the peer refused: {}", refusal.text));
+        self.link.refusal = Some(refusal.text.clone());
+        self.close_link(true, effects);
+    }
+
+    /// Liveness: pings, and the silence or slowness after which the link counts as lost.
+    pub(super) fn tick_link(&mut self, effects: &mut Effects) {
+        let Some(up) = &self.link.up else { return };
+        let silence = self.now.since(up.last_heard);
+        let quiet = self.now.since(up.last_sent);
+        let meeting = self.now.since(up.since);
+        let oldest = [self.writes.oldest_sent(), self.flushes.oldest_asked()];
+        let slowest = oldest.into_iter().flatten().min().map(|at| self.now.since(at));
+        let why = if silence >= self.settings.suspect_after {
+            Some("the peer is silent")
+        } else if slowest.is_some_and(|age| age >= self.settings.io_timeout) {
+            Some("the peer does not acknowledge")
+        } else if self.link.standing() == Standing::Meeting && meeting >= self.settings.io_timeout {
+            Some("the peer does not get ready")
+        } else {
+            None
+        };
+        if let Some(why) = why {
+            self.event("link-lost", why);
+            self.close_link(false, effects);
+        } else if quiet >= self.settings.ping_interval {
+            let stable = self.records.stable().applied;
+            self.send(Message::Ping(Beat { sent_at: self.now.0, stable }), effects);
+        }
+    }
+
+    /// The peer's disk failed: its acknowledgements count no more, and it will say so in a Hello.
+    pub(super) fn peer_disk_failed(&mut self) {
+        self.event("peer-disk-failed", "the peer's disk failed");
+        self.restart_session();
+    }
+}
+
+/// Sessions of this connection whose late frames are dropped without a word.
+const ENDED_MAX: usize = 16;
