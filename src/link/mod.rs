@@ -1,1 +1,28 @@
-//! The connection to the peer: identity, TLS, frames in and out.
+//! The connection to the peer: identity, TLS, frames in and out, in order of their lanes.
+//!
+//! A [`Listener`] or a [`Dialler`] of the control runtime makes connections. Each goes as a
+//! [`Handover`] to the data thread of its resource, which attaches it and polls the
+//! [`Connection`]. Nothing here knows what frames mean, and nothing decides: who is trusted is
+//! configured, what is said comes from the core.
+
+mod connection;
+mod dial;
+mod error;
+#[cfg(feature = "_tls")]
+pub mod identity;
+mod inbox;
+mod listen;
+mod outbox;
+mod refusals;
+mod security;
+mod socket;
+#[cfg(feature = "_tls")]
+pub mod tls;
+mod transport;
+
+pub use connection::{Connection, Counters, Handover};
+pub use dial::{Dialler, dials};
+pub use error::{HandshakeError, LinkError};
+pub use listen::{HANDSHAKE_TIMEOUT, ListenSettings, Listener, Route};
+pub use refusals::{Cause, Refusals};
+pub use security::{IdentityError, Security, fingerprint_of};

@@ -1,0 +1,243 @@
+//! TLS between the nodes: with what, and who is trusted.
+//!
+//! The only file that knows rustls' configuration. TLS 1.3 only; both ends show a certificate, and
+//! a peer is trusted if the SHA-256 of its public key is one of those configured and it signs the
+//! handshake with that key. Names, dates and authorities are ignored, so a clock that jumps cuts
+//! no link. Sessions are never resumed: each connection proves both keys anew.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ClientConfig, Resumption};
+use rustls::crypto::hash::HashAlgorithm;
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{NoServerSessionStorage, ParsedCertificate, ServerConfig};
+use rustls::sign::SingleCertAndKey;
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, PeerMisbehaved,
+    SignatureScheme,
+};
+
+use super::identity::{Fingerprint, Identity};
+
+/// Both halves of one node's TLS configuration, made from one identity and the keys it trusts.
+#[derive(Clone, Debug)]
+pub struct TlsConfigs {
+    /// For connections that this node opens.
+    pub client: Arc<ClientConfig>,
+    /// For connections that this node accepts.
+    pub server: Arc<ServerConfig>,
+    pins: Arc<Pins>,
+}
+
+impl TlsConfigs {
+    /// Shows `identity` and trusts exactly the keys of `pins`, each of which belongs to one name.
+    /// The application protocol `alpn` must be the one agreed on.
+    ///
+    /// # Errors
+    /// If the crypto provider lacks TLS 1.3, which is a mistake of the build.
+    pub fn new(
+        identity: Identity,
+        pins: BTreeMap<Fingerprint, String>,
+        alpn: &[u8],
+    ) -> Result<Self, Error> {
+        let provider = provider();
+        let pins = Arc::new(Pins { algorithms: provider.signature_verification_algorithms, pins });
+        let key = Arc::new(SingleCertAndKey::from(identity.into_key()));
+        let versions = [&rustls::version::TLS13];
+
+        let mut client = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(&versions)?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::clone(&pins) as Arc<dyn ServerCertVerifier>)
+            .with_client_cert_resolver(Arc::clone(&key) as _);
+        client.alpn_protocols = vec![alpn.to_vec()];
+        client.resumption = Resumption::disabled();
+        client.enable_sni = false;
+
+        let mut server = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&versions)?
+            .with_client_cert_verifier(Arc::clone(&pins) as Arc<dyn ClientCertVerifier>)
+            .with_cert_resolver(key);
+        server.alpn_protocols = vec![alpn.to_vec()];
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        server.send_tls13_tickets = 0;
+
+        Ok(Self { client: Arc::new(client), server: Arc::new(server), pins })
+    }
+
+    /// The configured name whose key the other end of a finished handshake has proved, if also
+    /// the application protocol was agreed on.
+    pub fn peer_of(&self, session: &rustls::Connection) -> Option<&str> {
+        // Every server of ours offers one protocol; a client that offers none is not ours.
+        if session.alpn_protocol() != self.server.alpn_protocols.first().map(Vec::as_slice) {
+            return None;
+        }
+        let certificate = session.peer_certificates()?.first()?;
+        self.pins.name_of(certificate).ok()
+    }
+
+    /// Key material that only the two ends of this connection know.
+    ///
+    /// # Errors
+    /// If the handshake is not finished.
+    pub fn exporter_of(session: &rustls::Connection) -> Result<[u8; 32], Error> {
+        session.export_keying_material([0; 32], EXPORTER_LABEL, None)
+    }
+}
+
+/// Names what the exported key material is for, as RFC 8446, section 7.5 wants it.
+const EXPORTER_LABEL: &[u8] = b"EXPORTER-hotpair-session-1";
+
+/// The name given to TLS where it wants one; nobody looks at it.
+pub(super) fn any_name() -> ServerName<'static> {
+    ServerName::try_from("hotpair").expect("a host name")
+}
+
+/// The cryptography that this build was made with. Never the process-wide default: with two
+/// providers compiled in there is none.
+pub(super) fn provider() -> Arc<CryptoProvider> {
+    #[cfg(feature = "tls-aws-lc")]
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    #[cfg(not(feature = "tls-aws-lc"))]
+    let provider = rustls::crypto::ring::default_provider();
+    Arc::new(provider)
+}
+
+/// SHA-256 of the public key that `certificate` shows.
+pub(super) fn fingerprint(certificate: &CertificateDer<'_>) -> Result<Fingerprint, Error> {
+    let parsed = ParsedCertificate::try_from(certificate)?;
+    let digest = sha256(&parsed.subject_public_key_info());
+    Ok(Fingerprint(digest))
+}
+
+/// SHA-256 by way of a cipher suite that has to bring it.
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let suites = provider().cipher_suites.clone();
+    let hash = suites
+        .iter()
+        .filter_map(rustls::SupportedCipherSuite::tls13)
+        .map(|suite| suite.common.hash_provider)
+        .find(|hash| hash.algorithm() == HashAlgorithm::SHA256)
+        .expect("TLS 1.3 requires TLS_AES_128_GCM_SHA256");
+    hash.hash(bytes).as_ref().try_into().expect("SHA-256 has 32 bytes")
+}
+
+/// The keys that are trusted, and whose they are.
+#[derive(Debug)]
+struct Pins {
+    pins: BTreeMap<Fingerprint, String>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl Pins {
+    fn name_of(&self, certificate: &CertificateDer<'_>) -> Result<&str, Error> {
+        let shown = fingerprint(certificate)?;
+        self.pins.get(&shown).map(String::as_str).ok_or_else(|| {
+            let unknown = OtherError(Arc::new(UnknownKey { shown }));
+            Error::InvalidCertificate(CertificateError::Other(unknown))
+        })
+    }
+
+    fn check_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signature, &self.algorithms)
+    }
+}
+
+/// The other end showed a key that is not configured.
+#[derive(Debug, thiserror::Error)]
+#[error("the key {shown} is not configured")]
+struct UnknownKey {
+    shown: Fingerprint,
+}
+
+/// The key for which a handshake was given up here, if that was why.
+pub(super) fn unknown_key(error: &io::Error) -> Option<Fingerprint> {
+    match error.get_ref()?.downcast_ref()? {
+        Error::InvalidCertificate(CertificateError::Other(OtherError(inner))) => {
+            inner.downcast_ref().map(|unknown: &UnknownKey| unknown.shown)
+        }
+        _ => None,
+    }
+}
+
+impl ServerCertVerifier for Pins {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        self.name_of(end_entity).map(|_| ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.check_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+impl ClientCertVerifier for Pins {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        self.name_of(end_entity).map(|_| ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.check_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
