@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
+use std::ops::Range;
 use std::path::Path;
 
 use rustix::fs::{
@@ -43,17 +44,9 @@ pub(super) fn write_new(
     let file = openat(directory, &new, flags, Mode::RUSR | Mode::WUSR)
         .map(File::from)
         .map_err(failed("create"))?;
-    if new_file.len > 0 {
-        match fallocate(&file, FallocateFlags::empty(), 0, new_file.len) {
-            // Writing all of it allocates as well, where this cannot.
-            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
-            Err(errno) => return Err(failed("allocate")(errno)),
-        }
-    }
     write_at(&file, &path, 0, new_file.head)?;
-    write_zeroes(&file, &path, offset(new_file.head.len()), new_file.len)?;
-    // Its bytes and its space are stable before it has its name. Written, not only allocated: else
-    // the first sync of each page would have to write the file system's books as well.
+    fill(&file, &path, offset(new_file.head.len())..new_file.len)?;
+    // Its bytes and its space are stable before it has its name.
     fsync(&file).map_err(|errno| StoreError::from_sync(&path, errno))?;
     renameat(directory, &new, directory, new_file.name).map_err(failed("rename"))
 }
@@ -76,11 +69,21 @@ pub(super) fn write_at(
     Ok(())
 }
 
-fn write_zeroes(file: &File, path: &Path, start: u64, end: u64) -> Result<(), StoreError> {
+/// Allocates `span` and fills it with zeroes. Written, not only allocated: else the first sync of
+/// each page would have to write the file system's books as well.
+pub(super) fn fill(file: &File, path: &Path, span: Range<u64>) -> Result<(), StoreError> {
+    if span.is_empty() {
+        return Ok(());
+    }
+    match fallocate(file, FallocateFlags::empty(), span.start, span.end - span.start) {
+        // Writing all of it allocates as well, where this cannot.
+        Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+        Err(errno) => return Err(StoreError::from_errno(path, "allocate", errno)),
+    }
     let zeroes = vec![0; 1 << 20];
-    let mut start = start;
-    while start < end {
-        let len = offset(zeroes.len()).min(end - start);
+    let mut start = span.start;
+    while start < span.end {
+        let len = offset(zeroes.len()).min(span.end - start);
         let part = &zeroes[..usize::try_from(len).expect("at most 1 MiB")];
         write_at(file, path, start, part)?;
         start += len;

@@ -39,10 +39,8 @@ fn boot_id() -> Result<u128, StoreError> {
 
 fn mount_of(folder: &Path) -> Result<u64, StoreError> {
     // The empty path stands above a relative one, and means the working folder.
-    let folders = folder.ancestors().map(|it| match it.as_os_str().is_empty() {
-        true => Path::new("."),
-        false => it,
-    });
+    let here = Path::new(".");
+    let folders = folder.ancestors().map(|it| if it.as_os_str().is_empty() { here } else { it });
     for folder in folders {
         match open_folder(folder) {
             Err(StoreError::Missing { .. }) => {}

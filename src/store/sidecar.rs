@@ -6,18 +6,20 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use rustix::fs::{AtFlags, Mode, OFlags, fdatasync, openat, unlinkat};
+use rustix::fs::{AtFlags, Mode, OFlags, fdatasync, fsync, openat, unlinkat};
 
 use super::StoreError;
 use super::data_file::{lock, mount_id};
-use super::files::{NewFile, make_folder, open_folder, sync_folder, write_at, write_new};
+use super::files::{NewFile, fill, make_folder, open_folder, sync_folder, write_at, write_new};
 use super::map::{MappedMap, check_ours};
 use super::transfer::offset;
 use crate::metadata::{
-    ACTIVITY_LOG_FILE, BirthFile, DIRTY_MAP_FILE, DIRTY_SUM_FILE, SUPERBLOCK_FILE, sum_offset,
+    ACTIVITY_LOG_FILE, BirthFile, DIRTY_MAP_FILE, DIRTY_SUM_FILE, DirtyMap, SUPERBLOCK_FILE,
+    sum_file_len, sum_offset,
 };
+use crate::units::ResourceSize;
 
 /// What becomes of metadata that is there already.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -33,7 +35,7 @@ pub enum Existing {
 struct SideFile {
     file: Arc<File>,
     path: PathBuf,
-    len_bytes: u64,
+    len_bytes: AtomicU64,
     failed: AtomicBool,
 }
 
@@ -138,6 +140,16 @@ impl Sidecar {
         MappedMap::open(&self.dirty_map.file, &self.dirty_map.path)
     }
 
+    /// Makes the dirty map and its sums long enough for a resource of `size`. Blocks: not for the
+    /// data thread. The map is to be mapped again afterwards.
+    ///
+    /// # Errors
+    /// [`StoreError::NoSpace`], after which all is as before, or [`StoreError::Io`].
+    pub fn grow(&self, size: ResourceSize) -> Result<(), StoreError> {
+        self.dirty_map.grow(DirtyMap::<MappedMap>::file_len(size))?;
+        self.dirty_sum.grow(sum_file_len(size))
+    }
+
     /// Writes one slot of the superblock and makes it stable; the other one is not touched, so one
     /// of the two is whole at any time.
     pub(super) fn write_superblock(&self, start: u64, record: &[u8]) -> Result<(), StoreError> {
@@ -189,12 +201,33 @@ impl SideFile {
         let len = check_ours(&file, &path)?;
         lock(&file, &path)?;
         let failed = AtomicBool::new(false);
-        Ok(Self { file: Arc::new(file), path, len_bytes: offset(len), failed })
+        let len_bytes = AtomicU64::new(offset(len));
+        Ok(Self { file: Arc::new(file), path, len_bytes, failed })
+    }
+
+    fn len_bytes(&self) -> u64 {
+        self.len_bytes.load(Ordering::Acquire)
+    }
+
+    /// Makes it at least `len_bytes` long; the new part is zero, allocated and stable.
+    fn grow(&self, len_bytes: u64) -> Result<(), StoreError> {
+        let old = self.len_bytes();
+        if len_bytes <= old {
+            return Ok(());
+        }
+        // What is in use lies before it, so a full disk is no failure here.
+        fill(&self.file, &self.path, old..len_bytes)?;
+        self.sticky(|| {
+            // The new part and its space are there before a record says that the resource has it.
+            fsync(&self.file).map_err(|errno| StoreError::from_sync(&self.path, errno))
+        })?;
+        self.len_bytes.store(len_bytes, Ordering::Release);
+        Ok(())
     }
 
     fn read(&self) -> Result<Vec<u8>, StoreError> {
         let failed = |source| StoreError::Io { path: self.path.clone(), action: "read", source };
-        let len = usize::try_from(self.len_bytes).expect("it was a usize when it was opened");
+        let len = usize::try_from(self.len_bytes()).expect("a usize when it was opened or grown");
         let mut bytes = vec![0; len];
         std::os::unix::fs::FileExt::read_exact_at(&*self.file, &mut bytes, 0).map_err(failed)?;
         Ok(bytes)
@@ -203,7 +236,7 @@ impl SideFile {
     /// Writes inside the length that was allocated when the file was made.
     fn write(&self, start: u64, bytes: &[u8]) -> Result<(), StoreError> {
         let end = start.saturating_add(offset(bytes.len()));
-        assert!(end <= self.len_bytes, "metadata is never written behind its end");
+        assert!(end <= self.len_bytes(), "metadata is never written behind its end");
         self.sticky(|| write_at(&self.file, &self.path, start, bytes))
     }
 
@@ -342,6 +375,24 @@ mod tests {
             [&1_u32.to_le_bytes(), &2_u32.to_le_bytes(), &6_u32.to_le_bytes(), &[0xff; 4]]
         );
         assert_eq!([sum(2), sum(4), sum(6)], [[0; 4]; 3]);
+    }
+
+    #[test]
+    fn grown_files_keep_what_they_have_and_are_zero_behind_it() {
+        let folder = tempfile::tempdir().unwrap();
+        Sidecar::create(folder.path(), &births(), Existing::Keep).unwrap();
+        let sidecar = Sidecar::open(folder.path()).unwrap();
+        let size = ResourceSize::new(1 << 40).unwrap();
+        sidecar.grow(size).unwrap();
+        sidecar.grow(ResourceSize::new(1).unwrap()).unwrap();
+        let map = sidecar.map().unwrap();
+        assert_eq!(map.bytes().len() as u64, DirtyMap::<MappedMap>::file_len(size));
+        assert!(map.bytes()[..4096].iter().all(|byte| *byte == 2));
+        assert!(map.bytes()[4096..].iter().all(|byte| *byte == 0));
+        sidecar.sync_map(&[(8191, 7)]).unwrap();
+        let sums = sidecar.read_dirty_sum().unwrap();
+        assert_eq!(sums.len() as u64, sum_file_len(size));
+        assert_eq!(sums[4096 + 4 * 8191..][..4], 7_u32.to_le_bytes());
     }
 
     #[test]

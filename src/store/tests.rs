@@ -151,7 +151,7 @@ fn a_read_for_a_client_brings_its_buffer_back() {
 fn every_kind_of_operation_ends_once() {
     for threads in BOTH {
         let (_folder, mut store) = store(70_000, threads);
-        assert_eq!(write(&mut store, 0, &[1; 70_000]), DiskOutcome::Done);
+        assert_eq!(write(&mut store, 0, &vec![1; 70_000]), DiskOutcome::Done);
         let range = ByteRange::new(4096, 8192, store.data().size()).unwrap();
         let now = store.zero(IoId(1), range, ZeroKind::Punch);
         assert_eq!(outcome_of(ended(&mut store, now), IoId(1)), DiskOutcome::Done);
@@ -306,7 +306,6 @@ fn a_block_device_is_served_like_a_file() {
     let data = DataFile::open(device, size((1 << 20) - 100)).unwrap();
     assert_eq!(data.len_bytes().unwrap(), 1 << 20);
     assert!(matches!(DataFile::open(device, size(1)), Err(StoreError::Locked { .. })));
-    println!("zeroing is cheap: {}", data.zeroing_is_cheap());
     let mut store = Store::new(data, sidecar(folder.path()), buffers(), BOTH[1]).unwrap();
     store.data().check_identity().unwrap();
     assert_eq!(write(&mut store, 4090, &[1; 100]), DiskOutcome::Done);
@@ -382,4 +381,12 @@ fn what_birth_makes_is_recovered_and_a_killed_process_is_told_from_a_power_loss(
     assert_eq!(recovered.dirty.count(), 1);
     drop(recovered);
     assert_eq!(start(None).crash, Crash::Power);
+}
+
+#[test]
+fn a_store_can_move_to_its_data_thread() {
+    fn moves<T: Send>() {}
+    moves::<Store>();
+    moves::<MappedMap>();
+    moves::<CanaryCopy>();
 }

@@ -13,6 +13,10 @@ use rustix::io::{Errno, ReadWriteFlags, pread, preadv2, pwrite, pwritev2};
 use super::pace::{Pace, monotonic_nanos};
 use super::{DataFile, StoreError};
 
+/// Longest read on the data thread, in bytes: copying more takes longer than asking a thread that
+/// may do it meanwhile. Writes are never longer, they come in parts.
+const INLINE_LEN_MAX: usize = 1 << 20;
+
 /// How the data thread calls the kernel: what it refuses, and how fast it answers.
 #[derive(Debug)]
 pub(super) struct Inline {
@@ -62,6 +66,9 @@ impl Inline {
     ) -> Result<usize, StoreError> {
         data.check_usable()?;
         let len = buffer.len();
+        if len > INLINE_LEN_MAX {
+            return Ok(0);
+        }
         let done = self.reads.ask(len, |done| {
             let mut rest = [IoSliceMut::new(&mut buffer[done..])];
             preadv2(&data.file, &mut rest, start + offset(done), ReadWriteFlags::NOWAIT)
