@@ -1,1 +1,20 @@
-//! Owns the cores: one data thread per resource, one control runtime; effects to drivers.
+//! Owns the cores: one data thread per resource, one control runtime for everything else.
+//!
+//! `node.rs` starts and stops a node, `data_thread.rs` feeds one core and carries its effects to
+//! the drivers, `exports.rs` opens and closes NBD listeners, `open.rs` turns files into a core.
+//! `init.rs` and `check.rs` work without a daemon.
+
+mod check;
+mod clock;
+mod data_thread;
+mod error;
+mod exports;
+mod init;
+mod node;
+mod open;
+mod random;
+
+pub use check::{Finding, check_offline};
+pub use error::DaemonError;
+pub use init::{InitFrom, InitPlan, plan_init};
+pub use node::run;

@@ -99,11 +99,10 @@ const PERIOD: Duration = Duration::from_millis(100);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::replica::settings::test_settings;
 
     #[test]
     fn the_window_yields_to_slow_clients_and_never_closes() {
-        let settings = test_settings();
+        let settings = Settings::default();
         let mut pace = Pace::new(Instant(0));
         let at = |ms: u64| Instant(ms * 1_000_000);
         pace.note_latency(Duration::from_micros(100));
@@ -119,8 +118,7 @@ mod tests {
 
     #[test]
     fn a_cap_is_kept_over_time() {
-        let mut settings = test_settings();
-        settings.resync_rate = Some(1 << 20);
+        let settings = Settings { resync_rate: Some(1 << 20), ..Settings::default() };
         let mut pace = Pace::new(Instant(0));
         let mut sent = 0u64;
         for round in 1..=100u64 {

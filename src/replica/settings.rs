@@ -58,33 +58,35 @@ pub struct Settings {
     pub planted: Option<super::planted::Planted>,
 }
 
-#[cfg(test)]
-pub(super) fn test_settings() -> Settings {
-    Settings {
-        side: Side::First,
-        cluster: "test".to_owned(),
-        node: "alpha".to_owned(),
-        peer: "beta".to_owned(),
-        resource: "r0".to_owned(),
-        mode: ReplicationMode::Sync,
-        flush_both: true,
-        at_risk_bytes: 64 << 20,
-        at_risk_age: Duration::from_secs(5),
-        resync_rate: None,
-        settings_hash: 1,
-        zeroing_is_cheap: true,
-        ping_interval: Duration::from_millis(200),
-        suspect_after: Duration::from_secs(1),
-        io_timeout: Duration::from_secs(3),
-        in_flight_parts_max: 4096,
-        in_flight_bytes_max: 64 << 20,
-        unflushed_blocks_max: 65_536,
-        unflushed_age: Duration::from_secs(1),
-        resync_chunks_max: 128,
-        cool_after: Duration::from_secs(5),
-        checkpoint_every: Duration::from_secs(30),
-        gate_bytes: 16 << 20,
-        #[cfg(feature = "planted-bugs")]
-        planted: None,
+impl Default for Settings {
+    /// The limits of a release, timers as configured by default, and names to be replaced.
+    fn default() -> Self {
+        Self {
+            side: Side::First,
+            cluster: String::new(),
+            node: String::new(),
+            peer: String::new(),
+            resource: String::new(),
+            mode: ReplicationMode::Sync,
+            flush_both: true,
+            at_risk_bytes: 64 << 20,
+            at_risk_age: Duration::from_secs(5),
+            resync_rate: None,
+            settings_hash: 0,
+            zeroing_is_cheap: true,
+            ping_interval: Duration::from_millis(200),
+            suspect_after: Duration::from_secs(1),
+            io_timeout: Duration::from_secs(3),
+            in_flight_parts_max: 4096,
+            in_flight_bytes_max: 64 << 20,
+            unflushed_blocks_max: 65_536,
+            unflushed_age: Duration::from_secs(1),
+            resync_chunks_max: 128,
+            cool_after: Duration::from_secs(5),
+            checkpoint_every: Duration::from_secs(30),
+            gate_bytes: 16 << 20,
+            #[cfg(feature = "planted-bugs")]
+            planted: None,
+        }
     }
 }

@@ -106,6 +106,11 @@ impl DataFile {
         self.identity
     }
 
+    /// Its descriptor.
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path

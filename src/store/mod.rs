@@ -10,6 +10,7 @@
 mod canary;
 mod data_file;
 mod error;
+mod extents;
 mod files;
 mod hash;
 mod job;
@@ -29,6 +30,7 @@ use bytes::Bytes;
 pub use canary::CanaryCopy;
 pub use data_file::{DataFile, Identity};
 pub use error::StoreError;
+pub use extents::Run;
 pub use files::{read_file, replace_file};
 pub use hash::Via;
 pub use job::Completion;

@@ -1,0 +1,102 @@
+//! `hotpair check --offline`: examines a replica without a daemon, and changes nothing.
+
+use super::error::DaemonError;
+use crate::config::NodeResource;
+use crate::metadata::{Crash, DIRTY_MAP_FILE, Found, MapMemory, Superblock, recover};
+use crate::store::{DataFile, Sidecar, place, read_file};
+use crate::units::{BLOCK_LEN, ResourceSize};
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Finding {
+    /// It is as it should be.
+    pub is_good: bool,
+    /// What was found, as a sentence.
+    pub text: String,
+}
+
+impl Finding {
+    fn good(text: String) -> Self {
+        Self { is_good: true, text }
+    }
+
+    fn bad(text: String) -> Self {
+        Self { is_good: false, text }
+    }
+}
+
+/// Examines metadata and data file of `resource`.
+///
+/// # Errors
+/// If they cannot even be opened: a daemon runs, a file is missing, or others could change it.
+pub fn check_offline(resource: &NodeResource) -> Result<Vec<Finding>, DaemonError> {
+    let failed = DaemonError::store(&resource.name);
+    let folder = &resource.metadata_dir;
+    if !Sidecar::exists(folder) {
+        return Err(DaemonError::NotInitialised {
+            resource: resource.name.clone(),
+            folder: folder.clone(),
+        });
+    }
+    let sidecar = Sidecar::open(folder).map_err(&failed)?;
+    let slots = sidecar.read_superblock().map_err(&failed)?;
+    let record = match Superblock::newest(&slots) {
+        Ok(record) => record,
+        Err(damage) => return Ok(vec![Finding::bad(format!("superblock: {damage}"))]),
+    };
+    let mut findings = vec![Finding::good(format!(
+        "superblock: disk {}, epoch {}, {}",
+        record.disk,
+        record.epoch,
+        record.generation.map_or("no generation yet".to_owned(), |g| format!("generation {g}")),
+    ))];
+    let recorded = ResourceSize::new(record.size).expect("a valid record has a valid size");
+    if recorded != resource.size {
+        findings.push(Finding::bad(format!(
+            "size: the configuration says {} bytes, the metadata {}",
+            resource.size.bytes(),
+            recorded.bytes()
+        )));
+    }
+    let data = DataFile::open(&resource.local.path, recorded).map_err(&failed)?;
+    let map_path = folder.join(DIRTY_MAP_FILE);
+    let map_len = usize::try_from(crate::metadata::DirtyMap::<Vec<u8>>::file_len(recorded))
+        .expect("the map of the largest resource fits in memory");
+    let map = read_file(&map_path, map_len).map_err(&failed)?;
+    let recovered = recover(Found {
+        superblock: &slots,
+        dirty_map: map,
+        dirty_sum: &sidecar.read_dirty_sum().map_err(&failed)?,
+        activity_log: &sidecar.read_activity_log().map_err(&failed)?,
+        place: place(&data, folder).map_err(&failed)?,
+        canary_copy: None,
+        data_len: data.len_bytes().map_err(&failed)?,
+    });
+    match recovered {
+        Err(damage) => findings.push(Finding::bad(format!("metadata: {damage}"))),
+        Ok(recovered) => {
+            findings.push(log_finding(recovered.log_lost, recovered.hot.len()));
+            findings.push(Finding::good(match recovered.crash {
+                Crash::Clean => "the daemon stopped cleanly".to_owned(),
+                Crash::Process | Crash::Power => {
+                    "the daemon did not stop cleanly: the next start recovers".to_owned()
+                }
+            }));
+            findings.push(marks_finding(&recovered.dirty));
+        }
+    }
+    Ok(findings)
+}
+
+fn log_finding(is_lost: bool, hot: usize) -> Finding {
+    if is_lost {
+        Finding::bad("activity log: unreadable; the next start marks every block".to_owned())
+    } else {
+        Finding::good(format!("activity log: {hot} extents were in motion"))
+    }
+}
+
+fn marks_finding<M: MapMemory>(dirty: &crate::metadata::DirtyMap<M>) -> Finding {
+    let bytes = dirty.count() * BLOCK_LEN;
+    Finding::good(format!("dirty map: {bytes} bytes may differ from the peer"))
+}

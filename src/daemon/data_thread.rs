@@ -1,0 +1,484 @@
+//! The data thread of one resource: feeds the core, carries out its effects.
+//!
+//! One task polls everything and nothing on it waits: completions, the peer, time, operators, and
+//! clients last, and those only while the core takes requests. Then what was answered leaves, in
+//! batches. Nothing is handed to another task, since waking one costs more than a write.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Interval, MissedTickBehavior};
+use tracing::{debug, info, warn};
+
+use super::exports::ExportOrder;
+use super::open::Opened;
+use super::{clock, random};
+use crate::control::{NodeEvent, Order, Snapshot};
+use crate::link::{Connection, Handover};
+use crate::metadata::Superblock;
+use crate::nbd::{Clients, Export, Extent, Incoming, Opened as Client};
+use crate::replica::{
+    Closing, Effect, Input, IoId, LinkId, Replica, RequestError, RequestId,
+};
+use crate::store::{CanaryCopy, Completion, MappedMap, Store, Via};
+use crate::units::{Epoch, Instant};
+use crate::wire::message::Frame;
+use crate::wire::{Buffer, BufferPool};
+
+/// The other ends of a data thread.
+pub(super) struct Ends {
+    pub(super) name: String,
+    pub(super) orders: mpsc::Receiver<Order>,
+    pub(super) handovers: mpsc::Receiver<Handover>,
+    pub(super) wants_link: watch::Sender<bool>,
+    pub(super) exports: mpsc::Sender<ExportOrder>,
+    pub(super) snapshot: watch::Sender<Snapshot>,
+    pub(super) events: mpsc::Sender<NodeEvent>,
+}
+
+/// Everything of one resource that lives on its data thread.
+pub(super) struct DataThread {
+    ends: Ends,
+    core: Replica<MappedMap>,
+    store: Store,
+    canary: Option<CanaryCopy>,
+    pool: BufferPool,
+    clients: Clients,
+    opened: mpsc::Receiver<Client>,
+    opened_sender: mpsc::Sender<Client>,
+    link: Option<(LinkId, Connection)>,
+    leaving: Vec<(Instant, Connection)>,
+    last_link: u64,
+    inputs: VecDeque<Input>,
+    effects: Vec<Effect>,
+    completions: Vec<Completion>,
+    frames: Vec<Frame>,
+    incoming: VecDeque<Incoming>,
+    /// Reads under way, by I/O.
+    reading: BTreeMap<IoId, RequestId>,
+    /// Reads that ended and wait for the core's word.
+    read: BTreeMap<RequestId, Buffer>,
+    answers: BTreeMap<u64, tokio::sync::oneshot::Sender<Answered>>,
+    last_answer: u64,
+    stop_request: Option<u64>,
+    is_stopped: bool,
+    export_epoch: Option<Epoch>,
+    clients_closing: bool,
+    tick: Interval,
+    last_identity_check: Instant,
+    last_snapshot: Instant,
+    has_news: bool,
+}
+
+type Answered = Result<crate::replica::Answer, crate::replica::Refused>;
+
+/// Time between two ticks of the core.
+const TICK: Duration = Duration::from_millis(50);
+/// Time between two looks at the data file: was it replaced or cut?
+const IDENTITY_PERIOD: Duration = Duration::from_secs(1);
+/// Time between two snapshots for status, while nothing remarkable happens.
+const SNAPSHOT_PERIOD: Duration = Duration::from_millis(250);
+/// Time that a connection gets to say its last words.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// Turns before the runtime is given a chance to look at its sockets.
+const TURNS_MAX: usize = 16;
+
+impl DataThread {
+    /// Takes over a resource. Call it on the runtime of the data thread.
+    pub(super) fn new(opened: Opened, ends: Ends) -> Self {
+        let Opened { core, store, canary, pool } = opened;
+        let (opened_sender, opened) = mpsc::channel(OPENED_MAX);
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let now = clock::now();
+        Self {
+            ends,
+            core,
+            store,
+            canary,
+            clients: Clients::new(pool.clone()),
+            pool,
+            opened,
+            opened_sender,
+            link: None,
+            leaving: Vec::new(),
+            last_link: 0,
+            inputs: VecDeque::from([Input::Started]),
+            effects: Vec::new(),
+            completions: Vec::new(),
+            frames: Vec::new(),
+            incoming: VecDeque::new(),
+            reading: BTreeMap::new(),
+            read: BTreeMap::new(),
+            answers: BTreeMap::new(),
+            last_answer: 0,
+            stop_request: None,
+            is_stopped: false,
+            export_epoch: None,
+            clients_closing: false,
+            tick,
+            last_identity_check: now,
+            last_snapshot: now,
+            has_news: true,
+        }
+    }
+
+    /// Runs until it was told to stop and did so cleanly.
+    pub(super) async fn run(mut self) {
+        poll_fn(|cx| self.poll(cx)).await;
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        for _ in 0..TURNS_MAX {
+            let has_more = self.turn(cx);
+            if self.is_stopped {
+                return Poll::Ready(());
+            }
+            if !has_more {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Takes what is there from every source, steps the core for each, and sends what came of it.
+    /// Says whether there may be more at once.
+    fn turn(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut has_more = self.poll_disk(cx);
+        has_more |= self.poll_link(cx);
+        self.poll_time(cx);
+        self.poll_operators(cx);
+        self.run_inputs();
+        has_more |= self.poll_clients(cx);
+        self.run_inputs();
+        self.flush(cx);
+        self.publish();
+        has_more || !self.inputs.is_empty()
+    }
+
+    fn poll_disk(&mut self, cx: &mut Context<'_>) -> bool {
+        let is_ready = self.store.poll_completions(cx, &mut self.completions).is_ready();
+        let mut completions = std::mem::take(&mut self.completions);
+        for completion in completions.drain(..) {
+            self.complete(completion);
+        }
+        self.completions = completions;
+        is_ready
+    }
+
+    fn complete(&mut self, completion: Completion) {
+        let input = match completion {
+            Completion::Disk { io, outcome } => Input::Disk { io, outcome },
+            Completion::ClientRead { io, buffer, outcome } => {
+                if let Some(request) = self.reading.remove(&io) {
+                    self.read.insert(request, buffer);
+                }
+                Input::Disk { io, outcome }
+            }
+            Completion::Metadata { ticket, result } => Input::Metadata { ticket, result },
+        };
+        self.inputs.push_back(input);
+    }
+
+    fn poll_link(&mut self, cx: &mut Context<'_>) -> bool {
+        while let Poll::Ready(Some(handover)) = self.ends.handovers.poll_recv(cx) {
+            self.attach(handover);
+        }
+        self.run_inputs();
+        let Some((id, connection)) = &mut self.link else { return false };
+        let link = *id;
+        match connection.poll_frames(cx, &mut self.frames) {
+            Poll::Pending => false,
+            Poll::Ready(Ok(())) => {
+                let frames = self.frames.drain(..);
+                self.inputs.extend(frames.map(|frame| Input::Peer { link, frame }));
+                true
+            }
+            Poll::Ready(Err(error)) => {
+                info!(resource = %self.ends.name, error = &error as &dyn std::error::Error,
+                    "link lost");
+                self.link = None;
+                self.inputs.push_back(Input::LinkLost { link });
+                false
+            }
+        }
+    }
+
+    fn attach(&mut self, handover: Handover) {
+        let exporter = handover.exporter;
+        let Ok(nonce) = random::bytes() else { return };
+        match handover.attach(self.pool.clone(), self.core.size()) {
+            Ok(connection) => {
+                self.last_link += 1;
+                let link = LinkId(self.last_link);
+                if let Some((old, _)) = self.link.replace((link, connection)) {
+                    self.inputs.push_back(Input::LinkLost { link: old });
+                }
+                self.inputs.push_back(Input::LinkUp { link, nonce, exporter });
+            }
+            Err(error) => warn!(resource = %self.ends.name, %error, "connection not taken"),
+        }
+    }
+
+    fn poll_time(&mut self, cx: &mut Context<'_>) {
+        while self.tick.poll_tick(cx).is_ready() {
+            let now = clock::now();
+            self.inputs.push_back(Input::Tick);
+            self.clients.tick(now);
+            self.leaving.retain(|(since, _)| now.since(*since) < FAREWELL);
+            if now.since(self.last_identity_check) >= IDENTITY_PERIOD {
+                self.last_identity_check = now;
+                if let Err(error) = self.store.data().check_identity() {
+                    warn!(resource = %self.ends.name, error = &error as &dyn std::error::Error,
+                        "the data file is not what it was");
+                    self.inputs.push_back(Input::DiskGone);
+                }
+            }
+        }
+    }
+
+    fn poll_operators(&mut self, cx: &mut Context<'_>) {
+        while let Poll::Ready(Some(Order { command, answer })) = self.ends.orders.poll_recv(cx) {
+            self.last_answer += 1;
+            let request = self.last_answer;
+            if command == crate::replica::Command::Stop {
+                self.stop_request = Some(request);
+            }
+            self.answers.insert(request, answer);
+            self.inputs.push_back(Input::Operator { request, command });
+        }
+    }
+
+    fn poll_clients(&mut self, cx: &mut Context<'_>) -> bool {
+        while let Poll::Ready(Some(client)) = self.opened.poll_recv(cx) {
+            self.clients.admit(client);
+        }
+        let mut has_more = false;
+        if self.core.accepts_requests() {
+            has_more = self.clients.poll_requests(cx, &mut self.incoming).is_ready();
+            while let Some(incoming) = self.incoming.pop_front() {
+                self.take_request(incoming);
+            }
+        }
+        if self.clients_closing && self.clients.count() == 0 {
+            self.clients_closing = false;
+            self.inputs.push_back(Input::ClientsGone);
+        }
+        has_more
+    }
+
+    fn take_request(&mut self, incoming: Incoming) {
+        match incoming {
+            Incoming::Request(request) => {
+                if let Some(epoch) = self.export_epoch {
+                    self.inputs.push_back(Input::Request { epoch, request });
+                }
+            }
+            Incoming::BlockStatus { id, range, single } => {
+                let most = if single { 1 } else { EXTENTS_MAX };
+                let runs = self.store.data().runs(range, most);
+                let extents: Vec<Extent> = runs
+                    .into_iter()
+                    .map(|run| Extent { len: run.len, is_hole: run.is_hole })
+                    .collect();
+                self.clients.reply_extents(id, &extents);
+            }
+            Incoming::Cache { id, range: _ } => self.clients.reply(id, Ok(())),
+        }
+    }
+
+    /// Steps the core for every input, and carries out what it answers.
+    fn run_inputs(&mut self) {
+        while let Some(input) = self.inputs.pop_front() {
+            let mut effects = std::mem::take(&mut self.effects);
+            self.core.step(clock::now(), input, &mut effects);
+            if let Some(canary) = &mut self.canary {
+                let value = self.core.dirty().canary();
+                if value != canary.value() {
+                    canary.store(value);
+                }
+            }
+            for effect in effects.drain(..) {
+                self.carry_out(effect);
+            }
+            self.effects = effects;
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        let done = match effect {
+            Effect::Write { io, range, bytes } => self.store.write(io, range, bytes),
+            Effect::Zero { io, range, kind } => self.store.zero(io, range, kind),
+            Effect::ReadForClient { io, request, range } => {
+                let len = usize::try_from(range.len()).expect("a request is at most 32 MiB");
+                self.reading.insert(io, request);
+                self.store.read_for_client(io, range, self.pool.get(len))
+            }
+            Effect::ReadRange { io, range } => self.store.read_range(io, range),
+            Effect::HashChunk { io, chunk } => self.store.hash_chunk(io, chunk, Via::Cache),
+            Effect::SyncData { io } => self.store.sync_data(io),
+            Effect::WriteSuperblock { ticket, record } => {
+                let start = Superblock::slot_offset(record.counter);
+                self.store.write_superblock(ticket, start, Box::from(record.encode()))
+            }
+            Effect::AppendLog { ticket, append } => {
+                self.store.append_log(ticket, append.offset, append.bytes)
+            }
+            Effect::SyncMap { ticket, sums } => self.store.sync_map(ticket, sums),
+            Effect::Reply { request, result } => {
+                self.reply(request, result);
+                None
+            }
+            Effect::Send { link, frame } => {
+                if let Some((id, connection)) = &mut self.link
+                    && *id == link
+                {
+                    connection.send(&frame);
+                }
+                None
+            }
+            Effect::CloseLink { link, back_off } => {
+                self.close_link(link, back_off);
+                None
+            }
+            Effect::Connect(wanted) => {
+                self.ends.wants_link.send_replace(wanted);
+                None
+            }
+            Effect::OpenExport(grant) => {
+                self.open_export(grant.epoch());
+                None
+            }
+            Effect::CloseExport(closing) => {
+                self.close_export(closing);
+                None
+            }
+            Effect::DrawId => {
+                if let Ok(id) = random::id() {
+                    self.inputs.push_back(Input::FreshId(id));
+                }
+                None
+            }
+            Effect::Answer { request, result } => {
+                self.answer(request, result);
+                None
+            }
+            Effect::Event(event) => {
+                info!(resource = %self.ends.name, kind = event.kind, epoch = %event.epoch,
+                    reason = %event.reason, "event");
+                let resource = Some(self.ends.name.clone());
+                if self.ends.events.try_send(NodeEvent { resource, event }).is_err() {
+                    debug!("an event was dropped: nobody keeps up");
+                }
+                self.has_news = true;
+                None
+            }
+        };
+        if let Some(completion) = done {
+            self.complete(completion);
+        }
+    }
+
+    fn reply(&mut self, request: RequestId, result: Result<(), RequestError>) {
+        match (self.read.remove(&request), result) {
+            (Some(buffer), Ok(())) => self.clients.reply_data(request, [buffer.freeze()]),
+            (_, result) => self.clients.reply(request, result),
+        }
+    }
+
+    fn close_link(&mut self, link: LinkId, back_off: bool) {
+        if let Some((id, mut connection)) = self.link.take() {
+            if id == link {
+                if back_off {
+                    connection.back_off();
+                }
+                self.leaving.push((clock::now(), connection));
+            } else {
+                self.link = Some((id, connection));
+            }
+        }
+    }
+
+    fn open_export(&mut self, epoch: Epoch) {
+        self.export_epoch = Some(epoch);
+        self.clients.open(epoch);
+        let export =
+            Export::new(&self.ends.name, self.core.size(), epoch, self.opened_sender.clone());
+        self.order_export(ExportOrder::Open {
+            resource: self.ends.name.clone(),
+            export: Box::new(export),
+        });
+    }
+
+    fn close_export(&mut self, closing: Closing) {
+        self.order_export(ExportOrder::Close { resource: self.ends.name.clone() });
+        self.export_epoch = None;
+        self.clients.close(closing);
+        self.read.clear();
+        self.clients_closing = true;
+    }
+
+    fn order_export(&mut self, order: ExportOrder) {
+        if self.ends.exports.try_send(order).is_err() {
+            warn!(resource = %self.ends.name, "the export cannot be changed: the node stops");
+        }
+    }
+
+    fn answer(&mut self, request: u64, result: Answered) {
+        if self.stop_request == Some(request) {
+            self.is_stopped = true;
+        }
+        if let Some(asker) = self.answers.remove(&request) {
+            // Whoever typed it may be gone.
+            let _ = asker.send(result);
+        }
+        self.has_news = true;
+    }
+
+    /// Sends what was answered and said in this turn.
+    fn flush(&mut self, cx: &mut Context<'_>) {
+        let _ = self.clients.poll_flush(cx);
+        if let Some((link, connection)) = &mut self.link {
+            let link = *link;
+            if let Poll::Ready(Err(error)) = connection.poll_flush(cx) {
+                info!(resource = %self.ends.name, error = &error as &dyn std::error::Error,
+                    "link lost");
+                self.link = None;
+                self.inputs.push_back(Input::LinkLost { link });
+            }
+        }
+        self.leaving.retain_mut(|(_, connection)| connection.poll_close(cx).is_pending());
+    }
+
+    /// Shows the newest state to whoever asks for status.
+    fn publish(&mut self) {
+        let now = clock::now();
+        if !self.has_news && now.since(self.last_snapshot) < SNAPSHOT_PERIOD {
+            return;
+        }
+        self.has_news = false;
+        self.last_snapshot = now;
+        self.ends.snapshot.send_replace(snapshot(&self.core, self.clients.count(), now));
+    }
+}
+
+/// Extents in one answer; the client asks again for the rest.
+const EXTENTS_MAX: usize = 256;
+/// Connections that wait to be taken over.
+const OPENED_MAX: usize = 64;
+
+/// What status shows of a core.
+pub(super) fn snapshot(core: &Replica<MappedMap>, clients: usize, now: Instant) -> Snapshot {
+    Snapshot {
+        core: core.status(now),
+        clients: u64::try_from(clients).unwrap_or(u64::MAX),
+        warnings: Vec::new(),
+        taken: now,
+        taken_at: jiff::Timestamp::now(),
+    }
+}
+

@@ -1,0 +1,109 @@
+//! Why a node cannot start, or a command without a daemon failed.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::control::SocketError;
+use crate::link::IdentityError;
+use crate::metadata::Damage;
+use crate::store::StoreError;
+
+/// Each names the thing, and what to type.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The data file or the metadata files cannot be used.
+    #[error("{resource}")]
+    Store {
+        /// Name of the resource.
+        resource: String,
+        /// Why.
+        source: StoreError,
+    },
+    /// There is no metadata.
+    #[error("{resource}: there is no metadata in {}: type `hotpair init {resource} --from empty`, `--from this` or `--from peer`", folder.display())]
+    NotInitialised {
+        /// Name of the resource.
+        resource: String,
+        /// Where it was looked for.
+        folder: PathBuf,
+    },
+    /// The metadata cannot be believed. Nothing was touched.
+    #[error("{resource}: the metadata in {} cannot be used; to make it anew from the data, type `hotpair init {resource} --from peer --rebuild`", folder.display())]
+    Damaged {
+        /// Name of the resource.
+        resource: String,
+        /// Where it is.
+        folder: PathBuf,
+        /// Why.
+        source: Damage,
+    },
+    /// The metadata says another size than the configuration.
+    #[error("{resource}: the configuration says {configured} bytes, the metadata {recorded}: correct `size`, or type `hotpair resize`")]
+    Size {
+        /// Name of the resource.
+        resource: String,
+        /// What the configuration says.
+        configured: u64,
+        /// What the metadata says.
+        recorded: u64,
+    },
+    /// `init --from empty` found data.
+    #[error("{resource}: {} is not empty: byte {offset} is not zero; to keep the data, type `hotpair init {resource} --from this`", path.display())]
+    NotEmpty {
+        /// Name of the resource.
+        resource: String,
+        /// The data file.
+        path: PathBuf,
+        /// The first byte that is not zero.
+        offset: u64,
+    },
+    /// The resource is not in the configuration.
+    #[error("there is no resource {name} in the configuration: it has {known}")]
+    UnknownResource {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: String,
+    },
+    /// The key or a fingerprint cannot be used.
+    #[error("cannot use the keys of this pair")]
+    Identity {
+        /// Why.
+        source: IdentityError,
+    },
+    /// The address for the peer cannot be had.
+    #[error("cannot listen on {address} (`replication` of this node)")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The control socket cannot be had.
+    #[error("cannot take commands")]
+    Control {
+        /// Why.
+        source: SocketError,
+    },
+    /// A thread or runtime cannot be started, or a signal not be waited for.
+    #[error("cannot {action}")]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The kernel has no randomness.
+    #[error("the kernel gives no random numbers")]
+    Random {
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl DaemonError {
+    /// Wraps an error of the disk of `resource`.
+    pub(super) fn store(resource: &str) -> impl Fn(StoreError) -> Self + '_ {
+        move |source| Self::Store { resource: resource.to_owned(), source }
+    }
+}

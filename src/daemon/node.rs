@@ -1,0 +1,254 @@
+//! One node: opens its resources, starts their data threads, stops them cleanly.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::thread::JoinHandle;
+
+use tokio::runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::data_thread::{DataThread, Ends, snapshot};
+use super::error::DaemonError;
+use super::exports::{self, ExportOrder};
+use super::open::{Opened, open};
+use super::clock;
+use crate::config::{Encryption, NodeConfig, NodeResource};
+use crate::control::{
+    self, ControlSocket, Facts, Handle, NodeEvent, Order, ResourceFacts, ResourceHandle,
+};
+use crate::link::{self, Dialler, Handover, ListenSettings, Listener, Route, Security};
+use crate::replica::Command;
+
+/// Orders, connections and events that may wait.
+const ORDERS_MAX: usize = 64;
+const HANDOVERS_MAX: usize = 4;
+const EVENTS_MAX: usize = 1024;
+const EXPORTS_MAX: usize = 1024;
+
+/// Runs a node until it gets SIGTERM or SIGINT. Ready is said to systemd when commands are taken.
+///
+/// # Errors
+/// [`DaemonError`] says why it cannot start.
+pub fn run(node: &NodeConfig) -> Result<(), DaemonError> {
+    let security = security(node)?;
+    let mut opened = Vec::new();
+    for resource in &node.resources {
+        opened.push((resource.clone(), open(node, resource)?));
+    }
+    let control = runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("hotpair-control")
+        .enable_all()
+        .build()
+        .map_err(system("start the control runtime"))?;
+    control.block_on(serve(node, &security, opened))
+}
+
+fn system(action: &'static str) -> impl Fn(io::Error) -> DaemonError {
+    move |source| DaemonError::System { action, source }
+}
+
+fn security(node: &NodeConfig) -> Result<Security, DaemonError> {
+    if node.encryption == Encryption::None {
+        return Ok(Security::Plain);
+    }
+    let peer = node.peer.identity.as_ref().map(ToString::to_string).unwrap_or_default();
+    let peers = [(node.peer.name.clone(), peer)];
+    Security::tls(&node.node.state_dir, &peers).map_err(|source| DaemonError::Identity { source })
+}
+
+/// The threads and channels of one resource.
+struct Running {
+    name: String,
+    thread: JoinHandle<()>,
+    orders: mpsc::Sender<Order>,
+}
+
+async fn serve(
+    node: &NodeConfig,
+    security: &Security,
+    opened: Vec<(NodeResource, Opened)>,
+) -> Result<(), DaemonError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(system("wait for SIGTERM"))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(system("wait for SIGINT"))?;
+    let (events, events_out) = mpsc::channel(EVENTS_MAX);
+    let (exports, exports_out) = mpsc::channel(EXPORTS_MAX);
+    let socket = ControlSocket::bind(&node.node.control)
+        .map_err(|source| DaemonError::Control { source })?;
+    let mut routes = BTreeMap::new();
+    let mut addresses = BTreeMap::new();
+    let mut handles = Vec::new();
+    let mut running = Vec::new();
+    let dials = link::dials(&node.node.name, &node.peer.name);
+    for (resource, opened) in opened {
+        let (handovers, handovers_out) = mpsc::channel(HANDOVERS_MAX);
+        let (wants_link, wanted) = watch::channel(false);
+        if dials {
+            spawn_dialler(node, security, handovers, wanted);
+        } else {
+            let route = Route { peer: node.peer.name.clone(), connections: handovers };
+            routes.insert(resource.name.clone(), route);
+        }
+        addresses.insert(resource.name.clone(), resource.local.export.clone());
+        let channels = Channels {
+            handovers: handovers_out,
+            wants_link,
+            exports: exports.clone(),
+            events: events.clone(),
+        };
+        let (handle, started) = start_resource(&resource, opened, channels)?;
+        handles.push(handle);
+        running.push(started);
+    }
+    drop((events, exports));
+    if !dials {
+        listen(node, security, routes).await?;
+    }
+    tokio::spawn(exports::serve(addresses, node.peer.name.clone(), exports_out));
+    let stop = CancellationToken::new();
+    let handle = Handle { facts: facts(node, security), resources: handles, events: events_out };
+    let api = tokio::spawn(control::serve(socket, handle, stop.clone()));
+    info!(node = %node.node.name, resources = running.len(), "started");
+    // Without systemd there is nobody to tell.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    info!("stopping");
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    stop_resources(running).await;
+    stop.cancel();
+    if let Ok(Err(source)) = api.await {
+        warn!(error = &source as &dyn std::error::Error, "the control socket failed");
+    }
+    info!("stopped");
+    Ok(())
+}
+
+fn spawn_dialler(
+    node: &NodeConfig,
+    security: &Security,
+    connections: mpsc::Sender<Handover>,
+    wanted: watch::Receiver<bool>,
+) {
+    let (trouble, _) = watch::channel(None);
+    let source = node.node.replication.ip();
+    let dialler = Dialler {
+        address: node.peer.replication,
+        source: (!source.is_unspecified()).then_some(source),
+        peer: node.peer.name.clone(),
+        security: security.clone(),
+        suspect_after: node.suspect_after,
+        connections,
+        wanted,
+        trouble,
+    };
+    tokio::spawn(dialler.run());
+}
+
+async fn listen(
+    node: &NodeConfig,
+    security: &Security,
+    routes: BTreeMap<String, Route>,
+) -> Result<(), DaemonError> {
+    let address = node.node.replication;
+    let settings = ListenSettings {
+        cluster: node.cluster.clone(),
+        security: security.clone(),
+        suspect_after: node.suspect_after,
+        handshake_timeout: link::HANDSHAKE_TIMEOUT,
+        peer_addresses: vec![node.peer.replication.ip()],
+        routes,
+    };
+    let listener = Listener::bind(address, settings)
+        .await
+        .map_err(|source| DaemonError::Listen { address, source })?;
+    tokio::spawn(listener.run());
+    Ok(())
+}
+
+fn facts(node: &NodeConfig, security: &Security) -> Facts {
+    let mut warnings = Vec::new();
+    if !security.is_encrypted() {
+        let warning = "encryption is \"none\": whoever can reach the link can read and change data";
+        warnings.push(warning.to_owned());
+    }
+    if std::env::var_os("HOTPAIR_ONE_THREAD").is_some() {
+        warnings.push("HOTPAIR_ONE_THREAD is set: slow, for debugging only".to_owned());
+    }
+    Facts {
+        cluster: node.cluster.clone(),
+        node: node.node.name.clone(),
+        peer: node.peer.name.clone(),
+        encrypted: security.is_encrypted(),
+        warnings,
+    }
+}
+
+/// What a data thread shares with the rest of the node.
+struct Channels {
+    handovers: mpsc::Receiver<Handover>,
+    wants_link: watch::Sender<bool>,
+    exports: mpsc::Sender<ExportOrder>,
+    events: mpsc::Sender<NodeEvent>,
+}
+
+fn start_resource(
+    resource: &NodeResource,
+    opened: Opened,
+    channels: Channels,
+) -> Result<(ResourceHandle, Running), DaemonError> {
+    let name = resource.name.clone();
+    let (orders, orders_out) = mpsc::channel(ORDERS_MAX);
+    let (sender, receiver) = watch::channel(snapshot(&opened.core, 0, clock::now()));
+    let ends = Ends {
+        name: name.clone(),
+        orders: orders_out,
+        handovers: channels.handovers,
+        wants_link: channels.wants_link,
+        exports: channels.exports,
+        snapshot: sender,
+        events: channels.events,
+    };
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(system("start the runtime of a data thread"))?;
+    let thread = std::thread::Builder::new()
+        .name(format!("data-{name}"))
+        .spawn(move || runtime.block_on(async { DataThread::new(opened, ends).run().await }))
+        .map_err(system("start a data thread"))?;
+    let facts = ResourceFacts {
+        name: name.clone(),
+        mode: resource.mode,
+        export: resource.local.export.to_string(),
+    };
+    let handle = ResourceHandle { facts, snapshot: receiver, orders: orders.clone() };
+    Ok((handle, Running { name, thread, orders }))
+}
+
+/// Every resource drains, flushes and writes its clean flag; all at the same time.
+async fn stop_resources(running: Vec<Running>) {
+    let mut answers = Vec::new();
+    for resource in &running {
+        let (answer, answered) = oneshot::channel();
+        let order = Order { command: Command::Stop, answer };
+        if resource.orders.send(order).await.is_ok() {
+            answers.push(answered);
+        }
+    }
+    for answer in answers {
+        // A data thread that ended has answered or failed, and said so in the log.
+        let _ = answer.await;
+    }
+    for Running { name, thread, orders } in running {
+        drop(orders);
+        if thread.join().is_err() {
+            error!(resource = name, "the data thread failed");
+        }
+    }
+}
