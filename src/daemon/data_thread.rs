@@ -20,9 +20,7 @@ use crate::control::{NodeEvent, Order, Snapshot};
 use crate::link::{Connection, Handover};
 use crate::metadata::Superblock;
 use crate::nbd::{Clients, Export, Extent, Incoming, Opened as Client};
-use crate::replica::{
-    Closing, Effect, Input, IoId, LinkId, Replica, RequestError, RequestId,
-};
+use crate::replica::{Closing, Effect, Input, IoId, LinkId, Replica, RequestError, RequestId};
 use crate::store::{CanaryCopy, Completion, MappedMap, Store, Via};
 use crate::units::{Epoch, Instant};
 use crate::wire::message::Frame;
@@ -311,6 +309,11 @@ impl DataThread {
 
     fn carry_out(&mut self, effect: Effect) {
         let done = match effect {
+            Effect::Reply { request, result } => return self.reply(request, result),
+            Effect::OpenExport(grant) => return self.open_export(grant.epoch()),
+            Effect::CloseExport(closing) => return self.close_export(closing),
+            Effect::Answer { request, result } => return self.answer(request, result),
+            Effect::CloseLink { link, back_off } => return self.close_link(link, back_off),
             Effect::Write { io, range, bytes } => self.store.write(io, range, bytes),
             Effect::Zero { io, range, kind } => self.store.zero(io, range, kind),
             Effect::ReadForClient { io, request, range } => {
@@ -329,10 +332,6 @@ impl DataThread {
                 self.store.append_log(ticket, append.offset, append.bytes)
             }
             Effect::SyncMap { ticket, sums } => self.store.sync_map(ticket, sums),
-            Effect::Reply { request, result } => {
-                self.reply(request, result);
-                None
-            }
             Effect::Send { link, frame } => {
                 if let Some((id, connection)) = &mut self.link
                     && *id == link
@@ -341,30 +340,14 @@ impl DataThread {
                 }
                 None
             }
-            Effect::CloseLink { link, back_off } => {
-                self.close_link(link, back_off);
-                None
-            }
             Effect::Connect(wanted) => {
                 self.ends.wants_link.send_replace(wanted);
-                None
-            }
-            Effect::OpenExport(grant) => {
-                self.open_export(grant.epoch());
-                None
-            }
-            Effect::CloseExport(closing) => {
-                self.close_export(closing);
                 None
             }
             Effect::DrawId => {
                 if let Ok(id) = random::id() {
                     self.inputs.push_back(Input::FreshId(id));
                 }
-                None
-            }
-            Effect::Answer { request, result } => {
-                self.answer(request, result);
                 None
             }
             Effect::Event(event) => {
@@ -481,4 +464,3 @@ pub(super) fn snapshot(core: &Replica<MappedMap>, clients: usize, now: Instant) 
         taken_at: jiff::Timestamp::now(),
     }
 }
-

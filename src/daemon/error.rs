@@ -38,7 +38,9 @@ pub enum DaemonError {
         source: Damage,
     },
     /// The metadata says another size than the configuration.
-    #[error("{resource}: the configuration says {configured} bytes, the metadata {recorded}: correct `size`, or type `hotpair resize`")]
+    #[error(
+        "{resource}: the configuration says {configured} bytes, the metadata {recorded}: correct `size`, or type `hotpair resize`"
+    )]
     Size {
         /// Name of the resource.
         resource: String,

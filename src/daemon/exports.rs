@@ -43,8 +43,11 @@ pub(super) async fn serve(
                             listeners.insert(key.clone(), listener);
                         }
                         Err(error) => {
-                            error!(resource, error = &error as &dyn std::error::Error,
-                                "nobody can connect: the export cannot be opened");
+                            error!(
+                                resource,
+                                error = &error as &dyn std::error::Error,
+                                "nobody can connect: the export cannot be opened"
+                            );
                             continue;
                         }
                     }

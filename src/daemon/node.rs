@@ -10,11 +10,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::clock;
 use super::data_thread::{DataThread, Ends, snapshot};
 use super::error::DaemonError;
 use super::exports::{self, ExportOrder};
 use super::open::{Opened, open};
-use super::clock;
 use crate::config::{Encryption, NodeConfig, NodeResource};
 use crate::control::{
     self, ControlSocket, Facts, Handle, NodeEvent, Order, ResourceFacts, ResourceHandle,

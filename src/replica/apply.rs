@@ -214,6 +214,10 @@ impl<M: MapMemory> Replica<M> {
             for extent in range.extents() {
                 self.log.pin(extent);
             }
+            if self.is_planted(Planted::TrimNotReplicated) && self.is_zero(sequence) {
+                self.finish_applied(sequence);
+                continue;
+            }
             let io = self.io.start(Purpose::Apply(sequence));
             let Some(entry) =
                 self.link.applier_mut().and_then(|applier| applier.entries.get_mut(&sequence))
@@ -240,6 +244,15 @@ impl<M: MapMemory> Replica<M> {
             self.on_disk_failed(effects);
             return;
         }
+        self.finish_applied(sequence);
+    }
+
+    fn is_zero(&self, sequence: Sequence) -> bool {
+        let entry = self.link.applier().and_then(|applier| applier.entries.get(&sequence));
+        entry.is_some_and(|entry| matches!(entry.op, Op::Zero(_)))
+    }
+
+    fn finish_applied(&mut self, sequence: Sequence) {
         let Some(applier) = self.link.applier_mut() else { return };
         let Some(entry) = applier.entries.remove(&sequence) else { return };
         if let Op::Write(payload) = &entry.op {

@@ -18,6 +18,7 @@ use crate::units::{Applied, DiskState, ExtentIndex, Instant};
 
 /// What is not a client's or the peer's business.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts about one node")]
 pub(super) struct Background {
     is_started: bool,
     disk_failed: bool,
@@ -168,7 +169,7 @@ impl<M: MapMemory> Replica<M> {
             Purpose::SourceRead(chunk) => self.on_source_read(chunk, outcome, effects),
             Purpose::TargetHash(chunk) => self.on_target_hashed(chunk, outcome, effects),
             Purpose::TargetWrite(chunk) => self.on_target_written(chunk, &outcome, effects),
-            Purpose::TargetCheck(chunk) => self.on_target_checked(chunk, outcome, effects),
+            Purpose::TargetCheck(chunk) => self.on_target_checked(chunk, &outcome, effects),
             Purpose::TargetSync => self.on_target_synced(&outcome, effects),
             Purpose::VerifyMine(chunk) => self.on_verify_mine(chunk, outcome, effects),
             Purpose::VerifyForPeer(chunk) => self.on_verify_for_peer(chunk, outcome, effects),
@@ -179,8 +180,8 @@ impl<M: MapMemory> Replica<M> {
 
     pub(super) fn on_tick(&mut self, effects: &mut Effects) {
         self.tick_link(effects);
-        let is_resyncing =
-            self.link.source().is_some_and(|source| source.is_running()) && self.has_hard_marks();
+        let is_resyncing = self.link.source().is_some_and(super::source::Source::is_running)
+            && self.has_hard_marks();
         let last_request = self.writes.last_request();
         self.background.pace.tick(self.now, last_request, is_resyncing, &self.settings);
         if self.settings.mode == crate::units::ReplicationMode::Async {

@@ -6,7 +6,7 @@ use super::effect::Effect;
 use super::exit::{Asker, ExitWhy};
 use super::operator::{Answer, Command, Refused};
 use super::records::Change;
-use super::session::{Fault, Phase, Standing};
+use super::session::{Phase, Standing};
 use super::{Effects, Replica};
 use crate::metadata::MapMemory;
 use crate::promotion::{PromoteHow, Refusal};
@@ -56,18 +56,18 @@ impl super::role::RoleState {
 }
 
 impl<M: MapMemory> Replica<M> {
-    pub(super) fn on_operator(&mut self, request: u64, command: Command, effects: &mut Effects) {
+    pub(super) fn on_operator(&mut self, request: u64, command: &Command, effects: &mut Effects) {
         let here = Asker::Local(request);
-        if self.desk.is_stopping && command != Command::Stop {
-            self.refuse(request, "this daemon stops", "wait until it runs again", effects);
+        if self.desk.is_stopping && *command != Command::Stop {
+            refuse(request, "this daemon stops", "wait until it runs again", effects);
             return;
         }
-        match command {
+        match *command {
             Command::Promote { force, accept_data_loss } => {
                 self.on_promote(request, PromoteHow { force, accept_data_loss }, effects);
             }
             Command::Demote if !self.role.is_primary() => {
-                self.answer(request, "this node is secondary already", effects);
+                answer(request, "this node is secondary already", effects);
             }
             Command::Demote => self.begin_exit(ExitWhy::Demote, Some(here), effects),
             Command::Switchover if self.role.is_primary() => self.on_switchover(here, effects),
@@ -90,14 +90,9 @@ impl<M: MapMemory> Replica<M> {
         }
     }
 
-    fn answer(&self, request: u64, text: &str, effects: &mut Effects) {
-        let result = Ok(Answer { text: text.to_owned() });
-        effects.push(Effect::Answer { request, result });
-    }
-
     pub(super) fn answer_done(&mut self, asker: Asker, text: &str, effects: &mut Effects) {
         match asker {
-            Asker::Local(request) => self.answer(request, text, effects),
+            Asker::Local(request) => answer(request, text, effects),
             Asker::Peer(request) => self.tell(request, None, effects),
         }
     }
@@ -106,7 +101,7 @@ impl<M: MapMemory> Replica<M> {
         match asker {
             Asker::Local(request) => {
                 let next = format!("hotpair explain {}", self.settings.resource);
-                self.refuse(request, why, &next, effects);
+                refuse(request, why, &next, effects);
             }
             Asker::Peer(request) => self.tell(request, Some(why.to_owned()), effects),
         }
@@ -135,40 +130,40 @@ impl<M: MapMemory> Replica<M> {
             Standing::Down | Standing::Meeting => {
                 let why = format!("{} is not connected", self.settings.peer);
                 let next = format!("hotpair status {}", self.settings.resource);
-                self.refuse(request, &why, &next, effects);
+                refuse(request, &why, &next, effects);
             }
         }
     }
 
     /// A command that was typed at the peer.
-    pub(super) fn on_ask(&mut self, ask: Ask, effects: &mut Effects) -> Result<(), Fault> {
+    pub(super) fn on_ask(&mut self, ask: &Ask, effects: &mut Effects) {
         let there = Asker::Peer(ask.request);
-        match ask.command {
+        match &ask.command {
             PeerCommand::Switchover if self.role.is_primary() => self.on_switchover(there, effects),
             PeerCommand::Switchover => {
                 self.answer_refused(there, "no node is primary: type `promote`", effects);
             }
-            PeerCommand::Verify { repair } => self.begin_verify(there, repair, effects),
-            PeerCommand::Resolve(resolution) => self.accept_resolution(there, resolution, effects),
+            PeerCommand::Verify { repair } => self.begin_verify(there, *repair, effects),
+            PeerCommand::Resolve(resolution) => {
+                self.accept_resolution(there, *resolution, effects);
+            }
             PeerCommand::ResizePrepare(_) | PeerCommand::ResizeCommit(_) => {
                 self.answer_refused(there, "resize while both run comes later", effects);
             }
         }
-        Ok(())
     }
 
-    pub(super) fn on_told(&mut self, told: Told, effects: &mut Effects) -> Result<(), Fault> {
+    pub(super) fn on_told(&mut self, told: Told, effects: &mut Effects) {
         let Some(asked) = self.desk.asked.remove(&told.request) else {
-            return Ok(()); // it was given up here
+            return; // it was given up here
         };
         match told.refused {
-            None => self.answer(asked.request, asked.text, effects),
+            None => answer(asked.request, asked.text, effects),
             Some(why) => {
                 let next = format!("hotpair explain {}", self.settings.resource);
-                self.refuse(asked.request, &why, &next, effects);
+                refuse(asked.request, &why, &next, effects);
             }
         }
-        Ok(())
     }
 
     /// What was asked of the peer is not answered any more. A switchover is answered by its
@@ -176,7 +171,7 @@ impl<M: MapMemory> Replica<M> {
     pub(super) fn desk_lost_link(&mut self, effects: &mut Effects) {
         for (_, asked) in std::mem::take(&mut self.desk.asked) {
             let next = format!("hotpair status {}", self.settings.resource);
-            self.refuse(asked.request, "the connection was lost meanwhile", &next, effects);
+            refuse(asked.request, "the connection was lost meanwhile", &next, effects);
         }
         if self.desk.disconnecting.as_ref().is_some_and(|d| !d.is_recording) {
             self.record_disconnect();
@@ -195,7 +190,7 @@ impl<M: MapMemory> Replica<M> {
         for id in late {
             if let Some(asked) = self.desk.asked.remove(&id) {
                 let why = format!("{} does not answer", self.settings.peer);
-                self.refuse(asked.request, &why, "hotpair status", effects);
+                refuse(asked.request, &why, "hotpair status", effects);
             }
         }
         let is_late = self.desk.disconnecting.as_ref().is_some_and(|d| {
@@ -209,7 +204,7 @@ impl<M: MapMemory> Replica<M> {
 
     fn on_connect(&mut self, request: u64, effects: &mut Effects) {
         if self.desk.disconnecting.is_some() {
-            self.refuse(request, "a disconnect is under way", "hotpair connect", effects);
+            refuse(request, "a disconnect is under way", "hotpair connect", effects);
         } else if self.records.stable().stand_alone {
             self.desk.connecting.push(request);
             self.records.change(Change::StandAlone(false));
@@ -218,17 +213,17 @@ impl<M: MapMemory> Replica<M> {
             if self.link.standing() == Standing::Apart {
                 self.restart_session();
             }
-            self.answer(request, "this node connects whenever the peer is there", effects);
+            answer(request, "this node connects whenever the peer is there", effects);
         }
     }
 
     fn on_disconnect(&mut self, request: u64, effects: &mut Effects) {
         if self.records.stable().stand_alone {
-            self.answer(request, "this node is disconnected already", effects);
+            answer(request, "this node is disconnected already", effects);
             return;
         }
         if self.role.promoting.is_some() || self.role.exit.is_some() {
-            self.refuse(request, "a change of role is under way", "hotpair status", effects);
+            refuse(request, "a change of role is under way", "hotpair status", effects);
             return;
         }
         let since = self.now;
@@ -277,13 +272,13 @@ impl<M: MapMemory> Replica<M> {
             let asker = self.desk.disconnecting.take();
             self.close_link(true, effects);
             if let Some(disconnecting) = asker {
-                self.answer(disconnecting.request, "this node stands alone", effects);
+                answer(disconnecting.request, "this node stands alone", effects);
             }
         } else {
             self.event("connecting", "by an operator");
             for request in std::mem::take(&mut self.desk.connecting) {
                 let text = "this node connects whenever the peer is there";
-                self.answer(request, text, effects);
+                answer(request, text, effects);
             }
         }
     }
@@ -291,21 +286,21 @@ impl<M: MapMemory> Replica<M> {
     fn on_pause(&mut self, request: u64, is_paused: bool, effects: &mut Effects) {
         if self.link.source().is_none() && self.link.target().is_none() {
             let next = format!("hotpair status {}", self.settings.resource);
-            self.refuse(request, "no resync is running", &next, effects);
+            refuse(request, "no resync is running", &next, effects);
             return;
         }
         self.pause_transfer(is_paused, effects);
         let text = if is_paused { "the resync is paused" } else { "the resync goes on" };
-        self.answer(request, text, effects);
+        answer(request, text, effects);
     }
 
     fn on_invalidate(&mut self, request: u64, effects: &mut Effects) {
         if self.role.is_primary() {
             let next = format!("hotpair switchover {}", self.settings.resource);
-            self.refuse(request, "this node is primary: its copy is the right one", &next, effects);
+            refuse(request, "this node is primary: its copy is the right one", &next, effects);
         } else if self.records.stable().disk == DiskState::UpToDate && !self.peer_has_a_copy() {
             let why = "the peer has no up-to-date copy, or is not connected";
-            self.refuse(request, why, "connect the peer first", effects);
+            refuse(request, why, "connect the peer first", effects);
         } else {
             self.desk.invalidating.push(request);
             self.records.change(Change::Invalidate);
@@ -320,7 +315,7 @@ impl<M: MapMemory> Replica<M> {
         self.event("invalidated", "all of this copy is compared with the peer's");
         self.restart_session();
         for request in std::mem::take(&mut self.desk.invalidating) {
-            self.answer(request, "all of this copy is compared with the peer's", effects);
+            answer(request, "all of this copy is compared with the peer's", effects);
         }
     }
 
@@ -336,7 +331,7 @@ impl<M: MapMemory> Replica<M> {
         let (true, Some((mine, theirs))) = (is_split, generations) else {
             let next = format!("hotpair status {}", self.settings.resource);
             let why = "there is no split brain, or the peer is not connected";
-            self.refuse(request, why, &next, effects);
+            refuse(request, why, &next, effects);
             return;
         };
         let resolution = if keep == self.settings.side {
@@ -378,13 +373,13 @@ impl<M: MapMemory> Replica<M> {
     fn on_resize(&mut self, request: u64, size: u64, effects: &mut Effects) {
         let now = self.size.bytes();
         if size == now {
-            self.answer(request, "it has that size already", effects);
+            answer(request, "it has that size already", effects);
         } else {
             let why = format!(
                 "the size is {now} bytes, and this release changes it only while both daemons are \
                  stopped"
             );
-            self.refuse(request, &why, "hotpair resize --help", effects);
+            refuse(request, &why, "hotpair resize --help", effects);
         }
     }
 
@@ -457,6 +452,18 @@ impl<M: MapMemory> Replica<M> {
     pub(super) fn role_now(&self) -> Role {
         if self.role.is_primary() { Role::Primary } else { Role::Secondary }
     }
+}
+
+/// Answers an operator that it is done.
+pub(super) fn answer(request: u64, text: &str, effects: &mut Effects) {
+    let result = Ok(Answer { text: text.to_owned() });
+    effects.push(Effect::Answer { request, result });
+}
+
+/// Refuses an operator's command.
+pub(super) fn refuse(request: u64, why: &str, next: &str, effects: &mut Effects) {
+    let result = Err(Refused { why: why.to_owned(), next: next.to_owned() });
+    effects.push(Effect::Answer { request, result });
 }
 
 /// What a switchover says when it is done; it alone must be answered in bounded time.

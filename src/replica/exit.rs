@@ -3,17 +3,17 @@
 //! No further request is read, admitted ones finish and are answered, both disks are flushed, and
 //! only then the clients are let go. Until the record changes everything can be taken back.
 
+use super::desk::{answer, refuse};
 use super::effect::{Closing, Effect};
 use super::flush::FlushWhy;
 use super::io::Purpose;
-use super::operator::Answer;
 use super::records::Change;
 use super::role::AckNeed;
 use super::session::Fault;
 use super::{Effects, Replica};
 use crate::metadata::MapMemory;
 use crate::promotion;
-use crate::units::{Generation, Instant, VetoReason};
+use crate::units::{Instant, VetoReason};
 use crate::wire::message::{HandOver, Message, Outdate};
 
 /// A planned end of serving.
@@ -160,7 +160,7 @@ impl<M: MapMemory> Replica<M> {
         let hand = HandOver {
             epoch: record.epoch,
             last: self.writes.last_sequence(),
-            generation: record.generation.unwrap_or(Generation::default()),
+            generation: record.generation.unwrap_or_default(),
         };
         if let Some(exit) = &mut self.role.exit {
             exit.hand = Some(hand);
@@ -247,10 +247,7 @@ impl<M: MapMemory> Replica<M> {
         let Some(exit) = self.role.exit.take() else { return };
         for asker in exit.answers {
             match asker {
-                Asker::Local(request) => {
-                    let result = Ok(Answer { text: text.to_owned() });
-                    effects.push(Effect::Answer { request, result });
-                }
+                Asker::Local(request) => answer(request, text, effects),
                 Asker::Peer(request) => self.tell(request, None, effects),
             }
         }
@@ -289,7 +286,7 @@ impl<M: MapMemory> Replica<M> {
     pub(super) fn refuse_waiting_operators(&mut self, why: &str, effects: &mut Effects) {
         self.abort_exit(why, effects);
         if let Some(promoting) = self.role.promoting.take() {
-            self.refuse(promoting.asker(), why, "hotpair status", effects);
+            refuse(promoting.asker(), why, "hotpair status", effects);
         }
     }
 

@@ -14,7 +14,7 @@ use crate::metadata::MapMemory;
 use crate::metadata::generation::{Standpoint, decide};
 use crate::promotion::{self, Claim};
 use crate::units::{
-    DiskState, Generation, Outcome, ReplicationMode, ResourceId, Role, SessionId, Side, Transfer,
+    DiskState, Outcome, ReplicationMode, ResourceId, Role, SessionId, Side, Transfer,
 };
 use crate::wire::frame::session_id;
 use crate::wire::message::{Credit, Hello, Message, RefusalCode, Verdict};
@@ -282,7 +282,7 @@ impl<M: MapMemory> Replica<M> {
             None => (Transfer::Replay, SessionPart::Idle),
         };
         let is_target = matches!(part, SessionPart::Target(_));
-        let source_generation = theirs.generation.unwrap_or(Generation::default());
+        let source_generation = theirs.generation.unwrap_or_default();
         let superseded = theirs.promised > record.epoch
             && record.owner == Some(self.settings.side)
             && !i_am_primary;

@@ -148,7 +148,7 @@ impl<M: MapMemory> Replica<M> {
             Input::Tick => self.on_tick(effects),
             Input::DiskGone => self.on_disk_failed(effects),
             Input::FreshId(id) => self.fresh_ids.push_back(id),
-            Input::Operator { request, command } => self.on_operator(request, command, effects),
+            Input::Operator { request, command } => self.on_operator(request, &command, effects),
         }
         self.settle(effects);
         self.check_invariants();

@@ -1,8 +1,8 @@
 //! Becoming primary: typed by an operator, or handed over by the peer.
 
+use super::desk::{answer, refuse};
 use super::effect::Effect;
 use super::io::Purpose;
-use super::operator::{Answer, Refused};
 use super::records::Change;
 use super::role::Promoted;
 use super::session::{Fault, Standing};
@@ -15,7 +15,7 @@ use crate::wire::message::{HandOver, Message, Outdate};
 /// A promotion under way.
 #[derive(Clone, Debug)]
 pub(super) struct Promoting {
-    answer: u64,
+    request: u64,
     how: PromoteHow,
     plan: PromotePlan,
     mode: ServeMode,
@@ -35,7 +35,7 @@ enum Step {
 impl Promoting {
     /// Who waits for it.
     pub(super) fn asker(&self) -> u64 {
-        self.answer
+        self.request
     }
 
     /// Whether the promotion can no longer be taken back.
@@ -77,14 +77,13 @@ impl<M: MapMemory> Replica<M> {
         }
     }
 
-    pub(super) fn on_promote(&mut self, answer: u64, how: PromoteHow, effects: &mut Effects) {
+    pub(super) fn on_promote(&mut self, request: u64, how: PromoteHow, effects: &mut Effects) {
         if self.role.is_primary() {
-            let text = "this node is primary already".to_owned();
-            effects.push(Effect::Answer { request: answer, result: Ok(Answer { text }) });
+            answer(request, "this node is primary already", effects);
             return;
         }
         if self.role.promoting.is_some() || self.role.take_over.is_some() {
-            self.refuse(answer, "a promotion is under way", "wait for it", effects);
+            refuse(request, "a promotion is under way", "wait for it", effects);
             return;
         }
         let peer = self.peer_for_promotion();
@@ -92,7 +91,7 @@ impl<M: MapMemory> Replica<M> {
         match promotion::check_promote(record, self.settings.side, peer, how) {
             Err(refusal) => {
                 let result = Err(self.explain_promotion(refusal));
-                effects.push(Effect::Answer { request: answer, result });
+                effects.push(Effect::Answer { request, result });
             }
             Ok(plan) => {
                 let mode = match peer {
@@ -107,7 +106,7 @@ impl<M: MapMemory> Replica<M> {
                     self.send(Message::Outdate(outdate), effects);
                 }
                 self.role.promoting =
-                    Some(Promoting { answer, how, plan, mode, step, since: self.now });
+                    Some(Promoting { request, how, plan, mode, step, since: self.now });
             }
         }
     }
@@ -125,27 +124,22 @@ impl<M: MapMemory> Replica<M> {
     }
 
     /// The peer asks this node to veto itself.
-    pub(super) fn on_outdate(
-        &mut self,
-        outdate: Outdate,
-        effects: &mut Effects,
-    ) -> Result<(), Fault> {
+    pub(super) fn on_outdate(&mut self, outdate: Outdate, effects: &mut Effects) {
         let record = self.records.stable();
         if self.role.is_primary() || self.role.promoting.is_some() || self.role.take_over.is_some()
         {
             self.refuse_link("this node serves or is being promoted", effects);
-            return Ok(());
+            return;
         }
         if outdate.epoch < record.promised {
             self.refuse_old_epoch(effects);
-            return Ok(());
+            return;
         }
         self.records.change(Change::Veto {
             reason: outdate.reason,
             epoch: outdate.epoch,
             is_outdated: true,
         });
-        Ok(())
     }
 
     /// This node's veto is stable: whoever asked for it is told.
@@ -170,10 +164,10 @@ impl<M: MapMemory> Replica<M> {
             Step::Consent => {
                 let is_late = self.now.since(promoting.since) >= self.settings.io_timeout;
                 if self.link.standing() == Standing::Down || is_late {
-                    let answer = promoting.answer;
+                    let request = promoting.request;
                     self.role.promoting = None;
                     let result = Err(self.explain_promotion(promotion::Refusal::PeerAway));
-                    effects.push(Effect::Answer { request: answer, result });
+                    effects.push(Effect::Answer { request, result });
                 }
             }
             Step::Consented => {
@@ -190,10 +184,10 @@ impl<M: MapMemory> Replica<M> {
             Step::Synced => {
                 let (plan, mode) = (promoting.plan, promoting.mode);
                 if let Err(refusal) = self.check_promotion_again() {
-                    let answer = promoting.answer;
+                    let request = promoting.request;
                     self.role.promoting = None;
                     let result = Err(self.explain_promotion(refusal));
-                    effects.push(Effect::Answer { request: answer, result });
+                    effects.push(Effect::Answer { request, result });
                     return;
                 }
                 let generation = if plan.forced { self.next_generation(effects) } else { None };
@@ -244,7 +238,7 @@ impl<M: MapMemory> Replica<M> {
 
     /// The record of a promotion is stable.
     pub(super) fn on_promoted(&mut self, promoted: &Promoted, effects: &mut Effects) {
-        let answer = self.role.promoting.take().map(|promoting| promoting.answer);
+        let asker = self.role.promoting.take().map(|promoting| promoting.request);
         self.role.take_over = None;
         let why = if promoted.is_forced { "forced by an operator" } else { "by an operator" };
         self.become_primary(why);
@@ -254,18 +248,14 @@ impl<M: MapMemory> Replica<M> {
         if promoted.mode == ServeMode::Solo {
             self.role.marks_are_proven();
         }
-        if let Some(request) = answer {
+        if let Some(request) = asker {
             let text = format!("this node is primary at epoch {}", promoted.epoch);
-            effects.push(Effect::Answer { request, result: Ok(Answer { text }) });
+            answer(request, &text, effects);
         }
     }
 
     /// The primary asks whether this node has everything up to `hand.last`.
-    pub(super) fn on_hand_over(
-        &mut self,
-        hand: HandOver,
-        effects: &mut Effects,
-    ) -> Result<(), Fault> {
+    pub(super) fn on_hand_over(&mut self, hand: HandOver, effects: &mut Effects) {
         let record = self.records.stable();
         let can_take = self.is_in_sync()
             && !self.role.is_primary()
@@ -274,10 +264,9 @@ impl<M: MapMemory> Replica<M> {
             && record.promised <= hand.epoch;
         if !can_take {
             self.refuse_link("this node cannot take over: it is not in sync", effects);
-            return Ok(());
+            return;
         }
         self.role.take_over = Some(TakeOver { hand, step: TakeStep::Applying });
-        Ok(())
     }
 
     /// Goes on with taking over: apply all, sync, say so.
@@ -329,11 +318,5 @@ impl<M: MapMemory> Replica<M> {
         if self.role.take_over.as_ref().is_some_and(|take| take.step != TakeStep::Recording) {
             self.role.take_over = None;
         }
-    }
-
-    /// Refuses an operator's command.
-    pub(super) fn refuse(&self, request: u64, why: &str, next: &str, effects: &mut Effects) {
-        let result = Err(Refused { why: why.to_owned(), next: next.to_owned() });
-        effects.push(Effect::Answer { request, result });
     }
 }

@@ -254,7 +254,7 @@ impl<M: MapMemory> Replica<M> {
     }
 
     /// The peer is away or cannot be a candidate: sync, record, then acknowledge alone. The order
-    /// is the invariant StableBeforeSolo: when the peer stops being needed, nothing acknowledged
+    /// is the invariant `StableBeforeSolo`: when the peer stops being needed, nothing acknowledged
     /// exists only in its cache.
     fn pump_solo(&mut self, effects: &mut Effects) {
         let may_go = match self.link.standing() {

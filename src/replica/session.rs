@@ -383,10 +383,8 @@ impl<M: MapMemory> Replica<M> {
             Phase::Session(session) => session.epoch,
             Phase::Draining | Phase::Waiting { .. } | Phase::Apart(_) => record_epoch,
         };
-        let session = match &message {
-            Message::Hello(_) | Message::Refusal(_) => SessionId::default(),
-            _ => up.session.unwrap_or_default(),
-        };
+        let has_none = matches!(message, Message::Hello(_) | Message::Refusal(_));
+        let session = up.session.filter(|_| !has_none).unwrap_or_default();
         up.last_sent = self.now;
         effects.push(Effect::Send { link: up.id, frame: Frame { session, epoch, message } });
     }
@@ -409,40 +407,25 @@ impl<M: MapMemory> Replica<M> {
         self.close_link(true, effects);
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "every other message needs a session")]
     pub(super) fn on_peer(&mut self, link: LinkId, frame: Frame, effects: &mut Effects) {
         let Some(up) = &mut self.link.up else { return };
         if up.id != link {
             return;
         }
         up.last_heard = self.now;
-        let is_current = up.session.is_some() && up.session == Some(frame.session);
-        let has_ended = up.ended.contains(&frame.session)
-            && !self.settings.is_planted(super::planted::Planted::OldSessionAccepted);
-        let result = match frame.message {
-            Message::Hello(hello) => {
-                self.on_hello(*hello, effects);
-                Ok(())
-            }
-            Message::Verdict(verdict) => {
-                self.on_verdict(&verdict, effects);
-                Ok(())
-            }
-            Message::Refusal(refusal) => {
-                self.on_refusal(&refusal, effects);
-                Ok(())
-            }
-            Message::Ping(beat) => {
-                self.on_ping(beat, effects);
-                Ok(())
-            }
-            Message::Pong(beat) => {
-                self.link.peer_stable = beat.stable;
-                Ok(())
-            }
-            _ if has_ended => Ok(()),
-            _ if !is_current && up.session.is_none() => Ok(()),
-            _ if !is_current && !has_ended => Err(Fault::OtherSession),
-            message => self.on_session_message(frame.epoch, message, effects),
+        let is_planted = self.settings.is_planted(super::planted::Planted::OldSessionAccepted);
+        let result = match &frame.message {
+            Message::Hello(_)
+            | Message::Verdict(_)
+            | Message::Refusal(_)
+            | Message::Ping(_)
+            | Message::Pong(_) => self.on_message(frame, effects),
+            // Said before the peer knew that the session is over.
+            _ if up.session.is_none() => Ok(()),
+            _ if up.ended.contains(&frame.session) && !is_planted => Ok(()),
+            _ if up.session != Some(frame.session) && !is_planted => Err(Fault::OtherSession),
+            _ => self.on_message(frame, effects),
         };
         if let Err(fault) = result {
             self.event("protocol-error", fault.to_string());
@@ -451,8 +434,30 @@ impl<M: MapMemory> Replica<M> {
         }
     }
 
-    /// A message that means something only inside a session.
-    fn on_session_message(
+    /// A message whose session is the current one, or which needs none.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the next function names the rest")]
+    fn on_message(&mut self, frame: Frame, effects: &mut Effects) -> Result<(), Fault> {
+        let Frame { epoch, message, .. } = frame;
+        match message {
+            Message::Hello(hello) => self.on_hello(*hello, effects),
+            Message::Verdict(verdict) => self.on_verdict(&verdict, effects),
+            Message::Refusal(refusal) => self.on_refusal(&refusal, effects),
+            Message::Ping(beat) => self.on_ping(beat, effects),
+            Message::Pong(beat) => self.link.peer_stable = beat.stable,
+            Message::ResyncPause(is_paused) => self.on_resync_pause(is_paused),
+            Message::Outdate(outdate) => self.on_outdate(outdate, effects),
+            Message::OutdateDone(outdate) => self.on_outdate_done(outdate, effects),
+            Message::Leave(outdate) => self.on_leave(outdate, effects),
+            Message::HandOver(hand) => self.on_hand_over(hand, effects),
+            Message::Ask(ask) => self.on_ask(&ask, effects),
+            Message::Told(told) => self.on_told(told, effects),
+            message => return self.on_bound_message(epoch, message, effects),
+        }
+        Ok(())
+    }
+
+    /// A message that can be a fault.
+    fn on_bound_message(
         &mut self,
         epoch: Epoch,
         message: Message,
@@ -468,35 +473,29 @@ impl<M: MapMemory> Replica<M> {
             Message::MapPart(part) => self.on_map_part(&part),
             Message::ResyncStart(start) => self.on_resync_start(&start),
             Message::ResyncReady => self.on_resync_ready(),
-            Message::ResyncPause(is_paused) => self.on_resync_pause(is_paused),
             Message::HashOffer(offers) => self.on_hash_offer(&offers, effects),
             Message::HashNeed(needs) => self.on_hash_need(&needs, effects),
-            Message::ChunkData(data) => self.on_chunk_data(data),
+            Message::ChunkData(data) => self.on_chunk_data(&data),
             Message::ChunkZero(zero) => self.on_chunk_zero(zero),
             Message::ChunkAcks(acks) => self.on_chunk_acks(&acks),
             Message::ResyncEnd(end) => self.on_resync_end(end),
             Message::ResyncDone(end) => self.on_resync_done(&end),
             Message::SettleAsk(ask) => self.on_settle_ask(ask),
             Message::SettleTell(tell) => self.on_settle_tell(&tell),
-            Message::Outdate(outdate) => self.on_outdate(outdate, effects),
-            Message::OutdateDone(outdate) => {
-                self.on_outdate_done(outdate, effects);
-                Ok(())
-            }
-            Message::Leave(outdate) => {
-                self.on_leave(outdate, effects);
-                Ok(())
-            }
-            Message::HandOver(hand) => self.on_hand_over(hand, effects),
             Message::HandReady(hand) => self.on_hand_ready(hand),
             Message::HandDone(hand) => self.on_hand_done(hand),
-            Message::Ask(ask) => self.on_ask(ask, effects),
-            Message::Told(told) => self.on_told(told, effects),
             Message::Hello(_)
             | Message::Verdict(_)
             | Message::Refusal(_)
             | Message::Ping(_)
-            | Message::Pong(_) => Ok(()),
+            | Message::Pong(_)
+            | Message::ResyncPause(_)
+            | Message::Outdate(_)
+            | Message::OutdateDone(_)
+            | Message::Leave(_)
+            | Message::HandOver(_)
+            | Message::Ask(_)
+            | Message::Told(_) => Ok(()),
         }
     }
 

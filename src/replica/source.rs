@@ -16,8 +16,8 @@ use super::session::{Fault, SessionPart};
 use super::{Effects, Replica};
 use crate::metadata::MapMemory;
 use crate::units::{
-    BLOCK_LEN, BLOCKS_PER_CHUNK, BlockIndex, BlockRange, CHUNK_LEN, ChunkIndex, Generation,
-    Instant, ServeMode, Transfer,
+    BLOCK_LEN, BLOCKS_PER_CHUNK, BlockIndex, BlockRange, CHUNK_LEN, ChunkIndex, Instant, ServeMode,
+    Transfer,
 };
 use crate::wire::message::{
     ChunkAck, ChunkData, ChunkHash, ChunkNeed, ChunkStage, ChunkZero, MapPart, Message, ResyncEnd,
@@ -27,6 +27,7 @@ use crate::wire::payload::Payload;
 
 /// State of a transfer at its source.
 #[derive(Clone, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts about both sides")]
 pub(super) struct Source {
     stage: Stage,
     maps_are_here: bool,
@@ -125,7 +126,7 @@ impl<M: MapMemory> Replica<M> {
     pub(super) fn start_source(&mut self, effects: &mut Effects) {
         let Some(session) = self.link.session() else { return };
         let transfer = session.transfer;
-        let generation = self.records.stable().generation.unwrap_or(Generation::default());
+        let generation = self.records.stable().generation.unwrap_or_default();
         let blocks = match transfer {
             Transfer::ResyncAll => self.size.block_count(),
             Transfer::Replay | Transfer::Resync => self.dirty.count(),
@@ -170,14 +171,13 @@ impl<M: MapMemory> Replica<M> {
         Ok(())
     }
 
-    pub(super) fn on_resync_pause(&mut self, is_paused: bool) -> Result<(), Fault> {
+    pub(super) fn on_resync_pause(&mut self, is_paused: bool) {
         if let Some(source) = self.link.source_mut() {
             source.paused_there = is_paused;
         }
         if let Some(target) = self.link.target_mut() {
             target.paused_there = is_paused;
         }
-        Ok(())
     }
 
     /// Goes on with the transfer, on either side.
@@ -511,7 +511,7 @@ impl<M: MapMemory> Replica<M> {
     }
 
     /// The target made everything stable: first the record says that every acknowledgement needs
-    /// it, then it may become a candidate (the invariant PairedBeforeCandidate).
+    /// it, then it may become a candidate (the invariant `PairedBeforeCandidate`).
     pub(super) fn on_barrier_done(&mut self, effects: &mut Effects) {
         if self.link.source().is_none_or(|source| source.stage != Stage::Barrier) {
             return;
@@ -540,7 +540,7 @@ impl<M: MapMemory> Replica<M> {
         self.set_source_stage(Stage::Ending);
         let record = self.records.stable();
         let end = ResyncEnd {
-            generation: record.generation.unwrap_or(Generation::default()),
+            generation: record.generation.unwrap_or_default(),
             history: record.history.clone(),
         };
         self.send(Message::ResyncEnd(end), effects);
@@ -565,7 +565,7 @@ impl<M: MapMemory> Replica<M> {
     }
 }
 
-/// Chunks in one HashOffer.
+/// Chunks in one `HashOffer`.
 const OFFERS_MAX: usize = 64;
 /// Marks looked at in one step, so that a step stays short.
 const PICK_BUDGET: usize = 4096;

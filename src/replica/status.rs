@@ -8,7 +8,7 @@ use super::role::AckNeed;
 use super::session::{Phase, SessionPart, Standing};
 use crate::metadata::MapMemory;
 use crate::promotion::{self, PromoteHow};
-use crate::units::{BLOCK_LEN, DiskState, Generation, Instant, Outcome, ServeMode, Transfer};
+use crate::units::{BLOCK_LEN, DiskState, Instant, Outcome, ServeMode, Transfer};
 
 impl<M: MapMemory> Replica<M> {
     /// What `status` shows at `now`.
@@ -60,7 +60,7 @@ impl<M: MapMemory> Replica<M> {
         let in_flight: u64 = if self.ack_need() == AckNeed::Peer {
             0
         } else {
-            self.writes.in_flight().map(|blocks| blocks.block_count()).sum()
+            self.writes.in_flight().map(crate::units::BlockRange::block_count).sum()
         };
         self.hard_marks().saturating_sub(in_flight) * BLOCK_LEN
     }
@@ -136,7 +136,7 @@ impl<M: MapMemory> Replica<M> {
         let common = my_line().find(|g| their_line().any(|other| other.id == g.id)).copied();
         Some(SplitBrain {
             mine,
-            theirs: theirs.generation.unwrap_or(Generation::default()),
+            theirs: theirs.generation.unwrap_or_default(),
             common,
             my_bytes: self.dirty.count() * BLOCK_LEN,
             their_bytes: theirs.marks * BLOCK_LEN,

@@ -22,6 +22,7 @@ use crate::wire::message::{
 
 /// State of a transfer at its target.
 #[derive(Clone, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts about both sides")]
 pub(super) struct Target {
     is_started: bool,
     is_ready: bool,
@@ -222,7 +223,7 @@ impl<M: MapMemory> Replica<M> {
         self.background.note_change();
     }
 
-    pub(super) fn on_chunk_data(&mut self, data: ChunkData) -> Result<(), Fault> {
+    pub(super) fn on_chunk_data(&mut self, data: &ChunkData) -> Result<(), Fault> {
         let len = u64::try_from(data.payload.len()).unwrap_or(u64::MAX);
         let piece = Piece::Data { mask: data.mask, bytes: data.payload.bytes().clone() };
         self.take_piece(data.chunk, data.hash, data.more, piece)?;
@@ -346,10 +347,10 @@ impl<M: MapMemory> Replica<M> {
     pub(super) fn on_target_checked(
         &mut self,
         chunk: ChunkIndex,
-        outcome: DiskOutcome,
+        outcome: &DiskOutcome,
         effects: &mut Effects,
     ) {
-        let DiskOutcome::Hashes { chunk: hash, .. } = outcome else {
+        let DiskOutcome::Hashes { chunk: hash, .. } = *outcome else {
             self.on_disk_failed(effects);
             return;
         };
@@ -460,9 +461,9 @@ impl<M: MapMemory> Replica<M> {
     }
 }
 
-/// Answers in one HashNeed: 64 chunks of 16 hashes.
+/// Answers in one `HashNeed`: 64 chunks of 16 hashes.
 const NEEDS_MAX: usize = 64;
-/// Length of one MapPart in bytes.
+/// Length of one `MapPart` in bytes.
 const MAP_PART_LEN: usize = 16 * crate::metadata::PAGE_LEN;
 /// Chunks are synced after this many bytes, or after this long.
 const SYNC_BATCH_LEN: u64 = 16 << 20;

@@ -39,6 +39,7 @@ struct Run {
 
 /// One chunk being compared.
 #[derive(Clone, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts about one comparison")]
 struct Comparison {
     mine: Option<Vec<[u8; 32]>>,
     theirs: Option<Vec<[u8; 32]>>,
@@ -247,7 +248,7 @@ impl<M: MapMemory> Replica<M> {
         if comparison.is_spoiled {
             let tries = comparison.tries + 1;
             let is_locked = tries >= TRIES_MAX;
-            let again = Comparison { tries, is_locked, ..Comparison::default() };
+            let again = Comparison { is_locked, tries, ..Comparison::default() };
             run.motion.insert(chunk, again);
             return;
         }

@@ -33,7 +33,7 @@ pub(super) struct Writes {
     unanswered: BTreeSet<Sequence>,
     sent: BTreeMap<Sequence, Sent>,
     at_risk_bytes: u64,
-    at_risk_writes: u64,
+    at_risk_count: u64,
     recheck: bool,
     rescan: bool,
     last_request: Instant,
@@ -147,7 +147,7 @@ impl Writes {
     /// `async`: writes and bytes that only this node has, and since when.
     pub(super) fn at_risk(&self) -> (u64, u64, Option<Instant>) {
         let oldest = self.sent.values().find_map(|sent| sent.answered);
-        (self.at_risk_writes, self.at_risk_bytes, oldest)
+        (self.at_risk_count, self.at_risk_bytes, oldest)
     }
 
     /// When the last request came.
@@ -175,7 +175,7 @@ impl Writes {
         self.sent.clear();
         self.unanswered.clear();
         self.at_risk_bytes = 0;
-        self.at_risk_writes = 0;
+        self.at_risk_count = 0;
         self.recheck();
     }
 
@@ -189,7 +189,7 @@ impl Writes {
             .collect();
         let last_request = self.last_request;
         let (next_part, last_sequence) = (self.next_part, self.last_sequence);
-        *self = Self { next_part, last_request, last_sequence, ..Self::default() };
+        *self = Self { next_part, last_sequence, last_request, ..Self::default() };
         pinned
     }
 }
@@ -402,12 +402,7 @@ impl<M: MapMemory> Replica<M> {
                 }
                 Op::Zero(kind) => Message::Zero(Zero { sequence, after, range, fua, kind: *kind }),
             };
-            if !(matches!(op, Op::Zero(_)) && self.settings.is_planted(Planted::TrimNotReplicated))
-            {
-                self.send(message, effects);
-            } else {
-                self.writes.sent.remove(&sequence);
-            }
+            self.send(message, effects);
         } else {
             self.spoil(blocks);
         }
@@ -567,7 +562,7 @@ impl<M: MapMemory> Replica<M> {
                 && sent.answered.take().is_some()
             {
                 self.writes.at_risk_bytes -= sent.len;
-                self.writes.at_risk_writes -= 1;
+                self.writes.at_risk_count -= 1;
             }
             if is_over {
                 self.writes.sent.remove(&ack.sequence);
@@ -668,7 +663,7 @@ impl<M: MapMemory> Replica<M> {
             {
                 sent.answered = Some(self.now);
                 self.writes.at_risk_bytes += sent.len;
-                self.writes.at_risk_writes += 1;
+                self.writes.at_risk_count += 1;
             }
         }
         let Some(pending) = self.writes.requests.get_mut(&part.request) else { return };
