@@ -312,14 +312,24 @@ impl<M: MapMemory> Replica<M> {
         }
     }
 
-    /// Extents of writes that were being applied or transferred leave with the session.
-    pub(super) fn unpin_session(&mut self) {
+    /// Writes that were being applied or transferred outlive the session: their extents stay in
+    /// the log until they end.
+    pub(super) fn orphan_session_writes(&mut self) {
         let applying = self.link.applier().into_iter().flat_map(Applier::pinned);
         let target = self.link.target().into_iter().flat_map(super::target::Target::pinned);
         let size = self.size;
         let ranges: Vec<ByteRange> =
             applying.chain(target.filter_map(|chunk| chunk.range(size))).collect();
-        for range in ranges {
+        self.orphaned.extend(ranges);
+        self.unpin_orphans();
+    }
+
+    /// No write is under way: nothing needs to stay in the log for one.
+    pub(super) fn unpin_orphans(&mut self) {
+        if self.io.write_count() > 0 {
+            return;
+        }
+        for range in std::mem::take(&mut self.orphaned) {
             for extent in range.extents() {
                 self.log.unpin(extent);
             }

@@ -147,6 +147,7 @@ impl<M: MapMemory> Replica<M> {
     /// An I/O on the data file ended.
     pub(super) fn on_disk(&mut self, io: IoId, outcome: DiskOutcome, effects: &mut Effects) {
         let Some(purpose) = self.io.finish(io) else { return };
+        self.unpin_orphans();
         match purpose {
             Purpose::Part(id) => self.on_part_written(id, &outcome, effects),
             Purpose::Read(request) => self.on_read_done(request, &outcome, effects),
@@ -292,7 +293,7 @@ impl<M: MapMemory> Replica<M> {
         if self.background.log_ticket == Some(ticket) {
             self.background.log_ticket = None;
             self.log.appended();
-            self.writes.rescan();
+            self.writes.log_was_written();
             return;
         }
         let Some((waiting, _)) = &self.background.map_ticket else { return };

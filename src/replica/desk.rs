@@ -43,15 +43,13 @@ struct Disconnecting {
 }
 
 impl Desk {
+    /// Whether the daemon stops.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.is_stopping
+    }
+
     pub(super) fn is_disconnecting(&self) -> bool {
         self.disconnecting.is_some()
-    }
-}
-
-impl super::role::RoleState {
-    /// Whether the daemon stops.
-    pub(super) fn exit_is_stopping(&self) -> bool {
-        self.exit.as_ref().is_some_and(|exit| exit.why() == ExitWhy::Stop)
     }
 }
 
@@ -115,9 +113,9 @@ impl<M: MapMemory> Replica<M> {
     /// Asks the peer to carry out a command that was typed here.
     fn relay(&mut self, request: u64, command: PeerCommand, effects: &mut Effects) {
         let text = match &command {
-            PeerCommand::Switchover => "the roles are exchanged",
+            PeerCommand::Switchover => RELAYED_SWITCHOVER,
             PeerCommand::Verify { .. } => "both copies were compared",
-            PeerCommand::Resolve(_) => "the split brain is settled",
+            PeerCommand::Resolve(_) => RELAYED_RESOLUTION,
             PeerCommand::ResizePrepare(_) | PeerCommand::ResizeCommit(_) => "resized",
         };
         match self.link.standing() {
@@ -178,13 +176,31 @@ impl<M: MapMemory> Replica<M> {
         }
     }
 
+    /// The peer handed over what was asked for here.
+    pub(super) fn answer_switchover(&mut self, effects: &mut Effects) {
+        self.answer_relayed(RELAYED_SWITCHOVER, effects);
+    }
+
+    /// Answers every relayed command of this kind.
+    fn answer_relayed(&mut self, text: &str, effects: &mut Effects) {
+        self.desk.asked.retain(|_, asked| {
+            let is_other = asked.text != text;
+            if !is_other {
+                answer(asked.request, text, effects);
+            }
+            is_other
+        });
+    }
+
     pub(super) fn tick_desk(&mut self, effects: &mut Effects) {
         let limit = 3 * self.settings.io_timeout;
         let late: Vec<u64> = self
             .desk
             .asked
             .iter()
-            .filter(|(_, asked)| asked.text == RELAY_BOUNDED && self.now.since(asked.at) >= limit)
+            .filter(|(_, asked)| {
+                asked.text == RELAYED_SWITCHOVER && self.now.since(asked.at) >= limit
+            })
             .map(|(id, _)| *id)
             .collect();
         for id in late {
@@ -366,7 +382,8 @@ impl<M: MapMemory> Replica<M> {
         self.records.change(Change::Resolve(resolution));
     }
 
-    pub(super) fn on_resolution_recorded(&mut self, _effects: &mut Effects) {
+    pub(super) fn on_resolution_recorded(&mut self, effects: &mut Effects) {
+        self.answer_relayed(RELAYED_RESOLUTION, effects);
         self.restart_session();
     }
 
@@ -467,4 +484,6 @@ pub(super) fn refuse(request: u64, why: &str, next: &str, effects: &mut Effects)
 }
 
 /// What a switchover says when it is done; it alone must be answered in bounded time.
-const RELAY_BOUNDED: &str = "the roles are exchanged";
+const RELAYED_SWITCHOVER: &str = "the roles are exchanged";
+/// What a resolution says when it is on record here.
+const RELAYED_RESOLUTION: &str = "settled: the data that is kept is sent to the other node";

@@ -54,13 +54,6 @@ enum Stage {
     HandedOver,
 }
 
-impl Exit {
-    /// Why this primary stops.
-    pub(super) fn why(&self) -> ExitWhy {
-        self.why
-    }
-}
-
 impl super::role::RoleState {
     /// The peer made everything stable that a change of role waits for.
     pub(super) fn peer_is_flushed(&mut self) {

@@ -48,7 +48,9 @@ pub use settings::Settings;
 
 use crate::metadata::Place;
 use crate::metadata::{ActivityLog, DirtyMap, MapMemory, Recovered, Superblock};
-use crate::units::{BlockRange, DiskReason, ExtentIndex, Instance, Instant, ResourceSize};
+use crate::units::{
+    BlockRange, ByteRange, DiskReason, ExtentIndex, Instance, Instant, ResourceSize,
+};
 use background::Background;
 use desk::Desk;
 use flush::Flushes;
@@ -99,6 +101,8 @@ pub struct Replica<M> {
     fresh_ids: VecDeque<u128>,
     events: Vec<Event>,
     has_marked: bool,
+    /// Ranges of writes whose session or grant is over: pinned until all of them ended.
+    orphaned: Vec<ByteRange>,
 }
 
 impl<M: MapMemory> Replica<M> {
@@ -126,6 +130,7 @@ impl<M: MapMemory> Replica<M> {
             fresh_ids: start.fresh_ids.iter().copied().collect(),
             events: Vec::new(),
             has_marked: false,
+            orphaned: Vec::new(),
             settings,
             start,
         }

@@ -239,7 +239,9 @@ impl<M: MapMemory> Replica<M> {
     /// The record of a promotion is stable.
     pub(super) fn on_promoted(&mut self, promoted: &Promoted, effects: &mut Effects) {
         let asker = self.role.promoting.take().map(|promoting| promoting.request);
-        self.role.take_over = None;
+        if self.role.take_over.take().is_some() {
+            self.answer_switchover(effects);
+        }
         let why = if promoted.is_forced { "forced by an operator" } else { "by an operator" };
         self.become_primary(why);
         if promoted.generation.is_some() {

@@ -240,11 +240,9 @@ impl<M: MapMemory> Replica<M> {
 
     /// Unanswered requests stay unanswered; the blocks of those that began stay marked.
     fn drop_requests(&mut self) {
-        for range in self.writes.drop_all() {
-            for extent in range.extents() {
-                self.log.unpin(extent);
-            }
-        }
+        let ranges = self.writes.drop_all();
+        self.orphaned.extend(ranges);
+        self.unpin_orphans();
         self.flushes.drop_tickets();
     }
 

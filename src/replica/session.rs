@@ -305,7 +305,7 @@ impl<M: MapMemory> Replica<M> {
                 effects,
             );
             self.close_link(true, effects);
-        } else if self.role.exit_is_stopping() {
+        } else if self.desk.is_stopping() {
             self.send_refusal(RefusalCode::NotReady, "this node stops", effects);
             self.close_link(true, effects);
         }
@@ -351,7 +351,7 @@ impl<M: MapMemory> Replica<M> {
         self.flushes.end_session();
         self.verify.end_session();
         self.end_take_over();
-        self.unpin_session();
+        self.orphan_session_writes();
         self.io.end_session();
         if let Some(up) = &mut self.link.up
             && let Some(session) = up.session.take()

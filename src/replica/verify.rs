@@ -286,11 +286,11 @@ impl<M: MapMemory> Replica<M> {
             differences: run.differences,
             ranges: run.ranges,
         });
+        self.answer_done(run.asker, &text, effects);
         if run.repair && run.differences > 0 {
             // The marks are transferred like any others, from the primary.
             self.restart_session();
         }
-        self.answer_done(run.asker, &text, effects);
     }
 
     fn fail_verify(&mut self, why: &str, effects: &mut Effects) {

@@ -16,7 +16,9 @@ use super::role::AckNeed;
 use super::session::Fault;
 use super::{Effects, Replica};
 use crate::metadata::{MapMemory, Want};
-use crate::units::{BlockRange, ByteRange, EXTENT_LEN, Epoch, Instant, ReplicationMode, Sequence};
+use crate::units::{
+    BlockRange, ByteRange, EXTENT_LEN, Epoch, ExtentIndex, Instant, ReplicationMode, Sequence,
+};
 use crate::wire::message::{Ack, AckStage, Message, Write, Zero};
 
 /// Requests of clients that are not answered yet, and frames the peer has not applied.
@@ -34,6 +36,8 @@ pub(super) struct Writes {
     sent: BTreeMap<Sequence, Sent>,
     at_risk_bytes: u64,
     at_risk_count: u64,
+    /// Extents that the peer was told of since the last batch of the log.
+    heated: BTreeSet<ExtentIndex>,
     recheck: bool,
     rescan: bool,
     last_request: Instant,
@@ -158,6 +162,12 @@ impl Writes {
     /// Looks at every held write again at the end of this step.
     pub(super) fn recheck(&mut self) {
         self.recheck = true;
+        self.rescan = true;
+    }
+
+    /// A batch of the log is stable: what is cold from here on is announced again.
+    pub(super) fn log_was_written(&mut self) {
+        self.heated.clear();
         self.rescan = true;
     }
 
@@ -347,6 +357,7 @@ impl<M: MapMemory> Replica<M> {
             if !self.settings.is_planted(Planted::AckBeforeActivityLog)
                 && !self.heat(range, &mut is_full)
             {
+                self.announce_heat(range, effects);
                 still.push_back(id);
                 continue;
             }
@@ -380,6 +391,20 @@ impl<M: MapMemory> Replica<M> {
             }
         }
         is_hot
+    }
+
+    /// The peer logs the same extents while this node does.
+    fn announce_heat(&mut self, range: ByteRange, effects: &mut Effects) {
+        if self.ack_need() != AckNeed::Peer {
+            return;
+        }
+        let cold: Vec<_> = range
+            .extents()
+            .filter(|extent| !self.log.is_hot(*extent) && self.writes.heated.insert(*extent))
+            .collect();
+        if !cold.is_empty() {
+            self.send(Message::Heat(cold), effects);
+        }
     }
 
     fn submit(&mut self, id: PartId, effects: &mut Effects) {
