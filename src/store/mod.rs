@@ -7,13 +7,13 @@
 //!
 //! A failure is final: what failed once answers every later call with a failure.
 
+mod call;
 mod canary;
 mod data_file;
 mod error;
 mod extents;
 mod files;
 mod hash;
-mod job;
 mod map;
 mod pace;
 mod place;
@@ -27,14 +27,14 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
+pub use call::Completion;
+use call::{Call, Disk};
 pub use canary::CanaryCopy;
 pub use data_file::{DataFile, Identity};
 pub use error::StoreError;
 pub use extents::Run;
 pub use files::{read_file, replace_file};
 pub use hash::Via;
-pub use job::Completion;
-use job::{Disk, Job};
 pub use map::MappedMap;
 pub use place::place;
 use pool::Pool;
@@ -107,15 +107,15 @@ impl Store {
         let start = range.start();
         assert_eq!(transfer::offset(bytes.len()), range.len(), "a write is as long as its range");
         match self.inline.write(&self.disk.data, start, &bytes) {
-            Ok(done) if done == bytes.len() => Some(job::disk(io, Ok(()))),
-            Ok(done) => self.leave(Job::Write { io, start, bytes, done }),
-            Err(error) => Some(job::disk(io, Err(error))),
+            Ok(done) if done == bytes.len() => Some(call::disk(io, Ok(()))),
+            Ok(done) => self.leave(Call::Write { io, start, bytes, done }),
+            Err(error) => Some(call::disk(io, Err(error))),
         }
     }
 
     /// Makes `range` read as zero.
     pub fn zero(&mut self, io: IoId, range: ByteRange, kind: ZeroKind) -> Option<Completion> {
-        self.leave(Job::Zero { io, range, kind })
+        self.leave(Call::Zero { io, range, kind })
     }
 
     /// Reads `range` into `buffer`, exactly as long, which comes back with the completion.
@@ -132,8 +132,8 @@ impl Store {
         assert_eq!(transfer::offset(buffer.len()), range.len(), "a buffer is as long as its range");
         let outcome = match self.inline.read(&self.disk.data, start, &mut buffer) {
             Ok(done) if done == buffer.len() => DiskOutcome::Done,
-            Ok(done) => return self.leave(Job::ReadForClient { io, start, buffer, done }),
-            Err(error) => job::outcome(Err(error)),
+            Ok(done) => return self.leave(Call::ReadForClient { io, start, buffer, done }),
+            Err(error) => call::outcome(Err(error)),
         };
         Some(Completion::ClientRead { io, buffer, outcome })
     }
@@ -147,20 +147,20 @@ impl Store {
         let len = usize::try_from(range.len()).expect("at most a chunk");
         let mut buffer = self.disk.buffers.get(len);
         match self.inline.read(&self.disk.data, start, &mut buffer) {
-            Ok(done) if done < len => self.leave(Job::ReadRange { io, start, buffer, done }),
-            result => Some(job::bytes_read(io, result.map(|_| buffer))),
+            Ok(done) if done < len => self.leave(Call::ReadRange { io, start, buffer, done }),
+            result => Some(call::bytes_read(io, result.map(|_| buffer))),
         }
     }
 
     /// Reads and hashes a chunk and its blocks. `Via::Medium` fails where the file system has no
     /// direct reads: ask [`DataFile::direct`] first.
     pub fn hash_chunk(&mut self, io: IoId, chunk: ChunkIndex, via: Via) -> Option<Completion> {
-        self.leave(Job::Hash { io, chunk, via })
+        self.leave(Call::Hash { io, chunk, via })
     }
 
     /// Makes everything stable whose completion was reported before.
     pub fn sync_data(&mut self, io: IoId) -> Option<Completion> {
-        self.leave(Job::SyncData { io })
+        self.leave(Call::SyncData { io })
     }
 
     /// Writes `record`, an encoded superblock, to the slot at `start` and makes it stable.
@@ -170,17 +170,17 @@ impl Store {
         start: u64,
         record: Box<[u8]>,
     ) -> Option<Completion> {
-        self.leave(Job::Superblock { ticket, start, record })
+        self.leave(Call::Superblock { ticket, start, record })
     }
 
     /// Writes `bytes` to `start` of the activity log and makes them stable.
     pub fn append_log(&mut self, ticket: Ticket, start: u64, bytes: Vec<u8>) -> Option<Completion> {
-        self.leave(Job::Append { ticket, start, bytes })
+        self.leave(Call::Append { ticket, start, bytes })
     }
 
     /// Makes the mapped dirty map stable, and then `sums`, the crc32c of some of its pages.
     pub fn sync_map(&mut self, ticket: Ticket, sums: Vec<(u64, u32)>) -> Option<Completion> {
-        self.leave(Job::SyncMap { ticket, sums })
+        self.leave(Call::SyncMap { ticket, sums })
     }
 
     /// Adds what ended since the last call to `completions`; pending if nothing did.
@@ -195,10 +195,10 @@ impl Store {
         }
     }
 
-    /// Leaves a job to the pool; without one, does it now.
-    fn leave(&mut self, job: Job) -> Option<Completion> {
-        let Some(pool) = &mut self.pool else { return Some(self.disk.run(job)) };
-        pool.submit(job);
+    /// Leaves a call to the pool; without one, makes it now.
+    fn leave(&mut self, call: Call) -> Option<Completion> {
+        let Some(pool) = &mut self.pool else { return Some(self.disk.run(call)) };
+        pool.submit(call);
         None
     }
 }

@@ -14,11 +14,11 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use tokio::sync::mpsc;
 
 use super::StoreError;
-use super::job::{Completion, Disk, Job, Lane};
+use super::call::{Call, Completion, Disk, Lane};
 
-/// Jobs of a lane that its threads can see.
+/// Calls of a lane that its threads can see.
 const QUEUE_LEN: usize = 256;
-/// Jobs of a lane that wait on the data thread. The core keeps at most 4,096 parts in flight and
+/// Calls of a lane that wait on the data thread. The core keeps at most 4,096 parts in flight and
 /// far fewer other operations, so more means that it lost count.
 const WAITING_MAX: usize = 16_384;
 /// Completions that the data thread did not take yet; beyond it the threads wait.
@@ -34,8 +34,8 @@ pub(super) struct Pool {
 
 struct Queue {
     /// `None` once the pool stops.
-    jobs: Option<Sender<Job>>,
-    waiting: VecDeque<Job>,
+    calls: Option<Sender<Call>>,
+    waiting: VecDeque<Call>,
 }
 
 impl Pool {
@@ -45,11 +45,11 @@ impl Pool {
         let stops = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
         let mut queue = |lane: Lane, count: usize| {
-            let (jobs, taken) = bounded(QUEUE_LEN);
+            let (calls, taken) = bounded(QUEUE_LEN);
             for _ in 0..count.max(1) {
                 let worker = Worker {
                     disk: Arc::clone(disk),
-                    jobs: taken.clone(),
+                    calls: taken.clone(),
                     done: done.clone(),
                     stops: Arc::clone(&stops),
                 };
@@ -64,18 +64,18 @@ impl Pool {
                     source,
                 })?);
             }
-            Ok(Queue { jobs: Some(jobs), waiting: VecDeque::new() })
+            Ok(Queue { calls: Some(calls), waiting: VecDeque::new() })
         };
         let queues =
             [queue(Lane::Io, io_threads)?, queue(Lane::Sync, 1)?, queue(Lane::Metadata, 1)?];
         Ok(Self { queues, completions, stops, threads })
     }
 
-    /// Hands over a job. Never blocks: what the threads have no room for waits here.
-    pub(super) fn submit(&mut self, job: Job) {
-        let queue = &mut self.queues[job.lane().index()];
+    /// Hands over a call. Never blocks: what the threads have no room for waits here.
+    pub(super) fn submit(&mut self, call: Call) {
+        let queue = &mut self.queues[call.lane().index()];
         assert!(queue.waiting.len() < WAITING_MAX, "the core limits what is in flight");
-        queue.waiting.push_back(job);
+        queue.waiting.push_back(call);
         queue.refill();
     }
 
@@ -95,13 +95,13 @@ impl Pool {
 
 impl Queue {
     fn refill(&mut self) {
-        let Some(jobs) = &self.jobs else { return };
-        while let Some(job) = self.waiting.pop_front() {
-            match jobs.try_send(job) {
+        let Some(calls) = &self.calls else { return };
+        while let Some(call) = self.waiting.pop_front() {
+            match calls.try_send(call) {
                 Ok(()) => {}
-                Err(TrySendError::Full(job)) => {
+                Err(TrySendError::Full(call)) => {
                     // Each of those before it will end in a completion, which brings us back here.
-                    self.waiting.push_front(job);
+                    self.waiting.push_front(call);
                     return;
                 }
                 Err(TrySendError::Disconnected(_)) => {
@@ -117,7 +117,7 @@ impl Drop for Pool {
     fn drop(&mut self) {
         self.stops.store(true, Ordering::Release);
         for queue in &mut self.queues {
-            queue.jobs = None;
+            queue.calls = None;
         }
         // A thread that waits for room here gets an error instead.
         self.completions.close();
@@ -130,26 +130,26 @@ impl Drop for Pool {
 
 struct Worker {
     disk: Arc<Disk>,
-    jobs: Receiver<Job>,
+    calls: Receiver<Call>,
     done: mpsc::Sender<Completion>,
     stops: Arc<AtomicBool>,
 }
 
 impl Worker {
     fn run_each(&self) {
-        while let Some(job) = self.next() {
-            if self.done.blocking_send(self.disk.run(job)).is_err() {
+        while let Some(call) = self.next() {
+            if self.done.blocking_send(self.disk.run(call)).is_err() {
                 return;
             }
         }
     }
 
-    /// Takes all syncs that were asked for, then makes one call for them: it covers whatever was
+    /// Takes all syncs that were asked for, then makes one for all: it covers whatever was
     /// written before any of them was asked for.
     fn sync_together(&self) {
-        while let Some(job) = self.next() {
-            let mut together = vec![job];
-            together.extend(self.jobs.try_iter().take(QUEUE_LEN));
+        while let Some(call) = self.next() {
+            let mut together = vec![call];
+            together.extend(self.calls.try_iter().take(QUEUE_LEN));
             for completion in self.disk.sync_for(together) {
                 if self.done.blocking_send(completion).is_err() {
                     return;
@@ -158,9 +158,9 @@ impl Worker {
         }
     }
 
-    fn next(&self) -> Option<Job> {
-        let job = self.jobs.recv().ok()?;
-        (!self.stops.load(Ordering::Acquire)).then_some(job)
+    fn next(&self) -> Option<Call> {
+        let call = self.calls.recv().ok()?;
+        (!self.stops.load(Ordering::Acquire)).then_some(call)
     }
 }
 
@@ -174,14 +174,14 @@ mod tests {
     fn one_sync_serves_all_that_were_asked_for_before_it() {
         let (_folder, disk) = disk(4096);
         let disk = Arc::new(disk);
-        let (jobs, taken) = bounded(QUEUE_LEN);
+        let (calls, taken) = bounded(QUEUE_LEN);
         for io in 0..100 {
-            jobs.send(Job::SyncData { io: IoId(io) }).unwrap();
+            calls.send(Call::SyncData { io: IoId(io) }).unwrap();
         }
-        drop(jobs);
+        drop(calls);
         let (done, mut completions) = mpsc::channel(COMPLETIONS_LEN);
         let stops = Arc::new(AtomicBool::new(false));
-        Worker { disk: Arc::clone(&disk), jobs: taken, done, stops }.sync_together();
+        Worker { disk: Arc::clone(&disk), calls: taken, done, stops }.sync_together();
         for expected in 0..100 {
             match completions.try_recv().unwrap() {
                 Completion::Disk { io, outcome: DiskOutcome::Done } => assert_eq!(io.0, expected),

@@ -39,7 +39,7 @@ pub enum Completion {
 
 /// One operation that may block.
 #[derive(Debug)]
-pub(super) enum Job {
+pub(super) enum Call {
     /// Bytes to the data file, the first `done` of which are there.
     Write { io: IoId, start: u64, bytes: Bytes, done: usize },
     /// Zeroes to the data file.
@@ -60,7 +60,7 @@ pub(super) enum Job {
     SyncMap { ticket: Ticket, sums: Vec<(u64, u32)> },
 }
 
-/// Which threads do a job.
+/// Which threads make a call.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Lane {
     Io,
@@ -87,7 +87,7 @@ impl Lane {
     }
 }
 
-impl Job {
+impl Call {
     pub(super) fn lane(&self) -> Lane {
         match self {
             // Checkpoints take long, and no client waits for one.
@@ -112,42 +112,42 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    /// Does `job`, however long that takes.
-    pub(super) fn run(&self, job: Job) -> Completion {
-        match job {
-            Job::Write { io, start, bytes, done } => {
+    /// Makes `call`, however long that takes.
+    pub(super) fn run(&self, call: Call) -> Completion {
+        match call {
+            Call::Write { io, start, bytes, done } => {
                 disk(io, self.data.write_from(start, &bytes, done))
             }
-            Job::Zero { io, range, kind } => disk(io, self.data.zero(range, kind)),
-            Job::ReadForClient { io, start, mut buffer, done } => {
+            Call::Zero { io, range, kind } => disk(io, self.data.zero(range, kind)),
+            Call::ReadForClient { io, start, mut buffer, done } => {
                 let outcome = outcome(self.data.read_from(start, &mut buffer, done));
                 Completion::ClientRead { io, buffer, outcome }
             }
-            Job::ReadRange { io, start, mut buffer, done } => {
+            Call::ReadRange { io, start, mut buffer, done } => {
                 let read = self.data.read_from(start, &mut buffer, done);
                 bytes_read(io, read.map(|()| buffer))
             }
-            Job::Hash { io, chunk, via } => {
+            Call::Hash { io, chunk, via } => {
                 let hashes = self.data.hash(chunk, via, &self.buffers);
                 let outcome = hashes.unwrap_or_else(|error| failed(&error));
                 Completion::Disk { io, outcome }
             }
-            Job::SyncData { io } => disk(io, self.data.sync()),
-            Job::Superblock { ticket, start, record } => {
+            Call::SyncData { io } => disk(io, self.data.sync()),
+            Call::Superblock { ticket, start, record } => {
                 metadata(ticket, self.sidecar.write_superblock(start, &record))
             }
-            Job::Append { ticket, start, bytes } => {
+            Call::Append { ticket, start, bytes } => {
                 metadata(ticket, self.sidecar.append_log(start, &bytes))
             }
-            Job::SyncMap { ticket, sums } => metadata(ticket, self.sidecar.sync_map(&sums)),
+            Call::SyncMap { ticket, sums } => metadata(ticket, self.sidecar.sync_map(&sums)),
         }
     }
 
-    /// Makes one sync for all of `jobs`.
-    pub(super) fn sync_for(&self, jobs: Vec<Job>) -> impl Iterator<Item = Completion> {
+    /// Makes one sync for all of `calls`.
+    pub(super) fn sync_for(&self, calls: Vec<Call>) -> impl Iterator<Item = Completion> {
         let answer = outcome(self.data.sync());
-        jobs.into_iter().map(move |job| match job {
-            Job::SyncData { io } => Completion::Disk { io, outcome: answer.clone() },
+        calls.into_iter().map(move |call| match call {
+            Call::SyncData { io } => Completion::Disk { io, outcome: answer.clone() },
             other => panic!("not a sync: {other:?}"),
         })
     }
