@@ -1,0 +1,256 @@
+//! I/O of a node: under way, done, failed, or cut short by the end of its process.
+
+use std::sync::LazyLock;
+
+use bytes::Bytes;
+use fastrand::Rng;
+use hotpair::metadata::{LogAppend, Superblock, sum_offset};
+use hotpair::replica::{DiskOutcome, Effect, Input, IoId, MetadataFailed, RequestId, Ticket};
+use hotpair::units::{BLOCK_LEN, ByteRange, CHUNK_LEN, ChunkIndex, ResourceSize};
+
+use crate::disk::File;
+use crate::net::Time;
+use crate::node::{Files, Node};
+
+/// One I/O that was begun.
+#[derive(Clone, Debug)]
+pub(crate) enum Work {
+    Write { io: IoId, range: ByteRange, bytes: Bytes },
+    Zero { io: IoId, range: ByteRange },
+    ReadForClient { io: IoId, request: RequestId, range: ByteRange },
+    Read { io: IoId, range: ByteRange },
+    Hash { io: IoId, chunk: ChunkIndex },
+    Sync { io: IoId, covered: u64 },
+    Record { ticket: Ticket, offset: u64, bytes: Bytes },
+    Append { ticket: Ticket, offset: u64, bytes: Bytes },
+    Map { ticket: Ticket, covered: u64, sums: Vec<(u64, u32)> },
+}
+
+/// How an I/O ends.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum End {
+    Well,
+    NoSpace,
+    Failed,
+}
+
+/// What a finished I/O means.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub(crate) input: Input,
+    /// What a client's read found.
+    pub(crate) found: Option<(RequestId, Bytes)>,
+}
+
+impl Work {
+    /// Begins what an effect asks for, if it is I/O.
+    pub(crate) fn begin(effect: &Effect, files: &Files) -> Option<Self> {
+        Some(match effect {
+            Effect::Write { io, range, bytes } => {
+                assert_eq!(u64::try_from(bytes.len()).unwrap(), range.len(), "a write's length");
+                Self::Write { io: *io, range: *range, bytes: bytes.clone() }
+            }
+            Effect::Zero { io, range, .. } => Self::Zero { io: *io, range: *range },
+            Effect::ReadForClient { io, request, range } => {
+                Self::ReadForClient { io: *io, request: *request, range: *range }
+            }
+            Effect::ReadRange { io, range } => Self::Read { io: *io, range: *range },
+            Effect::HashChunk { io, chunk } => Self::Hash { io: *io, chunk: *chunk },
+            Effect::SyncData { io } => Self::Sync { io: *io, covered: files.data.newest() },
+            Effect::WriteSuperblock { ticket, record } => Self::Record {
+                ticket: *ticket,
+                offset: Superblock::slot_offset(record.counter),
+                bytes: Bytes::copy_from_slice(&record.encode()),
+            },
+            Effect::AppendLog { ticket, append: LogAppend { offset, bytes, .. } } => Self::Append {
+                ticket: *ticket,
+                offset: *offset,
+                bytes: Bytes::copy_from_slice(bytes),
+            },
+            Effect::SyncMap { ticket, sums } => {
+                Self::Map { ticket: *ticket, covered: files.map.newest(), sums: sums.clone() }
+            }
+            _ => return None,
+        })
+    }
+
+    /// How long it takes.
+    pub(crate) fn duration(&self, is_slow: bool, rng: &mut Rng) -> Time {
+        let micros = match self {
+            Self::Write { .. } | Self::Zero { .. } => rng.u64(1..300),
+            Self::ReadForClient { .. } | Self::Read { .. } => rng.u64(1..200),
+            Self::Hash { .. } => rng.u64(20..400),
+            Self::Sync { .. } | Self::Record { .. } | Self::Append { .. } | Self::Map { .. } => {
+                rng.u64(100..5_000)
+            }
+        };
+        let factor = match rng.u8(..) {
+            0 if is_slow => 200,
+            0..=40 if is_slow => 20,
+            0 => 20,
+            _ => 1,
+        };
+        micros * factor * 1000
+    }
+
+    /// How it ends, as the disk's troubles are.
+    pub(crate) fn draw_end(&self, now: Time, node: &mut Node, rng: &mut Rng) -> End {
+        let trouble = &mut node.trouble;
+        let is_failed = match self {
+            Self::Write { .. }
+            | Self::Zero { .. }
+            | Self::ReadForClient { .. }
+            | Self::Read { .. }
+            | Self::Hash { .. } => std::mem::take(&mut trouble.fail_next_io),
+            Self::Sync { .. } => std::mem::take(&mut trouble.fail_next_sync),
+            Self::Record { .. } | Self::Append { .. } | Self::Map { .. } => {
+                std::mem::take(&mut trouble.fail_next_metadata)
+            }
+        };
+        let takes_space = matches!(self, Self::Write { .. } | Self::Zero { .. });
+        if is_failed {
+            End::Failed
+        } else if takes_space && now < trouble.full_until && rng.bool() {
+            End::NoSpace
+        } else {
+            End::Well
+        }
+    }
+
+    /// It ends: the files change, and the core is told.
+    pub(crate) fn finish(self, end: End, node: &mut Node, rng: &mut Rng) -> Done {
+        let size = node.size;
+        let files = &mut node.files;
+        match (end, self) {
+            (End::Well, Self::Write { io, range, bytes }) => {
+                files.data.write(range.start(), &bytes, &mut |_| true);
+                disk(io, DiskOutcome::Done)
+            }
+            (End::Well, Self::Zero { io, range }) => {
+                files.data.zero(range.start(), range.len(), &mut |_| true);
+                disk(io, DiskOutcome::Done)
+            }
+            (End::Well, Self::ReadForClient { io, request, range }) => {
+                let found = Some((request, read(&files.data, range)));
+                Done { found, ..disk(io, DiskOutcome::Done) }
+            }
+            (End::Well, Self::Read { io, range }) => {
+                disk(io, DiskOutcome::Bytes(read(&files.data, range)))
+            }
+            (End::Well, Self::Hash { io, chunk }) => disk(io, hash(&files.data, chunk, size)),
+            (End::Well, Self::Sync { io, covered }) => {
+                files.data.sync(covered);
+                disk(io, DiskOutcome::Done)
+            }
+            (End::Well, Self::Record { ticket, offset, bytes }) => {
+                put_stable(&mut files.superblock, offset, &bytes);
+                metadata(ticket, Ok(()))
+            }
+            (End::Well, Self::Append { ticket, offset, bytes }) => {
+                put_stable(&mut files.log, offset, &bytes);
+                metadata(ticket, Ok(()))
+            }
+            (End::Well, Self::Map { ticket, covered, sums }) => {
+                files.map.sync(covered);
+                put_sums(&mut files.sum, &sums, &mut |_| true);
+                files.sum.sync(files.sum.newest());
+                metadata(ticket, Ok(()))
+            }
+            (End::NoSpace | End::Failed, work) => work.fail(end, files, rng),
+        }
+    }
+
+    fn fail(self, end: End, files: &mut Files, rng: &mut Rng) -> Done {
+        if let Self::Sync { .. } = self {
+            files.data.fail_sync(rng);
+        }
+        let answer = match self {
+            Self::Write { io, .. } | Self::Zero { io, .. } => disk(io, bad_outcome(end)),
+            Self::ReadForClient { io, .. }
+            | Self::Read { io, .. }
+            | Self::Hash { io, .. }
+            | Self::Sync { io, .. } => disk(io, DiskOutcome::Failed),
+            Self::Record { ticket, .. }
+            | Self::Append { ticket, .. }
+            | Self::Map { ticket, .. } => metadata(ticket, Err(MetadataFailed)),
+        };
+        self.interrupted(files, rng);
+        answer
+    }
+
+    /// Nobody waits for it any more: it happened in whole, in part or not.
+    pub(crate) fn interrupted(self, files: &mut Files, rng: &mut Rng) {
+        let share = *rng.choice(&[0, 4, 8]).unwrap();
+        let is_stable = rng.bool();
+        let mut lands = |_| rng.u8(..8) < share;
+        match self {
+            Self::Write { range, bytes, .. } => files.data.write(range.start(), &bytes, &mut lands),
+            Self::Zero { range, .. } => files.data.zero(range.start(), range.len(), &mut lands),
+            Self::ReadForClient { .. } | Self::Read { .. } | Self::Hash { .. } => {}
+            Self::Sync { covered, .. } if is_stable => files.data.sync(covered),
+            Self::Sync { .. } => {}
+            Self::Record { offset, bytes, .. } => {
+                files.superblock.write(offset, &bytes, &mut lands);
+            }
+            Self::Append { offset, bytes, .. } => files.log.write(offset, &bytes, &mut lands),
+            Self::Map { covered, sums, .. } if is_stable => {
+                files.map.sync(covered);
+                put_sums(&mut files.sum, &sums, &mut lands);
+            }
+            Self::Map { .. } => {}
+        }
+    }
+}
+
+fn disk(io: IoId, outcome: DiskOutcome) -> Done {
+    Done { input: Input::Disk { io, outcome }, found: None }
+}
+
+fn metadata(ticket: Ticket, result: Result<(), MetadataFailed>) -> Done {
+    Done { input: Input::Metadata { ticket, result }, found: None }
+}
+
+fn bad_outcome(end: End) -> DiskOutcome {
+    if end == End::NoSpace { DiskOutcome::NoSpace } else { DiskOutcome::Failed }
+}
+
+fn read(file: &File, range: ByteRange) -> Bytes {
+    file.read(range.start(), usize::try_from(range.len()).unwrap())
+}
+
+fn hash(file: &File, chunk: ChunkIndex, size: ResourceSize) -> DiskOutcome {
+    let range = chunk.range(size).expect("the core names chunks inside the resource");
+    if range.len() == CHUNK_LEN && file.is_zero(range.start(), range.len()) {
+        return hash_of_zeroes();
+    }
+    let bytes = read(file, range);
+    let block_len = usize::try_from(BLOCK_LEN).unwrap();
+    DiskOutcome::Hashes {
+        chunk: *blake3::hash(&bytes).as_bytes(),
+        blocks: bytes.chunks(block_len).map(|block| *blake3::hash(block).as_bytes()).collect(),
+    }
+}
+
+/// Most of a device is never written; its hash is made once.
+fn hash_of_zeroes() -> DiskOutcome {
+    static CHUNK: LazyLock<[[u8; 32]; 2]> = LazyLock::new(|| {
+        [CHUNK_LEN, BLOCK_LEN].map(|len| {
+            let zeroes = vec![0; usize::try_from(len).unwrap()];
+            *blake3::hash(&zeroes).as_bytes()
+        })
+    });
+    let block_count = usize::try_from(CHUNK_LEN / BLOCK_LEN).unwrap();
+    DiskOutcome::Hashes { chunk: CHUNK[0], blocks: vec![CHUNK[1]; block_count] }
+}
+
+fn put_stable(file: &mut File, offset: u64, bytes: &Bytes) {
+    file.write(offset, bytes, &mut |_| true);
+    file.sync(file.newest());
+}
+
+fn put_sums(file: &mut File, sums: &[(u64, u32)], lands: &mut dyn FnMut(u64) -> bool) {
+    for (page, sum) in sums {
+        let bytes = Bytes::copy_from_slice(&sum.to_le_bytes());
+        file.write(sum_offset(*page), &bytes, lands);
+    }
+}

@@ -1,0 +1,277 @@
+//! The person who types commands: curious during chaos, sane when it counts.
+//!
+//! Forces a promotion only when the other node is dead, and keeps it dead meanwhile; but for the
+//! seeds that are there to make split brains.
+
+use std::collections::BTreeMap;
+
+use fastrand::Rng;
+use hotpair::metadata::Birth;
+use hotpair::replica::{Answer, Command, Input, LinkStatus, Refused};
+use hotpair::units::{DiskState, Role};
+
+use crate::broken::{Broken, Checked};
+use crate::ghost::Excuse;
+use crate::net::Time;
+use crate::node::Node;
+use crate::plan::side;
+use crate::world::{Event, World, millis, nanos};
+
+/// What the person knows and does.
+#[derive(Debug)]
+pub(crate) struct Operator {
+    rng: Rng,
+    next_request: u64,
+    answers: BTreeMap<u64, Result<Answer, Refused>>,
+    /// Since when nobody serves.
+    idle_since: Option<Time>,
+    /// The last attempt to get a node to serve.
+    attempt: Option<Attempt>,
+    attempts: u64,
+    /// A force was used that may have left two histories.
+    pub(crate) split_is_explained: bool,
+    /// The node whose disk was broken and is not whole again.
+    pub(crate) broken_disk: Option<usize>,
+    /// How often a failed node was started again.
+    repairs: u64,
+}
+
+/// A promotion that was typed.
+#[derive(Clone, Copy, Debug)]
+struct Attempt {
+    node: usize,
+    request: u64,
+    at: Time,
+}
+
+impl Operator {
+    pub(crate) fn new(rng: Rng) -> Self {
+        Self {
+            rng,
+            next_request: 1,
+            answers: BTreeMap::new(),
+            idle_since: None,
+            attempt: None,
+            attempts: 0,
+            split_is_explained: false,
+            broken_disk: None,
+            repairs: 0,
+        }
+    }
+
+    /// A command was answered.
+    pub(crate) fn answered(&mut self, request: u64, result: Result<Answer, Refused>) {
+        self.answers.insert(request, result);
+    }
+
+    /// The answer to a command, if there is one.
+    pub(crate) fn take_answer(&mut self, request: u64) -> Option<Result<Answer, Refused>> {
+        self.answers.remove(&request)
+    }
+
+    /// Whether this command was answered with success; asks once.
+    pub(crate) fn take_success(&mut self, request: u64) -> bool {
+        matches!(self.answers.remove(&request), Some(Ok(_)))
+    }
+}
+
+impl World {
+    /// The person looks at both nodes.
+    pub(crate) fn on_operator_turn(&mut self) -> Checked {
+        let pause = self.operator.rng.u64(millis(200)..millis(900));
+        self.after(pause, Event::Operator);
+        self.command_by_chance()?;
+        self.split_by_force()?;
+        for at in 0..2 {
+            self.look_after(at)?;
+        }
+        self.see_to_service()
+    }
+
+    /// Types a command on a node.
+    pub(crate) fn command(&mut self, at: usize, command: Command) -> Result<u64, Broken> {
+        let request = self.operator.next_request;
+        self.operator.next_request += 1;
+        if let Some(process) = &mut self.nodes[at].process
+            && command == Command::Stop
+        {
+            process.is_stopping = Some(request);
+        }
+        self.feed(at, Input::Operator { request, command })?;
+        Ok(request)
+    }
+
+    fn command_by_chance(&mut self) -> Checked {
+        if self.is_healing {
+            return Ok(());
+        }
+        let rng = &mut self.operator.rng;
+        let at = usize::from(rng.bool());
+        let chance = |rng: &mut Rng, mean: Option<std::time::Duration>| {
+            mean.is_some_and(|mean| rng.u64(0..nanos(mean)) < millis(550))
+        };
+        let stops = chance(rng, self.plan.faults.stop);
+        let types = chance(rng, self.plan.faults.commands);
+        let command = match rng.u8(..12) {
+            0..=2 => Command::Switchover,
+            3 => Command::Demote,
+            4 => Command::Promote { force: false, accept_data_loss: false },
+            5 => Command::Disconnect,
+            6 => Command::Connect,
+            7 => Command::PauseResync,
+            8 => Command::ResumeResync,
+            9 => Command::Verify { repair: rng.bool() },
+            10 => Command::Invalidate,
+            _ => Command::Connect,
+        };
+        if self.nodes[at].awake().is_none() {
+            return Ok(());
+        }
+        if stops {
+            self.command(at, Command::Stop)?;
+        } else if types && (command != Command::Invalidate || self.may_invalidate(at)) {
+            self.command(at, command)?;
+        }
+        Ok(())
+    }
+
+    /// The careless person of a split-brain seed: promotes the other node of a live pair.
+    fn split_by_force(&mut self) -> Checked {
+        let may = self.plan.faults.split_brain && !self.is_healing && self.net.is_cut();
+        if !may || self.operator.split_is_explained || self.operator.rng.u8(..3) != 0 {
+            return Ok(());
+        }
+        let is_serving = |node: &Node| node.awake().is_some_and(|it| it.export.is_some());
+        let Some(serving) = self.nodes.iter().position(is_serving) else { return Ok(()) };
+        if self.nodes[1 - serving].awake().is_none() {
+            return Ok(());
+        }
+        self.operator.split_is_explained = true;
+        self.ghost.is_split = true;
+        self.command(1 - serving, Command::Promote { force: true, accept_data_loss: true })?;
+        Ok(())
+    }
+
+    /// Giving a copy up is sane only while the other one is complete.
+    fn may_invalidate(&self, at: usize) -> bool {
+        self.is_in_sync()
+            && self.operator.broken_disk.is_none()
+            && self.status(at).is_some_and(|status| status.role == Role::Secondary)
+    }
+
+    /// Brings one node back to order.
+    fn look_after(&mut self, at: usize) -> Checked {
+        if self.nodes[at].awake().is_none() {
+            if self.is_healing && self.nodes[at].process.is_none() {
+                self.nodes[at].is_held_down = false;
+                return self.on_start(at);
+            }
+            return Ok(());
+        }
+        let Some(status) = self.status(at) else { return Ok(()) };
+        let patience = if self.is_healing { 1 } else { 12 };
+        if self.operator.rng.u8(..patience) != 0 {
+            return Ok(());
+        }
+        if status.disk == DiskState::Failed {
+            return self.repair(at);
+        }
+        if status.split_brain.is_some() {
+            let keep = side(usize::from(self.operator.rng.bool()));
+            self.command(at, Command::Resolve { keep })?;
+        } else if status.link == LinkStatus::StandAlone {
+            self.command(at, Command::Connect)?;
+        } else if status.resync.is_some_and(|resync| resync.paused) {
+            self.command(at, Command::ResumeResync)?;
+        }
+        if self.is_in_sync() {
+            self.operator.broken_disk = None;
+            self.operator.repairs = 0;
+        }
+        Ok(())
+    }
+
+    /// A failed disk: start again, and if that does not help, make the replica anew.
+    fn repair(&mut self, at: usize) -> Checked {
+        self.trace.note(&[self.now, 93], || format!("{} {at}: is repaired", self.now));
+        self.end_process(at, false)?;
+        self.operator.repairs += 1;
+        if self.operator.repairs > 1 {
+            self.make_anew(at);
+        }
+        self.after(millis(300), Event::Start(at));
+        Ok(())
+    }
+
+    /// `init --rebuild --from peer` on a node that is down.
+    pub(crate) fn make_anew(&mut self, at: usize) {
+        self.trace.note(&[self.now, 94], || format!("{} {at}: is made anew", self.now));
+        self.nodes[at].init(Birth::Rebuilt, 0, &mut self.process_rng);
+    }
+
+    /// Nobody serves: after a while the person promotes.
+    fn see_to_service(&mut self) -> Checked {
+        if self
+            .nodes
+            .iter()
+            .any(|node| node.process.as_ref().is_some_and(|process| process.export.is_some()))
+        {
+            self.operator.idle_since = None;
+            self.release();
+            return Ok(());
+        }
+        let since = *self.operator.idle_since.get_or_insert(self.now);
+        let patience = if self.is_healing { millis(1_500) } else { millis(3_000) };
+        let is_busy = self.operator.attempt.is_some_and(|attempt| {
+            self.now - attempt.at < millis(2_000)
+                && !self.operator.answers.contains_key(&attempt.request)
+        });
+        if self.now - since < patience || is_busy {
+            return Ok(());
+        }
+        self.promote_someone()
+    }
+
+    fn promote_someone(&mut self) -> Checked {
+        self.operator.attempts += 1;
+        let count = self.operator.attempts;
+        let at = usize::try_from(count % 2).unwrap();
+        if self.nodes[at].awake().is_none() {
+            return Ok(());
+        }
+        let is_other_dead = self.nodes[1 - at].process.is_none();
+        let was_refused = self.operator.attempt.is_some_and(|attempt| attempt.node == at);
+        let may_force = is_other_dead && self.plan.faults.failover && !self.is_healing;
+        let force = may_force && was_refused && self.operator.rng.bool();
+        let accept = force
+            && self.plan.faults.accept_loss
+            && self.operator.broken_disk.is_none()
+            && self.operator.rng.u8(..3) == 0;
+        if force {
+            // It stays off until the survivor serves or has refused.
+            self.nodes[1 - at].is_held_down = true;
+        }
+        if accept {
+            self.ghost.excuse = Excuse::Accepted;
+            self.operator.split_is_explained = true;
+        }
+        self.operator.attempt = Some(Attempt { node: at, request: 0, at: self.now });
+        let command = Command::Promote { force, accept_data_loss: accept };
+        let request = self.command(at, command)?;
+        self.operator.attempt = Some(Attempt { node: at, request, at: self.now });
+        if !force {
+            self.release();
+        }
+        Ok(())
+    }
+
+    /// What was kept off may start again.
+    fn release(&mut self) {
+        for at in 0..2 {
+            if std::mem::take(&mut self.nodes[at].is_held_down) {
+                let delay = self.operator.rng.u64(millis(100)..millis(5_000));
+                self.after(delay, Event::Start(at));
+            }
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Scenarios with a name: what must follow when this happens.
+
+mod reconnect;

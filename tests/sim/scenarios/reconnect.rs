@@ -1,0 +1,267 @@
+//! What two nodes conclude when they meet again: the worked scenarios of the design.
+
+use hotpair::replica::{Command, ReplicationStatus};
+use hotpair::units::{DiskState, ReplicationMode, Role, Side};
+
+use crate::ghost::Excuse;
+use crate::script::{A, B, Script, force, promote};
+
+const SYNC: ReplicationMode = ReplicationMode::Sync;
+
+#[test]
+fn after_a_blip_without_writes_the_secondary_stays_a_candidate() {
+    let mut script = Script::pair(SYNC);
+    script.write(0, 4);
+    let now = script.world.now;
+    script.world.net.reset_any(now);
+    for _ in 0..400 {
+        script.pass(5);
+        assert_eq!(script.status(B).disk, DiskState::UpToDate);
+    }
+    script.until_in_sync();
+    script.check_copies();
+}
+
+#[test]
+fn a_write_in_flight_at_a_blip_is_answered_once_it_is_safe() {
+    let mut script = Script::pair(SYNC);
+    script.write(0, 4);
+    let request = script.begin_write(8, 16);
+    let now = script.world.now;
+    script.world.net.reset_any(now);
+    script.until("the write is answered", |world| world.clients.is_settled(request));
+    script.until_in_sync();
+    script.check_copies();
+}
+
+#[test]
+fn a_secondary_that_was_away_gets_only_what_was_written_meanwhile() {
+    let mut script = Script::pair(SYNC);
+    script.write(0, 512);
+    script.flush();
+    script.kill(B);
+    script.write(100, 50);
+    script.until("solo", |world| world.status(A).is_some_and(|status| status.solo));
+    let before = script.world.net.resync_bytes;
+    script.start(B);
+    script.until_in_sync();
+    let sent = script.world.net.resync_bytes - before;
+    assert!(sent <= 50 * 4096 * 102 / 100, "{sent} bytes were sent");
+    assert!(!script.status(A).solo);
+    script.check_copies();
+}
+
+#[test]
+fn a_secondary_that_missed_nothing_comes_back_without_a_byte() {
+    let mut script = Script::pair(SYNC);
+    script.write(0, 64);
+    script.flush();
+    script.pass(2_000);
+    script.kill(B);
+    script.pass(5_000);
+    let before = script.world.net.resync_bytes;
+    script.start(B);
+    script.until_in_sync();
+    assert_eq!(script.world.net.resync_bytes, before);
+    script.check_copies();
+}
+
+#[test]
+fn a_secondary_that_lost_power_gets_back_what_it_had_not_flushed() {
+    let mut script = Script::pair(SYNC);
+    script.write(0, 128);
+    script.lose_power(B);
+    script.write(300, 10);
+    script.start(B);
+    script.until_in_sync();
+    assert_eq!(script.status(A).role, Role::Primary);
+    script.check_copies();
+}
+
+#[test]
+fn a_promoted_survivor_overwrites_what_the_dead_primary_had_alone() {
+    for writes in [false, true] {
+        let mut script = Script::pair(SYNC);
+        script.write(0, 32);
+        script.begin_write(64, 32);
+        script.kill(A);
+        script.pass(2_000);
+        script.command(B, force()).unwrap();
+        script.until_serving(B);
+        if writes {
+            script.write(16, 32);
+        } else {
+            script.read(64, 32);
+        }
+        script.start(A);
+        script.until_in_sync();
+        assert_eq!(script.status(B).role, Role::Primary);
+        assert_eq!(script.status(A).role, Role::Secondary);
+        script.check_copies();
+    }
+}
+
+#[test]
+fn an_async_failover_loses_at_most_the_budget_and_no_order() {
+    let mut script = Script::pair(ReplicationMode::Async);
+    for block in 0..20 {
+        script.begin_write(block * 4, 4);
+    }
+    script.pass(1);
+    script.kill(A);
+    script.pass(2_000);
+    script.command(B, force()).unwrap();
+    script.until_serving(B);
+    script.write(200, 4);
+    script.start(A);
+    script.until_in_sync();
+    script.check_copies();
+}
+
+#[test]
+fn a_primary_that_restarts_at_once_serves_again_and_replays() {
+    let mut script = Script::pair(SYNC);
+    script.write(0, 32);
+    script.begin_write(64, 32);
+    script.kill(A);
+    script.start(A);
+    script.until_serving(A);
+    script.read(64, 32);
+    script.until_in_sync();
+    assert_eq!(script.status(B).disk, DiskState::UpToDate);
+    script.check_copies();
+}
+
+#[test]
+fn a_primary_that_lost_power_is_compared_before_it_serves() {
+    let mut script = Script::pair(SYNC);
+    script.write(0, 128);
+    script.lose_power(A);
+    script.cut();
+    script.start(A);
+    script.pass(5_000);
+    assert_eq!(script.status(A).disk, DiskState::Outdated);
+    assert!(!script.status(A).serving);
+    script.mend();
+    script.until("A is whole", |world| {
+        world.status(A).is_some_and(|status| status.disk == DiskState::UpToDate)
+    });
+    if script.status(A).role == Role::Secondary && script.status(B).role == Role::Secondary {
+        script.command(A, promote()).unwrap();
+    }
+    script.until_in_sync();
+    script.check_copies();
+}
+
+#[test]
+fn after_a_power_cut_of_both_what_was_flushed_is_there() {
+    let mut script = Script::pair(SYNC);
+    script.write(0, 128);
+    script.flush();
+    script.write(64, 128);
+    script.lose_power(A);
+    script.lose_power(B);
+    script.start(A);
+    script.start(B);
+    script.pass(3_000);
+    if script.status(A).role == Role::Secondary {
+        script.command(A, promote()).unwrap();
+    }
+    script.until_serving(A);
+    script.until_in_sync();
+    script.check_copies();
+}
+
+#[test]
+fn two_histories_are_a_split_brain_and_stand_still_until_resolved() {
+    let mut script = Script::pair(SYNC);
+    script.write(0, 32);
+    script.cut();
+    script.write(8, 8);
+    script.world.operator.split_is_explained = true;
+    script.world.ghost.excuse = Excuse::Accepted;
+    script.world.ghost.is_split = true;
+    let accept = Command::Promote { force: true, accept_data_loss: true };
+    script.command(B, accept).unwrap();
+    script.world.disconnect_clients(A);
+    script.until("B serves", |world| world.status(B).is_some_and(|status| status.serving));
+    while script.world.clients.node_of(0) != Some(B) {
+        script.world.disconnect_clients(A);
+        script.pass(50);
+    }
+    script.write(16, 8);
+    let data = [A, B].map(|at| script.world.nodes[at].files.data.clone());
+    script.mend();
+    script.until("both say split brain", |world| {
+        [A, B].iter().all(|at| world.status(*at).is_some_and(|it| it.split_brain.is_some()))
+    });
+    script.pass(5_000);
+    for at in [A, B] {
+        assert_eq!(script.status(at).replication, ReplicationStatus::Off);
+        for block in 0..64 {
+            assert!(script.world.nodes[at].files.data.has_same_block(&data[at], block));
+        }
+    }
+    script.command(A, Command::Resolve { keep: Side::Second }).unwrap();
+    script.until_in_sync();
+    for block in 0..64 {
+        assert!(script.world.nodes[A].files.data.has_same_block(&data[B], block), "{block}");
+    }
+}
+
+#[test]
+fn an_image_of_yesterday_is_found_and_filled_up() {
+    let mut script = Script::pair(SYNC);
+    script.write(0, 32);
+    script.flush();
+    script.pass(2_000);
+    let saved = script.world.nodes[B].files.clone();
+    script.kill(B);
+    script.start(B);
+    script.until_in_sync();
+    script.write(8, 64);
+    script.flush();
+    script.pass(3_000);
+    script.lose_power(B);
+    script.world.nodes[B].files = saved;
+    script.world.compare_all();
+    script.start(B);
+    script.until_in_sync();
+    script.check_copies();
+}
+
+#[test]
+fn a_resync_that_is_cut_goes_on_and_its_target_cannot_be_promoted() {
+    let mut script = Script::pair(SYNC);
+    script.kill(B);
+    script.write(0, 1000);
+    script.start(B);
+    script.until("a resync runs", |world| {
+        world.status(B).is_some_and(|status| status.disk == DiskState::Inconsistent)
+    });
+    script.kill(A);
+    script.pass(2_000);
+    let accept = Command::Promote { force: true, accept_data_loss: true };
+    assert!(script.command(B, accept).is_err());
+    script.start(A);
+    script.until_serving(A);
+    script.until_in_sync();
+    script.check_copies();
+}
+
+#[test]
+fn a_replica_made_anew_is_compared_whole_and_gets_only_what_differs() {
+    let mut script = Script::pair(SYNC);
+    script.write(0, 512);
+    script.flush();
+    script.pass(2_000);
+    script.kill(B);
+    script.write(512, 20);
+    script.world.make_anew(B);
+    let before = script.world.net.resync_bytes;
+    script.start(B);
+    script.until_in_sync();
+    let sent = script.world.net.resync_bytes - before;
+    assert!(sent <= 20 * 4096 * 102 / 100, "{sent} bytes were sent");
+    script.check_copies();
+}
