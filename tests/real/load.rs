@@ -1,0 +1,118 @@
+//! A client that keeps an export busy until it is told to stop or the connection breaks.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use super::nbd_client::{NbdClient, Request};
+use super::process::News;
+use super::record::{Operation, Record};
+
+/// How a load ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) record: Record,
+    /// The connection broke, with this.
+    pub(crate) broken: Option<io::Error>,
+}
+
+/// A load under way, on a thread of its own.
+#[derive(Debug)]
+pub(crate) struct Load {
+    thread: JoinHandle<Ended>,
+    state: Arc<State>,
+    news: News,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    must_stop: AtomicBool,
+    answered: AtomicU64,
+    has_ended: AtomicBool,
+}
+
+impl Load {
+    /// Connects and keeps up to `depth` operations in flight.
+    pub(crate) fn start(
+        socket: &Path,
+        export: &str,
+        depth: usize,
+        record: Record,
+        news: &News,
+    ) -> Self {
+        let mut client = NbdClient::connect(socket, export)
+            .unwrap_or_else(|error| panic!("cannot connect to {}: {error}", socket.display()));
+        let state = Arc::new(State::default());
+        let (shared, wake) = (Arc::clone(&state), news.clone());
+        let thread = std::thread::spawn(move || {
+            let mut record = record;
+            let mut waiting = BTreeMap::new();
+            let result = keep_busy(&mut client, depth, &mut record, &mut waiting, &shared);
+            record.lose(waiting.into_values());
+            shared.has_ended.store(true, Ordering::Release);
+            wake.tell();
+            Ended { record, broken: result.err() }
+        });
+        Self { thread, state, news: news.clone() }
+    }
+
+    /// Waits until `count` more operations were answered with success, or the load has ended.
+    pub(crate) fn wait_for_answers(&self, count: u64) {
+        let goal = self.state.answered.load(Ordering::Acquire) + count;
+        let what = format!("{count} more answers");
+        self.news.wait_for(&what, || {
+            let is_there = self.state.answered.load(Ordering::Acquire) >= goal;
+            (is_there || self.state.has_ended.load(Ordering::Acquire)).then_some(())
+        });
+    }
+
+    /// Lets what is in flight finish, and ends.
+    pub(crate) fn stop(self) -> Ended {
+        self.state.must_stop.store(true, Ordering::Release);
+        self.join()
+    }
+
+    /// Waits until the connection breaks.
+    pub(crate) fn join(self) -> Ended {
+        self.thread.join().expect("the load does not panic")
+    }
+}
+
+fn keep_busy(
+    client: &mut NbdClient,
+    depth: usize,
+    record: &mut Record,
+    waiting: &mut BTreeMap<u64, Operation>,
+    state: &State,
+) -> io::Result<()> {
+    loop {
+        while waiting.len() < depth && !state.must_stop.load(Ordering::Acquire) {
+            let operation = record.next_operation();
+            let payload = record.payload(&operation);
+            let request = Request {
+                command: operation.command,
+                is_fua: operation.is_fua,
+                offset: operation.offset,
+                len: u32::try_from(operation.len).expect("at most 128 KiB"),
+                payload: &payload,
+            };
+            match client.send(request) {
+                Ok(cookie) => drop(waiting.insert(cookie, operation)),
+                Err(error) => {
+                    record.lose([operation]);
+                    return Err(error);
+                }
+            }
+        }
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        let reply = client.receive()?;
+        let operation = waiting.remove(&reply.cookie).expect("the client knows its cookies");
+        record.answer(operation, &reply);
+        state.answered.fetch_add(1, Ordering::AcqRel);
+    }
+}

@@ -1,0 +1,342 @@
+//! Two real daemons on the loopback, in a folder of their own.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::load::Load;
+use super::nbd_client::NbdClient;
+use super::process::{self, News, Process, Said};
+use super::record::Record;
+use super::relay::Relay;
+
+/// The resource of every pair.
+pub(crate) const RESOURCE: &str = "r";
+/// Operations that a load has in flight.
+const DEPTH: usize = 32;
+
+/// What a pair looks like.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    /// Size of the resource in bytes.
+    pub(crate) size: u64,
+    pub(crate) mode: &'static str,
+    /// `tls` or `none`.
+    pub(crate) encryption: &'static str,
+    /// The nodes talk through relays that the test holds.
+    pub(crate) has_relays: bool,
+    /// Where each node keeps data and metadata, if not in the pair's own folder.
+    pub(crate) folders: [Option<PathBuf>; 2],
+    /// More lines for the resource's section.
+    pub(crate) resource_lines: &'static str,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        // An odd tail: the last block is short.
+        let size = (32 << 20) + 1536;
+        Self {
+            size,
+            mode: "sync",
+            encryption: "tls",
+            has_relays: false,
+            folders: [None, None],
+            resource_lines: "",
+        }
+    }
+}
+
+/// One node.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) name: &'static str,
+    pub(crate) config: PathBuf,
+    /// Data file.
+    pub(crate) data: PathBuf,
+    /// Keys and metadata.
+    pub(crate) state_dir: PathBuf,
+    /// Where clients connect.
+    pub(crate) export: PathBuf,
+    pub(crate) control: PathBuf,
+    pub(crate) replication: SocketAddr,
+    /// Words before the daemon's own command line, to run it in a world of its own.
+    pub(crate) wrapper: Vec<String>,
+    daemon: Option<Process>,
+    news: News,
+}
+
+/// Both nodes. They end with it.
+#[derive(Debug)]
+pub(crate) struct Pair {
+    pub(crate) nodes: [Node; 2],
+    /// `relays[0]` is what the second node dials to reach the first.
+    pub(crate) relays: Option<[Relay; 2]>,
+    pub(crate) news: News,
+    pub(crate) plan: Plan,
+    folder: TempDir,
+}
+
+/// The binary under test.
+pub(crate) fn binary() -> String {
+    std::env::var("HOTPAIR_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_hotpair").to_owned())
+}
+
+impl Pair {
+    /// Makes the configuration and the keys; no metadata, no data, no daemon yet.
+    pub(crate) fn prepare(plan: Plan) -> Self {
+        let folder = tempfile::Builder::new().prefix("hotpair-").tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        let news = News::default();
+        let ports = free_ports();
+        let node = |at: usize, name: &'static str| {
+            let home = plan.folders[at].clone().unwrap_or_else(|| folder.path().join(name));
+            fs::create_dir_all(&home).unwrap();
+            Node {
+                name,
+                config: folder.path().join(format!("{name}.toml")),
+                data: home.join("data.img"),
+                state_dir: home.join("state"),
+                export: folder.path().join(format!("{name}.nbd")),
+                control: folder.path().join(format!("{name}.control")),
+                replication: ports[at],
+                wrapper: Vec::new(),
+                daemon: None,
+                news: news.clone(),
+            }
+        };
+        let nodes = [node(0, "alpha"), node(1, "beta")];
+        let relays = plan
+            .has_relays
+            .then(|| [Relay::to(nodes[0].replication), Relay::to(nodes[1].replication)]);
+        let pair = Self { nodes, relays, news, plan, folder };
+        let identities = [0, 1].map(|at| pair.nodes[at].identity());
+        for at in [0, 1] {
+            write_private(&pair.nodes[at].config, &pair.config_of(at, &identities));
+        }
+        pair
+    }
+
+    /// A running pair whose first node holds `image`, both up to date, the first one primary.
+    pub(crate) fn start(plan: Plan, image: &[u8]) -> Self {
+        let mut pair = Self::prepare(plan);
+        fs::write(&pair.nodes[0].data, image).unwrap();
+        pair.nodes[0].well(&["init", RESOURCE, "--from", "this"]);
+        pair.nodes[1].well(&["init", RESOURCE, "--from", "peer"]);
+        pair.nodes[0].run();
+        pair.nodes[1].run();
+        pair.wait_in_sync();
+        pair.nodes[0].well(&["promote", RESOURCE]);
+        pair
+    }
+
+    /// The configuration as the node `reader` has it. The two differ only where a relay stands in
+    /// for the peer.
+    pub(crate) fn config_of(&self, reader: usize, identities: &[String; 2]) -> String {
+        let mut text = format!(
+            "cluster = \"test\"\n[link]\nencryption = \"{}\"\n[resource.{RESOURCE}]\n\
+             kind = \"block\"\npath = \"{}\"\nsize = \"{}\"\nmode = \"{}\"\nexport = \"unix:{}\"\n{}\n",
+            self.plan.encryption,
+            self.nodes[0].data.display(),
+            self.plan.size,
+            self.plan.mode,
+            self.nodes[0].export.display(),
+            self.plan.resource_lines,
+        );
+        let _ = write!(
+            text,
+            "[resource.{RESOURCE}.on.beta]\npath = \"{}\"\nexport = \"unix:{}\"\n",
+            self.nodes[1].data.display(),
+            self.nodes[1].export.display(),
+        );
+        for (at, node) in self.nodes.iter().enumerate() {
+            let relay = self.relays.as_ref().filter(|_| at != reader).map(|relays| &relays[at]);
+            let _ = write!(
+                text,
+                "[node.{}]\nreplication = \"{}\"\nidentity = \"{}\"\nstate_dir = \"{}\"\n\
+                 control = \"{}\"\n",
+                node.name,
+                relay.map_or(node.replication, Relay::address),
+                identities[at],
+                node.state_dir.display(),
+                node.control.display(),
+            );
+        }
+        text
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Waits until both nodes say that they hold the same, up-to-date data.
+    pub(crate) fn wait_in_sync(&self) {
+        self.news.wait_for("both nodes to be in sync", || {
+            self.nodes.iter().all(Node::is_in_sync).then_some(())
+        });
+    }
+
+    /// Waits until the two nodes talk again.
+    pub(crate) fn wait_connected(&self) {
+        self.news.wait_for("both nodes to be connected", || {
+            self.nodes.iter().all(|node| node.field("/peer/link") == "connected").then_some(())
+        });
+    }
+
+    /// Starts a load on the export of one node, as soon as that takes clients.
+    pub(crate) fn load(&self, at: usize, record: Record) -> Load {
+        drop(self.nodes[at].connect());
+        Load::start(&self.nodes[at].export, RESOURCE, DEPTH, record, &self.news)
+    }
+
+    /// Cuts the cable between the nodes. Both must have noticed when this returns.
+    pub(crate) fn cut(&self) {
+        self.relays.as_ref().expect("a plan with relays").iter().for_each(Relay::cut);
+        self.news.wait_for("both nodes to notice the cut", || {
+            self.nodes.iter().all(|node| node.field("/peer/link") != "connected").then_some(())
+        });
+    }
+
+    pub(crate) fn heal(&self) {
+        self.relays.as_ref().expect("a plan with relays").iter().for_each(Relay::heal);
+    }
+
+    /// Both data files, byte for byte.
+    pub(crate) fn images(&self) -> [Vec<u8>; 2] {
+        [0, 1].map(|at| fs::read(&self.nodes[at].data).unwrap())
+    }
+
+    /// Panics unless both data files are equal; returns what they hold.
+    pub(crate) fn equal_image(&self) -> Vec<u8> {
+        let [mine, theirs] = self.images();
+        assert_eq!(mine.len(), theirs.len(), "lengths of the data files");
+        let is_different = |at: &usize| mine[*at] != theirs[*at];
+        if let Some(at) = (0..mine.len()).find(is_different) {
+            let count = (0..mine.len()).filter(is_different).count();
+            panic!("the data files differ in {count} bytes, the first one at {at}");
+        }
+        mine
+    }
+}
+
+impl Node {
+    /// Runs a command of this node's command line to its end.
+    pub(crate) fn say(&self, words: &[&str]) -> Said {
+        let config = self.config.to_str().expect("an ASCII path");
+        let mut arguments = vec!["--config", config, "--node", self.name];
+        arguments.splice(0..0, words.iter().copied());
+        process::run(&binary(), &arguments)
+    }
+
+    /// As [`Node::say`], for a command that must succeed; returns its standard output.
+    pub(crate) fn well(&self, words: &[&str]) -> String {
+        let said = self.say(words);
+        let Said { code, stdout, stderr } = said;
+        assert_eq!(code, Some(0), "{} on {}: {stdout}{stderr}", words.join(" "), self.name);
+        stdout
+    }
+
+    /// As [`Node::say`], for a command that must be refused with a reason and a way out; returns
+    /// what it said.
+    pub(crate) fn refused(&self, words: &[&str]) -> String {
+        let said = self.say(words);
+        let Said { code, stdout, stderr } = said;
+        assert_eq!(code, Some(1), "{} on {}: {stdout}{stderr}", words.join(" "), self.name);
+        assert!(!stderr.contains("panicked"), "{stderr}");
+        stderr
+    }
+
+    fn identity(&self) -> String {
+        let state_dir = self.state_dir.to_str().expect("an ASCII path");
+        let text = process::run_well(&binary(), &["identity", "--state-dir", state_dir]);
+        let pin = text.split_whitespace().find(|word| word.starts_with("sha256//"));
+        pin.unwrap_or_else(|| panic!("no key in {text:?}")).to_owned()
+    }
+
+    /// Starts the daemon and waits until it takes commands.
+    pub(crate) fn run(&mut self) {
+        self.spawn();
+        let what = format!("the daemon of {} to take commands", self.name);
+        let news = self.news.clone();
+        news.wait_for(&what, || {
+            let daemon = self.daemon.as_mut().expect("just started");
+            assert!(daemon.is_running(), "the daemon of {} ended: {:?}", self.name, daemon.lines());
+            self.status().map(drop)
+        });
+    }
+
+    /// Starts the daemon, and waits for nothing.
+    pub(crate) fn spawn(&mut self) {
+        assert!(self.daemon.is_none(), "{} runs already", self.name);
+        let binary = binary();
+        let config = self.config.to_str().expect("an ASCII path");
+        let daemon = [&binary, "run", "--config", config, "--node", self.name];
+        let words: Vec<&str> = self.wrapper.iter().map(String::as_str).chain(daemon).collect();
+        self.daemon = Some(Process::start(self.name, words[0], &words[1..], &self.news));
+    }
+
+    pub(crate) fn daemon(&mut self) -> &mut Process {
+        self.daemon.as_mut().expect("it was started")
+    }
+
+    /// kill -9.
+    pub(crate) fn kill(&mut self) {
+        self.daemon.take().expect("it was started").kill();
+    }
+
+    /// SIGTERM, and waits for the end, which must be a good one.
+    pub(crate) fn stop(&mut self) {
+        let status = self.daemon.take().expect("it was started").stop(&self.news);
+        assert!(status.success(), "{} ended with {status}", self.name);
+    }
+
+    /// `status --json` of the one resource; `None` while the daemon cannot be reached.
+    pub(crate) fn status(&self) -> Option<Value> {
+        let said = self.say(&["status", "--json"]);
+        match said.code {
+            Some(0) => {
+                let whole: Value = serde_json::from_str(&said.stdout).unwrap();
+                Some(whole["resources"][0].clone())
+            }
+            Some(3) => None,
+            _ => panic!("status on {}: {}{}", self.name, said.stdout, said.stderr),
+        }
+    }
+
+    /// One field of the status by its JSON pointer; null while the daemon cannot be reached.
+    pub(crate) fn field(&self, pointer: &str) -> Value {
+        self.status().and_then(|status| status.pointer(pointer).cloned()).unwrap_or(Value::Null)
+    }
+
+    pub(crate) fn is_in_sync(&self) -> bool {
+        self.status().is_some_and(|status| {
+            status["disk"] == "up-to-date"
+                && status["peer"]["disk"] == "up-to-date"
+                && status["peer"]["replication"] == "established"
+                && status["out_of_sync_bytes"] == 0
+        })
+    }
+
+    /// Waits until the export takes clients, and connects.
+    pub(crate) fn connect(&self) -> NbdClient {
+        let what = format!("the export of {}", self.name);
+        self.news.wait_for(&what, || NbdClient::connect(&self.export, RESOURCE).ok())
+    }
+}
+
+/// Two addresses that nobody listens on. Nothing keeps them free, but the kernel hands out others
+/// first.
+fn free_ports() -> [SocketAddr; 2] {
+    let listeners = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap())
+}
+
+/// Writes a file that only its owner may read.
+fn write_private(path: &Path, text: &str) {
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+}
