@@ -1,0 +1,23 @@
+//! What foreign bytes are thrown at: one plain function per kind of input.
+//!
+//! A target must not panic on any bytes, must not reserve more than they declare within the limits
+//! of the format, and what it accepts must encode back to what was read. The same functions serve
+//! a coverage-guided fuzzer.
+
+mod frame;
+
+/// One kind of input.
+#[derive(Clone, Copy)]
+pub(crate) struct Target {
+    /// Name, also of its folders in `tests/corpus` and `tests/golden`.
+    pub(crate) name: &'static str,
+    /// Reads the bytes as the program would, and panics if that breaks a promise.
+    pub(crate) run: fn(&[u8]),
+    /// Makes the checksums in the bytes right again, so that a broken field gets past them. Does
+    /// nothing where there are none.
+    pub(crate) repair: fn(&mut [u8]),
+}
+
+/// All of them.
+pub(crate) const TARGETS: &[Target] =
+    &[Target { name: "frame", run: frame::run, repair: frame::repair }];
