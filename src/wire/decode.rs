@@ -96,7 +96,7 @@ fn take_message(
         }
         Kind::SettleTell => {
             let tell: SettleTell = body::take(kind, body)?;
-            check_chunk(header, tell.chunk, size)?;
+            check_block_hashes(header, tell.chunk, tell.blocks.as_deref(), size)?;
             Message::SettleTell(tell)
         }
         Kind::Outdate => Message::Outdate(body::take(kind, body)?),
@@ -186,11 +186,7 @@ fn take_need(
 ) -> Result<Vec<ChunkNeed>, ProtocolError> {
     let needs = body::take_list::<ChunkNeed, CHUNK_HASHES_MAX>(header.kind, body)?;
     for need in &needs {
-        check_chunk(header, need.chunk, size)?;
-        let block_count = need.chunk.blocks(size).iter().count();
-        if need.blocks.as_ref().is_some_and(|blocks| blocks.len() != block_count) {
-            return Err(ProtocolError::Body { kind: header.kind });
-        }
+        check_block_hashes(header, need.chunk, need.blocks.as_deref(), size)?;
     }
     Ok(needs)
 }
@@ -228,6 +224,21 @@ fn take_chunk_acks(
     let acks = body::take_list::<ChunkAck, CHUNK_ACKS_MAX>(header.kind, body)?;
     acks.iter().try_for_each(|ack| check_chunk(header, ack.chunk, size))?;
     Ok(acks)
+}
+
+/// Hashes of blocks are those of all blocks of their chunk.
+fn check_block_hashes(
+    header: &Header,
+    chunk: ChunkIndex,
+    hashes: Option<&[[u8; 32]]>,
+    size: ResourceSize,
+) -> Result<(), ProtocolError> {
+    check_chunk(header, chunk, size)?;
+    let block_count = chunk.blocks(size).iter().count();
+    if hashes.is_some_and(|hashes| hashes.len() != block_count) {
+        return Err(ProtocolError::Body { kind: header.kind });
+    }
+    Ok(())
 }
 
 fn check_chunk(
