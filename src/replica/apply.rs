@@ -1,7 +1,8 @@
 //! The secondary: applies the primary's writes in an order that clients could have seen.
 //!
-//! A write is applied when everything it names in `after` is applied, the rest in parallel; so
-//! this copy always is a state that clients could have seen. Its extents are in this node's
+//! A write names in `after` the last one that was answered when it began, and is applied when all
+//! up to that one are applied, the rest in parallel; so this copy always is a state that clients
+//! could have seen, and overlapping writes are applied in one order. Its extents are in this node's
 //! activity log first. Nothing is marked here: the primary marks.
 
 use std::collections::{BTreeMap, BTreeSet};

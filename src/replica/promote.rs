@@ -247,9 +247,6 @@ impl<M: MapMemory> Replica<M> {
         if promoted.generation.is_some() {
             self.has_own_generation();
         }
-        if promoted.mode == ServeMode::Solo {
-            self.role.marks_are_proven();
-        }
         if let Some(request) = asker {
             let text = format!("this node is primary at epoch {}", promoted.epoch);
             answer(request, &text, effects);

@@ -192,13 +192,14 @@ impl<M: MapMemory> Replica<M> {
 
     /// Becomes primary as the stable record says.
     pub(super) fn become_primary(&mut self, why: &str) {
-        let epoch = self.records.stable().epoch;
+        let record = self.records.stable();
+        let (epoch, is_solo) = (record.epoch, record.serve_mode == ServeMode::Solo);
         self.role.primary = Some(Primary {
             epoch,
             is_exported: false,
             solo: SoloStep::No,
             generation: OwnGeneration::No,
-            marks_unproven: true,
+            marks_unproven: !is_solo,
             told_no_permit: false,
         });
         let applied = self.records.stable().applied;
@@ -405,12 +406,19 @@ impl<M: MapMemory> Replica<M> {
         }
         self.refuse_waiting_operators("the local disk failed", effects);
         self.tell_peer_disk_failed(effects);
+        // What was hot may or may not be there, and no acknowledgement clears a mark any more.
+        for extent in self.log.hot() {
+            self.dirty.set_range(extent.blocks(self.size));
+        }
+        self.dirty.distrust();
         self.records.change(Change::DiskFailed(DiskReason::IoError));
+        self.restart_session();
     }
 
     /// A write of metadata failed: nothing that must be stable can be any more.
     pub(super) fn on_metadata_failed(&mut self, effects: &mut Effects) {
         self.event("disk-failed", "a write of metadata failed");
+        self.records.fail();
         if self.background.disk_has_failed() {
             return;
         }
