@@ -248,7 +248,7 @@ impl<M: MapMemory> Replica<M> {
         let sequence = if self.role.is_primary() {
             Some(self.writes.answered_through())
         } else {
-            self.link.applied_through()
+            self.applied_through()
         };
         let epoch = match self.link.session() {
             Some(session) => session.epoch,
@@ -334,6 +334,7 @@ impl<M: MapMemory> Replica<M> {
         let is_cold = self.log.hot_count() == 0
             && self.background.log_ticket.is_none()
             && self.background.cooling.is_none()
+            && self.applier.is_empty()
             && self.io.write_count() == 0;
         if self.background.stopping == Stopping::Cooling && is_cold {
             self.background.stopping = Stopping::Mapping;
