@@ -336,6 +336,11 @@ impl<M: MapMemory> Replica<M> {
     }
 
     fn on_resolve(&mut self, request: u64, keep: Side, effects: &mut Effects) {
+        if self.records.stable().stand_alone {
+            let next = format!("hotpair connect {}", self.settings.resource);
+            refuse(request, "an operator disconnected this node", &next, effects);
+            return;
+        }
         let is_split = matches!(
             self.link.up.as_ref().map(|up| &up.phase),
             Some(Phase::Apart(Outcome::SplitBrain))

@@ -120,7 +120,9 @@ impl<M: MapMemory> Replica<M> {
         let Some(asked) = self.flushes.asked.remove(&done.request) else {
             return Err(Fault::UnknownRequest { request: done.request });
         };
-        for block in self.window.durable_through(self.now, asked.covers) {
+        // What is not written here yet stays marked: this process may end before it is.
+        let written = Sequence(self.writes.written_before().0 - 1);
+        for block in self.window.durable_through(self.now, asked.covers.min(written)) {
             self.dirty.clear(block);
         }
         match asked.why {

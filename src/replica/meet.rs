@@ -6,7 +6,7 @@
 
 use super::apply::Applier;
 use super::effect::Closing;
-use super::records::{Change, Join};
+use super::records::{Acquaintance, Change, Join};
 use super::role::AckNeed;
 use super::session::{Phase, Session, SessionPart};
 use super::{Effects, Replica};
@@ -205,16 +205,21 @@ impl<M: MapMemory> Replica<M> {
     fn judge(&self, mine: &Hello, theirs: &Hello) -> (Outcome, String) {
         let first = standpoint(mine, self.settings.side);
         let second = standpoint(theirs, self.settings.side.other());
+        let decision = decide(&first, &second);
+        let moves = match decision.outcome {
+            Outcome::InSync | Outcome::Source(_) | Outcome::Target(_) => true,
+            Outcome::SplitBrain | Outcome::Unrelated | Outcome::Refused => false,
+        };
         for (a, b) in [(mine, theirs), (theirs, mine)] {
-            if a.role == Role::Primary && b.promised > a.epoch {
+            if moves && a.role == Role::Primary && b.promised > a.epoch {
                 let reason = format!(
-                    "{} is primary at epoch {}, but {} promised epoch {}",
-                    a.node, a.epoch, b.node, b.promised
+                    "{} is primary at epoch {}, but {} promised epoch {}: type `hotpair demote` on \
+                     {}, and promote the one that is to go on",
+                    a.node, a.epoch, b.node, b.promised, a.node
                 );
                 return (Outcome::Refused, reason);
             }
         }
-        let decision = decide(&first, &second);
         (decision.outcome, decision.reason)
     }
 
@@ -295,9 +300,8 @@ impl<M: MapMemory> Replica<M> {
         let own_id = record.resource_id;
         let join = Join {
             resource_id: if own_id == ResourceId::default() { theirs.resource_id } else { own_id },
-            peer_replica_id: theirs.replica_id,
-            peer_instance: theirs.instances.first().copied().unwrap_or_default(),
-            peer_applied: theirs.applied,
+            acquaintance: (is_target || transfer != Transfer::ResyncAll)
+                .then(|| acquaintance_of(&theirs)),
             peer_never_promotes: theirs.never_promotes,
             follows,
             target: is_target.then_some((transfer, source_generation)),
@@ -349,6 +353,15 @@ impl<M: MapMemory> Replica<M> {
             veto: Some(crate::units::VetoReason::Superseded),
             stopped: false,
         });
+    }
+}
+
+/// What is stored of the peer that said `hello`.
+pub(super) fn acquaintance_of(hello: &Hello) -> Acquaintance {
+    Acquaintance {
+        replica_id: hello.replica_id,
+        instance: hello.instances.first().copied().unwrap_or_default(),
+        applied: hello.applied,
     }
 }
 

@@ -20,6 +20,10 @@ pub(super) enum Change {
     Start { instance: Instance, place: Place, doubt: Option<DiskReason> },
     /// The peer's state as this session found it.
     Join(Box<Join>),
+    /// The peer is known as it is from here on: its marks and ours cover what can differ.
+    Acquaint(Acquaintance),
+    /// The source has all its marks stable: a transfer that is interrupted goes on from them.
+    Resumable { source: Generation },
     /// This node goes on alone.
     Solo { generation: Option<Generation> },
     /// This node acknowledges what the peer lacks: its data is another from here on.
@@ -58,9 +62,9 @@ pub(super) enum Change {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Join {
     pub(super) resource_id: ResourceId,
-    pub(super) peer_replica_id: ReplicaId,
-    pub(super) peer_instance: Instance,
-    pub(super) peer_applied: Applied,
+    /// `None` on a source that has to mark everything first: until then the next meeting must find
+    /// the same.
+    pub(super) acquaintance: Option<Acquaintance>,
     pub(super) peer_never_promotes: bool,
     /// The peer is primary at this epoch, or was promoted since.
     pub(super) follows: Option<(Side, Epoch)>,
@@ -69,6 +73,14 @@ pub(super) struct Join {
     /// Both nodes were compared and this one is the source, or they are equal.
     pub(super) is_whole: bool,
     pub(super) memsync_secondary: bool,
+}
+
+/// What a node stores of the other, to tell later whether that is still what it met.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Acquaintance {
+    pub(super) replica_id: ReplicaId,
+    pub(super) instance: Instance,
+    pub(super) applied: Applied,
 }
 
 /// The record, and what waits to be written.
@@ -181,7 +193,9 @@ impl<M: MapMemory> Replica<M> {
             Change::Invalidate => self.on_invalidated(effects),
             Change::Resolve(_) => self.on_resolution_recorded(effects),
             Change::Clean => self.on_clean_recorded(effects),
-            Change::DiskFailed(_)
+            Change::Acquaint(_)
+            | Change::Resumable { .. }
+            | Change::DiskFailed(_)
             | Change::SourceComplete
             | Change::Split
             | Change::Checkpoint { .. } => {}
@@ -207,6 +221,12 @@ fn apply(change: &Change, side: Side, record: &mut Superblock) {
     match change {
         Change::Start { instance, place, doubt } => start(*instance, *place, *doubt, record),
         Change::Join(join) => apply_join(join, side, record),
+        Change::Acquaint(acquaintance) => acquaint(*acquaintance, record),
+        Change::Resumable { source } => {
+            if record.disk == DiskState::Inconsistent {
+                record.resync_source = Some(*source);
+            }
+        }
         Change::Solo { generation } => {
             record.serve_mode = ServeMode::Solo;
             record.served_epoch = record.epoch;
@@ -294,9 +314,9 @@ fn start(instance: Instance, place: Place, doubt: Option<DiskReason>, record: &m
 
 fn apply_join(join: &Join, side: Side, record: &mut Superblock) {
     record.resource_id = join.resource_id;
-    record.peer_replica_id = join.peer_replica_id;
-    record.peer_instance = join.peer_instance;
-    record.peer_applied = join.peer_applied;
+    if let Some(acquaintance) = join.acquaintance {
+        acquaint(acquaintance, record);
+    }
     record.peer_never_promotes = join.peer_never_promotes;
     record.memsync_secondary = join.memsync_secondary;
     record.split = false;
@@ -314,14 +334,21 @@ fn apply_join(join: &Join, side: Side, record: &mut Superblock) {
         record.disk_reason = DiskReason::None;
     }
     match join.target {
-        Some((Transfer::Resync | Transfer::ResyncAll, source)) => {
+        Some((transfer @ (Transfer::Resync | Transfer::ResyncAll), source)) => {
             record.disk = DiskState::Inconsistent;
             record.disk_reason = DiskReason::Resync;
-            record.resync_source = Some(source);
+            // All of it begins anew until the source's marks are stable.
+            record.resync_source = (transfer == Transfer::Resync).then_some(source);
             record.veto = Some(Veto { reason: VetoReason::Inconsistent, epoch: record.promised });
         }
         Some((Transfer::Replay, _)) | None => {}
     }
+}
+
+fn acquaint(acquaintance: Acquaintance, record: &mut Superblock) {
+    record.peer_replica_id = acquaintance.replica_id;
+    record.peer_instance = acquaintance.instance;
+    record.peer_applied = acquaintance.applied;
 }
 
 fn complete(

@@ -223,9 +223,21 @@ impl<M: MapMemory> Replica<M> {
             source.pass_start = total;
             source.since = now;
             self.writes.recheck();
+            self.acquaint();
             if total > 0 {
                 self.event("transfer-started", format!("{} bytes may differ", total * BLOCK_LEN));
             }
+        }
+    }
+
+    /// Everything is marked, stable: the target may be taken for what it is.
+    fn acquaint(&mut self) {
+        let transfer = self.link.session().map(|session| session.transfer);
+        if transfer == Some(Transfer::ResyncAll)
+            && let Some(theirs) = self.link.peer_hello()
+        {
+            let acquaintance = super::meet::acquaintance_of(theirs);
+            self.records.change(Change::Acquaint(acquaintance));
         }
     }
 

@@ -180,15 +180,15 @@ impl<M: MapMemory> Replica<M> {
         let peer = &self.settings.peer;
         let record = self.records.stable();
         let refused = |why: String, next: String| Refused { why, next };
+        if record.stand_alone {
+            let why = "an operator disconnected this node".to_owned();
+            return refused(why, format!("hotpair connect {resource}"));
+        }
         if record.split {
             return refused(
                 format!("both nodes have data that the other lacks: {}", self.apart_reason()),
                 format!("hotpair split-brain show {resource}"),
             );
-        }
-        if record.stand_alone {
-            let why = "an operator disconnected this node".to_owned();
-            return refused(why, format!("hotpair connect {resource}"));
         }
         match self.disk_state() {
             DiskState::Failed | DiskState::Missing => {

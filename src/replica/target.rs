@@ -26,6 +26,7 @@ use crate::wire::message::{
 pub(super) struct Target {
     is_started: bool,
     is_ready: bool,
+    is_offered: bool,
     end: Option<ResyncEnd>,
     is_completing: bool,
     is_complete: bool,
@@ -160,6 +161,7 @@ impl<M: MapMemory> Replica<M> {
         offers: &[ChunkHash],
         effects: &mut Effects,
     ) -> Result<(), Fault> {
+        self.note_resumable();
         let limit = self.settings.resync_chunks_max;
         for offer in offers {
             if offer.chunk.range(self.size).is_none() {
@@ -179,6 +181,19 @@ impl<M: MapMemory> Replica<M> {
             effects.push(Effect::HashChunk { io, chunk: offer.chunk });
         }
         Ok(())
+    }
+
+    /// The first offer proves that the source's marks are stable: from here on an interrupted
+    /// transfer of everything goes on where it was.
+    fn note_resumable(&mut self) {
+        let source = self.link.peer_hello().and_then(|hello| hello.generation);
+        let Some(target) = self.link.target_mut() else { return };
+        if !std::mem::replace(&mut target.is_offered, true)
+            && self.records.stable().resync_source.is_none()
+            && let Some(source) = source
+        {
+            self.records.change(Change::Resumable { source });
+        }
     }
 
     /// This node's hash of an offered chunk is there.

@@ -140,6 +140,12 @@ impl Writes {
         self.parts.values().any(|part| part.local == Local::Writing)
     }
 
+    /// Everything before this one is written here, as far as it was sent in this session.
+    pub(super) fn written_before(&self) -> Sequence {
+        let writing = self.parts.values().filter(|part| part.local == Local::Writing);
+        writing.filter_map(|part| part.sequence).min().unwrap_or(Sequence(u64::MAX))
+    }
+
     /// Whether a write began that is not answered.
     pub(super) fn has_submitted(&self) -> bool {
         self.parts.values().any(|part| part.local != Local::Cold)
@@ -603,7 +609,7 @@ impl<M: MapMemory> Replica<M> {
                 self.writes.sent.remove(&ack.sequence);
             }
         }
-        if ack.stage == AckStage::Durable {
+        if ack.stage == AckStage::Durable && ack.sequence < self.writes.written_before() {
             for block in self.window.durable(ack.sequence, blocks) {
                 self.dirty.clear(block);
             }

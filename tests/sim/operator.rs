@@ -176,7 +176,13 @@ impl World {
         if status.disk == DiskState::Failed {
             return self.repair(at);
         }
-        if status.split_brain.is_some() {
+        let is_stuck =
+            status.role == Role::Primary && status.explain.why.contains("type `hotpair demote`");
+        if is_stuck {
+            self.command(at, Command::Demote)?;
+        } else if status.link == LinkStatus::StandAlone && self.operator.rng.u8(..3) == 0 {
+            self.command(at, Command::Connect)?;
+        } else if status.split_brain.is_some() {
             let keep = side(usize::from(self.operator.rng.bool()));
             self.command(at, Command::Resolve { keep })?;
         } else if status.link == LinkStatus::StandAlone {
