@@ -96,6 +96,7 @@ pub fn recover<M: MapMemory>(found: Found<'_, M>) -> Result<Recovered<M>, Damage
     log.keep_below(size.extent_count());
     let hot = log.hot();
     let is_same_memory = is_map_whole
+        && !dirty.is_distrusted()
         && found.place == superblock.place
         && found.canary_copy.is_some_and(|copy| dirty.canary().wrapping_sub(copy) <= 1);
     let crash = if superblock.clean && hot.is_empty() && !log_lost {

@@ -1,8 +1,11 @@
 //! The secondary: applies the primary's writes in an order that clients could have seen.
 //!
-//! A write is applied when everything it names in `after` is applied, the rest in parallel; so
-//! this copy always is a state that clients could have seen. Its extents are in this node's
-//! activity log first. Nothing is marked here: the primary marks.
+//! A write names in `after` the last one that was answered when it began, and is applied when all
+//! up to that one are applied, the rest in parallel; so this copy always is a state that clients
+//! could have seen, and overlapping writes are applied in one order. Its extents are in this node's
+//! activity log first. Nothing is marked here: the primary marks. What was received is applied
+//! also when the session is over, and before anything new begins: in `memsync` it may have been
+//! acknowledged.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -50,18 +53,31 @@ struct Syncing {
 
 impl Applier {
     /// All up to this one are in the file; `None` if nothing came in this session.
-    pub(super) fn applied_through(&self) -> Option<Sequence> {
+    fn applied_through(&self) -> Option<Sequence> {
         self.last.map(|_| self.applied_through)
+    }
+
+    /// Whether all that was received is in the file.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The session is over: nobody waits for an answer, but what was received is still applied.
+    pub(super) fn end_session(&mut self) {
+        self.flushes.clear();
+        self.fua.clear();
+        self.acks.clear();
+        self.syncing = None;
+    }
+
+    /// The disk failed: nothing is applied any more.
+    pub(super) fn give_up(&mut self) {
+        *self = Self::default();
     }
 
     /// Blocks of writes that were received and are not applied.
     pub(super) fn blocks(&self) -> impl Iterator<Item = BlockRange> {
         self.entries.values().map(|entry| entry.range.blocks())
-    }
-
-    /// Ranges that are being written: their extents are pinned.
-    pub(super) fn pinned(&self) -> impl Iterator<Item = ByteRange> {
-        self.entries.values().filter(|entry| entry.is_writing).map(|entry| entry.range)
     }
 
     fn note_applied(&mut self, sequence: Sequence) {
@@ -118,7 +134,7 @@ impl<M: MapMemory> Replica<M> {
         let (parts_max, bytes_max) =
             (self.settings.in_flight_parts_max, self.settings.in_flight_bytes_max);
         let is_memsync = self.settings.mode == ReplicationMode::MemSync;
-        let Some(applier) = self.link.applier_mut() else { return Ok(()) };
+        let applier = &mut self.applier;
         match applier.last {
             Some(last) if sequence != last.next() => {
                 return Err(Fault::SequenceGap { found: sequence.0, last: last.0 });
@@ -156,7 +172,7 @@ impl<M: MapMemory> Replica<M> {
 
     pub(super) fn on_flush(&mut self, flush: Flush) -> Result<(), Fault> {
         let limit = self.settings.in_flight_parts_max;
-        let Some(applier) = self.link.applier_mut() else { return Ok(()) };
+        let applier = &mut self.applier;
         if applier.last.is_some_and(|last| flush.covers > last) {
             return Err(Fault::UnknownSequence { sequence: flush.covers.0 });
         }
@@ -185,19 +201,17 @@ impl<M: MapMemory> Replica<M> {
     pub(super) fn pump_applier(&mut self, effects: &mut Effects) {
         self.apply_due(effects);
         self.sync_applied(effects);
-        if let Some(applier) = self.link.applier_mut()
-            && !applier.acks.is_empty()
-        {
-            let acks = std::mem::take(&mut applier.acks);
+        let acks = std::mem::take(&mut self.applier.acks);
+        if !acks.is_empty() && self.link.session().is_some() {
             self.send(Message::Acks(acks), effects);
         }
     }
 
     fn apply_due(&mut self, effects: &mut Effects) {
         let ignores_order = self.is_planted(Planted::OverlapReordered);
-        let Some(applier) = self.link.applier() else { return };
-        let through = applier.applied_through;
-        let mut due: Vec<(Sequence, ByteRange)> = applier
+        let through = self.applier.applied_through;
+        let mut due: Vec<(Sequence, ByteRange)> = self
+            .applier
             .entries
             .iter()
             .filter(|(_, entry)| !entry.is_writing && (entry.after <= through || ignores_order))
@@ -219,11 +233,7 @@ impl<M: MapMemory> Replica<M> {
                 continue;
             }
             let io = self.io.start(Purpose::Apply(sequence));
-            let Some(entry) =
-                self.link.applier_mut().and_then(|applier| applier.entries.get_mut(&sequence))
-            else {
-                continue;
-            };
+            let Some(entry) = self.applier.entries.get_mut(&sequence) else { continue };
             entry.is_writing = true;
             effects.push(match &entry.op {
                 Op::Write(payload) => Effect::Write { io, range, bytes: payload.bytes().clone() },
@@ -248,12 +258,12 @@ impl<M: MapMemory> Replica<M> {
     }
 
     fn is_zero(&self, sequence: Sequence) -> bool {
-        let entry = self.link.applier().and_then(|applier| applier.entries.get(&sequence));
+        let entry = self.applier.entries.get(&sequence);
         entry.is_some_and(|entry| matches!(entry.op, Op::Zero(_)))
     }
 
     fn finish_applied(&mut self, sequence: Sequence) {
-        let Some(applier) = self.link.applier_mut() else { return };
+        let applier = &mut self.applier;
         let Some(entry) = applier.entries.remove(&sequence) else { return };
         if let Op::Write(payload) = &entry.op {
             applier.bytes -= u64::try_from(payload.len()).unwrap_or(u64::MAX);
@@ -271,10 +281,10 @@ impl<M: MapMemory> Replica<M> {
 
     /// One sync answers every flush and every FUA write whose data was written before it began.
     fn sync_applied(&mut self, effects: &mut Effects) {
-        let Some(applier) = self.link.applier_mut() else { return };
-        if applier.syncing.is_some() {
+        if self.link.session().is_none() || self.applier.syncing.is_some() {
             return;
         }
+        let applier = &mut self.applier;
         let through = applier.applied_through();
         let due = |flush: &Flush| through.is_none_or(|through| flush.covers <= through);
         let flushes: Vec<Flush> = applier.flushes.iter().copied().filter(due).collect();
@@ -294,7 +304,7 @@ impl<M: MapMemory> Replica<M> {
             self.on_disk_failed(effects);
             return;
         }
-        let Some(applier) = self.link.applier_mut() else { return };
+        let applier = &mut self.applier;
         let Some(done) = applier.syncing.take() else { return };
         let durable = |sequence| Ack { sequence, stage: AckStage::Durable };
         applier.acks.extend(done.fua.into_iter().map(durable));
@@ -305,21 +315,25 @@ impl<M: MapMemory> Replica<M> {
 
     /// This node's disk failed: the primary is told before anything else.
     pub(super) fn tell_peer_disk_failed(&mut self, effects: &mut Effects) {
-        let Some(applier) = self.link.applier() else { return };
-        if let Some(sequence) = applier.last {
+        if let Some(sequence) = self.applier.last
+            && self.link.session().is_some()
+        {
             let ack = Ack { sequence, stage: AckStage::Failed };
             self.send(Message::Acks(vec![ack]), effects);
         }
     }
 
-    /// Writes that were being applied or transferred outlive the session: their extents stay in
-    /// the log until they end.
+    /// All writes up to this one are in the file; `None` if nothing came in this session.
+    pub(super) fn applied_through(&self) -> Option<Sequence> {
+        self.link.session().and_then(|_| self.applier.applied_through())
+    }
+
+    /// Chunks that were being written outlive the session: their extents stay in the log until
+    /// those writes end.
     pub(super) fn orphan_session_writes(&mut self) {
-        let applying = self.link.applier().into_iter().flat_map(Applier::pinned);
         let target = self.link.target().into_iter().flat_map(super::target::Target::pinned);
         let size = self.size;
-        let ranges: Vec<ByteRange> =
-            applying.chain(target.filter_map(|chunk| chunk.range(size))).collect();
+        let ranges: Vec<ByteRange> = target.filter_map(|chunk| chunk.range(size)).collect();
         self.orphaned.extend(ranges);
         self.unpin_orphans();
     }

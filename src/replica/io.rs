@@ -73,8 +73,7 @@ impl Purpose {
     /// Whether it belongs to a session, and means nothing once that is over.
     fn is_of_session(self) -> bool {
         match self {
-            Self::Apply(_)
-            | Self::ApplySync
+            Self::ApplySync
             | Self::SourceHash(_)
             | Self::SourceRead(_)
             | Self::TargetHash(_)
@@ -90,6 +89,7 @@ impl Purpose {
             | Self::Role(_)
             | Self::Cool
             | Self::Checkpoint(_)
+            | Self::Apply(_)
             | Self::Orphan => false,
         }
     }

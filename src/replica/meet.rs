@@ -45,6 +45,7 @@ impl<M: MapMemory> Replica<M> {
         let answers_alone = self.ack_need() == AckNeed::Alone && self.writes.has_submitted();
         self.background.is_started()
             && self.io.write_count() == 0
+            && self.applier.is_empty()
             && self.records.is_idle()
             && !self.role.is_changing()
             && !answers_alone
@@ -305,14 +306,10 @@ impl<M: MapMemory> Replica<M> {
         };
         let epoch = if peer_is_primary { theirs.epoch } else { record.epoch };
         if let Some(up) = &mut self.link.up {
-            up.phase = Phase::Session(Box::new(Session {
-                epoch,
-                transfer,
-                part,
-                is_joined: false,
-                applier: Applier::default(),
-            }));
+            up.phase =
+                Phase::Session(Box::new(Session { epoch, transfer, part, is_joined: false }));
         }
+        self.applier = Applier::default();
         self.link.refusal = None;
         self.role.peer_vetoed = None;
         if transfer == Transfer::Replay && !is_target {

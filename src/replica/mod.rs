@@ -51,6 +51,7 @@ use crate::metadata::{ActivityLog, DirtyMap, MapMemory, Recovered, Superblock};
 use crate::units::{
     BlockRange, ByteRange, DiskReason, ExtentIndex, Instance, Instant, ResourceSize,
 };
+use apply::Applier;
 use background::Background;
 use desk::Desk;
 use flush::Flushes;
@@ -93,6 +94,7 @@ pub struct Replica<M> {
     role: RoleState,
     link: Link,
     writes: Writes,
+    applier: Applier,
     window: Window,
     flushes: Flushes,
     background: Background,
@@ -122,6 +124,7 @@ impl<M: MapMemory> Replica<M> {
             role: RoleState::default(),
             link: Link::default(),
             writes: Writes::default(),
+            applier: Applier::default(),
             window: Window::default(),
             flushes: Flushes::default(),
             background: Background::new(start.now),
@@ -189,7 +192,8 @@ impl<M: MapMemory> Replica<M> {
 
     /// Blocks of writes that were admitted and not answered yet, or that the peer has not applied.
     pub fn in_flight(&self) -> Vec<BlockRange> {
-        self.writes.in_flight().chain(self.link.in_motion(self.size)).collect()
+        let transferred = self.link.in_motion(self.size);
+        self.writes.in_flight().chain(self.applier.blocks()).chain(transferred).collect()
     }
 
     /// Goes on with everything that the last input may have made possible.

@@ -173,7 +173,8 @@ impl<M: MapMemory> Replica<M> {
             Step::Consented => {
                 // What this node received is applied before it serves, and stable before it may
                 // acknowledge alone.
-                if self.io.write_count() > 0 || !self.records.is_idle() {
+                if self.io.write_count() > 0 || !self.applier.is_empty() || !self.records.is_idle()
+                {
                     return;
                 }
                 let sync = self.role.name_sync();
@@ -247,9 +248,6 @@ impl<M: MapMemory> Replica<M> {
         if promoted.generation.is_some() {
             self.has_own_generation();
         }
-        if promoted.mode == ServeMode::Solo {
-            self.role.marks_are_proven();
-        }
         if let Some(request) = asker {
             let text = format!("this node is primary at epoch {}", promoted.epoch);
             answer(request, &text, effects);
@@ -276,7 +274,7 @@ impl<M: MapMemory> Replica<M> {
         let Some(take) = &self.role.take_over else { return };
         let last: Sequence = take.hand.last;
         if take.step == TakeStep::Applying
-            && self.link.applied_through().is_none_or(|through| through >= last)
+            && self.applied_through().is_none_or(|through| through >= last)
             && self.io.write_count() == 0
         {
             let sync = self.role.name_sync();

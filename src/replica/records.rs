@@ -78,12 +78,13 @@ pub(super) struct Records {
     queued: Vec<Change>,
     writing: Vec<Change>,
     ticket: Option<Ticket>,
+    has_failed: bool,
 }
 
 impl Records {
     pub(super) fn new(record: Superblock) -> Self {
         let record = Durable::new(record);
-        Self { record, queued: Vec::new(), writing: Vec::new(), ticket: None }
+        Self { record, queued: Vec::new(), writing: Vec::new(), ticket: None, has_failed: false }
     }
 
     /// What is on disk.
@@ -101,6 +102,16 @@ impl Records {
         self.ticket.is_none() && self.queued.is_empty()
     }
 
+    /// Whether nothing more will become stable.
+    pub(super) fn is_settled(&self) -> bool {
+        self.has_failed || self.is_idle()
+    }
+
+    /// Metadata cannot be written any more.
+    pub(super) fn fail(&mut self) {
+        self.has_failed = true;
+    }
+
     /// Queues a change.
     pub(super) fn change(&mut self, change: Change) {
         self.queued.push(change);
@@ -110,7 +121,10 @@ impl Records {
 impl<M: MapMemory> Replica<M> {
     /// Writes what is queued, unless a write is under way.
     pub(super) fn pump_records(&mut self, effects: &mut Effects) {
-        if self.records.ticket.is_some() || self.records.queued.is_empty() {
+        if self.records.ticket.is_some()
+            || self.records.has_failed
+            || self.records.queued.is_empty()
+        {
             return;
         }
         let mut next = self.records.stable().clone();
@@ -167,8 +181,10 @@ impl<M: MapMemory> Replica<M> {
             Change::Invalidate => self.on_invalidated(effects),
             Change::Resolve(_) => self.on_resolution_recorded(effects),
             Change::Clean => self.on_clean_recorded(effects),
-            Change::DiskFailed(_) => self.restart_session(),
-            Change::SourceComplete | Change::Split | Change::Checkpoint { .. } => {}
+            Change::DiskFailed(_)
+            | Change::SourceComplete
+            | Change::Split
+            | Change::Checkpoint { .. } => {}
         }
         self.writes.recheck();
     }
@@ -283,6 +299,7 @@ fn apply_join(join: &Join, side: Side, record: &mut Superblock) {
     record.peer_applied = join.peer_applied;
     record.peer_never_promotes = join.peer_never_promotes;
     record.memsync_secondary = join.memsync_secondary;
+    record.split = false;
     if let Some((owner, epoch)) = join.follows {
         if record.owner == Some(side) && record.serve_mode != ServeMode::None {
             record.veto = Some(Veto { reason: VetoReason::Superseded, epoch });

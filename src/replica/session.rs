@@ -4,14 +4,13 @@
 //! them anew on the same connection, with another session id, so that nothing said before can be
 //! taken for something said after.
 
-use super::apply::Applier;
 use super::effect::{Effect, LinkId};
 use super::source::Source;
 use super::target::Target;
 use super::{Effects, Replica};
 use crate::metadata::MapMemory;
 use crate::units::{
-    Applied, BlockRange, Epoch, Instant, Outcome, ResourceSize, Role, Sequence, SessionId, Transfer,
+    Applied, BlockRange, Epoch, Instant, Outcome, ResourceSize, Role, SessionId, Transfer,
 };
 use crate::wire::message::{Beat, Frame, Hello, Message, Refusal, RefusalCode, Verdict};
 
@@ -68,7 +67,6 @@ pub(super) struct Session {
     pub(super) part: SessionPart,
     /// What the peer was when this session began is stable here.
     pub(super) is_joined: bool,
-    pub(super) applier: Applier,
 }
 
 /// This node's part in it.
@@ -213,19 +211,6 @@ impl Link {
         }
     }
 
-    pub(super) fn applier(&self) -> Option<&Applier> {
-        self.session().map(|session| &session.applier)
-    }
-
-    pub(super) fn applier_mut(&mut self) -> Option<&mut Applier> {
-        self.session_mut().map(|session| &mut session.applier)
-    }
-
-    /// All writes up to this one are in the file; `None` if nothing came in this session.
-    pub(super) fn applied_through(&self) -> Option<Sequence> {
-        self.applier().and_then(Applier::applied_through)
-    }
-
     /// What the peer said on this connection.
     pub(super) fn peer_hello(&self) -> Option<&Hello> {
         self.up.as_ref()?.theirs.as_ref()
@@ -240,12 +225,9 @@ impl Link {
         self.source().is_some_and(|source| source.moves(blocks))
     }
 
-    /// Blocks of chunks in motion, on either side.
+    /// Blocks of chunks that are being written here.
     pub(super) fn in_motion(&self, size: ResourceSize) -> impl Iterator<Item = BlockRange> {
-        let applying = self.applier().into_iter().flat_map(Applier::blocks);
-        let writing =
-            self.target().into_iter().flat_map(Target::chunks).map(move |c| c.blocks(size));
-        applying.chain(writing)
+        self.target().into_iter().flat_map(Target::chunks).map(move |chunk| chunk.blocks(size))
     }
 }
 
@@ -352,6 +334,7 @@ impl<M: MapMemory> Replica<M> {
         self.verify.end_session();
         self.end_take_over();
         self.orphan_session_writes();
+        self.applier.end_session();
         self.io.end_session();
         if let Some(up) = &mut self.link.up
             && let Some(session) = up.session.take()

@@ -521,7 +521,7 @@ impl<M: MapMemory> Replica<M> {
             return;
         }
         let mode = self.records.stable().serve_mode;
-        if self.role.is_primary() && mode != ServeMode::Paired {
+        if self.role.is_primary() && (mode != ServeMode::Paired || self.role.is_changing()) {
             self.set_source_stage(Stage::Recording);
             self.records.change(Change::Paired);
         } else {

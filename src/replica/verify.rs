@@ -199,7 +199,7 @@ impl<M: MapMemory> Replica<M> {
     }
 
     fn hash_for_peer(&mut self, effects: &mut Effects) {
-        let through = self.link.applied_through();
+        let through = self.applied_through();
         let is_due = |ask: &SettleAsk| through.is_none_or(|through| through >= ask.sequence);
         let due: Vec<SettleAsk> = self.verify.asked.iter().copied().filter(is_due).collect();
         self.verify.asked.retain(|ask| !is_due(ask));

@@ -33,6 +33,8 @@ pub(super) struct Writes {
     bytes: u64,
     last_sequence: Sequence,
     unanswered: BTreeSet<Sequence>,
+    /// The highest that was answered.
+    answered_max: Sequence,
     sent: BTreeMap<Sequence, Sent>,
     at_risk_bytes: u64,
     at_risk_count: u64,
@@ -334,7 +336,13 @@ impl<M: MapMemory> Replica<M> {
         !self.writes.intervals.overlaps(blocks)
             && self.window.len() < self.settings.unflushed_blocks_max
             && !self.verify.locks(blocks)
-            && (self.ack_need() == AckNeed::Alone || !self.link.moves(blocks))
+            && self.may_send_past_transfer(blocks)
+    }
+
+    /// A write that the peer must acknowledge waits for a chunk on its way: frame and chunk would
+    /// be written there in any order.
+    fn may_send_past_transfer(&self, blocks: BlockRange) -> bool {
+        self.ack_need() == AckNeed::Alone || !self.link.moves(blocks)
     }
 
     fn start_part(&mut self, part: Part) {
@@ -353,7 +361,12 @@ impl<M: MapMemory> Replica<M> {
         let mut still = VecDeque::new();
         let mut is_full = false;
         while let Some(id) = self.writes.cold.pop_front() {
-            let range = self.writes.parts[&id].range;
+            let (range, blocks) = (self.writes.parts[&id].range, self.writes.parts[&id].blocks);
+            if !self.may_send_past_transfer(blocks) {
+                // It was not in the way when this part began to wait for the log.
+                still.push_back(id);
+                continue;
+            }
             if !self.settings.is_planted(Planted::AckBeforeActivityLog)
                 && !self.heat(range, &mut is_full)
             {
@@ -414,10 +427,7 @@ impl<M: MapMemory> Replica<M> {
         let sequence = self.sequence_for(blocks);
         self.mark(range, sequence);
         if let Some(sequence) = sequence {
-            let after = match self.writes.unanswered.first() {
-                Some(first) => Sequence(first.0 - 1),
-                None => Sequence(sequence.0 - 1),
-            };
+            let after = self.writes.answered_max;
             self.writes.unanswered.insert(sequence);
             let sent = Sent { blocks, len: range.len(), at: self.now, part: id, answered: None };
             self.writes.sent.insert(sequence, sent);
@@ -682,6 +692,7 @@ impl<M: MapMemory> Replica<M> {
         self.background.note_latency(self.now.since(part.admitted));
         if let Some(sequence) = part.sequence {
             self.writes.unanswered.remove(&sequence);
+            self.writes.answered_max = self.writes.answered_max.max(sequence);
             if self.settings.mode == ReplicationMode::Async
                 && part.peer < Some(AckStage::Applied)
                 && let Some(sent) = self.writes.sent.get_mut(&sequence)

@@ -119,8 +119,8 @@ impl World {
     fn close_export(&mut self, at: usize, closing: Closing) -> Checked {
         let life = self.nodes[at].life;
         let Some(process) = &mut self.nodes[at].process else { return Ok(()) };
-        process.export = None;
-        let unanswered = process.admitted.len();
+        let open = process.export.take();
+        let unanswered = process.admitted.values().filter(|epoch| Some(**epoch) == open).count();
         if closing == Closing::Drained && unanswered > 0 {
             let detail = format!("node {at} closes as drained, {unanswered} requests unanswered");
             return Err(Broken::new("Drained", detail));

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use fastrand::Rng;
 use hotpair::metadata::Birth;
 use hotpair::replica::{Answer, Command, Input, LinkStatus, Refused};
-use hotpair::units::{DiskState, Role};
+use hotpair::units::{DiskState, Role, ServeMode};
 
 use crate::broken::{Broken, Checked};
 use crate::ghost::Excuse;
@@ -242,7 +242,16 @@ impl World {
         let is_other_dead = self.nodes[1 - at].process.is_none();
         let was_refused = self.operator.attempt.is_some_and(|attempt| attempt.node == at);
         let may_force = is_other_dead && self.plan.faults.failover && !self.is_healing;
-        let force = may_force && was_refused && self.operator.rng.bool();
+        let mut force = may_force && was_refused && self.operator.rng.bool();
+        if force && self.nodes[1 - at].superblock().serve_mode == ServeMode::Solo {
+            // Status said solo: what the dead node wrote alone is here nowhere, and the two will
+            // not agree when it comes back.
+            force = self.plan.faults.accept_loss && !self.operator.split_is_explained;
+            if force {
+                self.operator.split_is_explained = true;
+                self.ghost.is_split = true;
+            }
+        }
         let accept = force
             && self.plan.faults.accept_loss
             && self.operator.broken_disk.is_none()
