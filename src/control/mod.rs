@@ -19,6 +19,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::api::Api;
+pub(crate) use self::api::{
+    ErrorBody, NoBody, PromoteBody, ResizeBody, ResolveBody, SplitBrainBody, VerifyBody,
+};
 pub use self::events::{DROPPED, EventLine, NodeEvent};
 pub use self::socket::{ControlSocket, SocketError};
 pub use self::status::{Facts, ResourceFacts, Snapshot};

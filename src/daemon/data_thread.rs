@@ -9,7 +9,7 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Interval, MissedTickBehavior};
 use tracing::{debug, info, warn};
 
@@ -59,7 +59,9 @@ pub(super) struct DataThread {
     reading: BTreeMap<IoId, RequestId>,
     /// Reads that ended and wait for the core's word.
     read: BTreeMap<RequestId, Buffer>,
-    answers: BTreeMap<u64, tokio::sync::oneshot::Sender<Answered>>,
+    answers: BTreeMap<u64, oneshot::Sender<Answered>>,
+    /// Answers of this turn. They leave once what they say can be seen in the status.
+    answered: Vec<(oneshot::Sender<Answered>, Answered)>,
     last_answer: u64,
     stop_request: Option<u64>,
     is_stopped: bool,
@@ -112,6 +114,7 @@ impl DataThread {
             reading: BTreeMap::new(),
             read: BTreeMap::new(),
             answers: BTreeMap::new(),
+            answered: Vec::new(),
             last_answer: 0,
             stop_request: None,
             is_stopped: false,
@@ -416,8 +419,7 @@ impl DataThread {
             self.is_stopped = true;
         }
         if let Some(asker) = self.answers.remove(&request) {
-            // Whoever typed it may be gone.
-            let _ = asker.send(result);
+            self.answered.push((asker, result));
         }
         self.has_news = true;
     }
@@ -446,6 +448,10 @@ impl DataThread {
         self.has_news = false;
         self.last_snapshot = now;
         self.ends.snapshot.send_replace(snapshot(&self.core, self.clients.count(), now));
+        for (asker, result) in self.answered.drain(..) {
+            // Whoever typed it may be gone.
+            let _ = asker.send(result);
+        }
     }
 }
 

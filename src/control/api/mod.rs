@@ -82,8 +82,10 @@ pub(super) fn router(api: Arc<Api>) -> Router {
         .route("/api/v1/resources/{name}/split-brain", get(split_brain))
         .route("/api/v1/resources/{name}/split-brain/resolve", post(resolve))
         .route("/api/v1/resources/{name}/{command}", post(command))
-        .layer(RequestBodyLimitLayer::new(BODY_LEN_MAX))
         .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, ANSWER_WITHIN))
+        // Reads all of both copies: it ends by itself, and nobody knows when.
+        .route("/api/v1/resources/{name}/verify", post(verify))
+        .layer(RequestBodyLimitLayer::new(BODY_LEN_MAX))
         .layer(middleware::from_fn(gate))
         .with_state(api)
 }
@@ -265,6 +267,16 @@ async fn command(
     order(resource, read_command(&command, &bytes_of(body)?)?).await
 }
 
+async fn verify(
+    State(api): Shared,
+    Path(name): Path<String>,
+    body: Body,
+) -> Result<Json<Answer>, Failure> {
+    let resource = api.resource(&name)?;
+    let VerifyBody { repair } = read(&bytes_of(body)?)?;
+    order(resource, Command::Verify { repair }).await
+}
+
 fn read_command(command: &str, body: &[u8]) -> Result<Command, Failure> {
     let plain = |command: Command| read::<NoBody>(body).map(|_| command);
     match command {
@@ -275,10 +287,6 @@ fn read_command(command: &str, body: &[u8]) -> Result<Command, Failure> {
         "disconnect" => plain(Command::Disconnect),
         "pause-resync" => plain(Command::PauseResync),
         "resume-resync" => plain(Command::ResumeResync),
-        "verify" => {
-            let VerifyBody { repair } = read(body)?;
-            Ok(Command::Verify { repair })
-        }
         "invalidate" => plain(Command::Invalidate),
         "resize" => {
             let ResizeBody { size_bytes } = read(body)?;
