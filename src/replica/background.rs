@@ -170,7 +170,7 @@ impl<M: MapMemory> Replica<M> {
             Purpose::VerifyMine(chunk) => self.on_verify_mine(chunk, outcome, effects),
             Purpose::VerifyForPeer(chunk) => self.on_verify_for_peer(chunk, outcome, effects),
             Purpose::Orphan if outcome != DiskOutcome::Done => self.on_disk_failed(effects),
-            Purpose::Orphan => {}
+            Purpose::Orphan | Purpose::Forgotten => {}
         }
     }
 

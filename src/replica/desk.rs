@@ -119,6 +119,10 @@ impl<M: MapMemory> Replica<M> {
             PeerCommand::ResizePrepare(_) | PeerCommand::ResizeCommit(_) => "resized",
         };
         match self.link.standing() {
+            Standing::Running { .. } | Standing::Apart if self.desk.asked.len() >= ASKED_MAX => {
+                let why = format!("{} has not answered {ASKED_MAX} commands", self.settings.peer);
+                refuse(request, &why, "wait for them, or type: hotpair disconnect", effects);
+            }
             Standing::Running { .. } | Standing::Apart => {
                 self.desk.next_ask += 1;
                 let id = self.desk.next_ask;
@@ -492,3 +496,5 @@ pub(super) fn refuse(request: u64, why: &str, next: &str, effects: &mut Effects)
 const RELAYED_SWITCHOVER: &str = "the roles are exchanged";
 /// What a resolution says when it is on record here.
 const RELAYED_RESOLUTION: &str = "settled: the data that is kept is sent to the other node";
+/// Commands that may wait for the peer.
+const ASKED_MAX: usize = 64;

@@ -67,7 +67,7 @@ impl<M: MapMemory> Replica<M> {
     /// Begins a planned end of serving.
     pub(super) fn begin_exit(&mut self, why: ExitWhy, asker: Option<Asker>, effects: &mut Effects) {
         if let Some(exit) = &mut self.role.exit {
-            if exit.why == why {
+            if exit.why == why && exit.answers.len() < ASKERS_MAX {
                 exit.answers.extend(asker);
             } else if let Some(asker) = asker {
                 self.answer_refused(asker, "another change of role is under way", effects);
@@ -309,3 +309,6 @@ impl<M: MapMemory> Replica<M> {
         });
     }
 }
+
+/// Operators, here and at the peer, who wait for one change of role.
+const ASKERS_MAX: usize = 64;

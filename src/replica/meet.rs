@@ -185,7 +185,7 @@ impl<M: MapMemory> Replica<M> {
             if let Some(old) = up.session.replace(session)
                 && old != session
             {
-                up.ended.push(old);
+                up.end(old);
             }
             up.phase = Phase::Waiting { verdict: Some(Box::new(verdict.clone())) };
         }

@@ -119,6 +119,11 @@ impl Records {
         self.has_failed || self.is_idle()
     }
 
+    /// Changes that wait for the write under way.
+    pub(super) fn waiting_count(&self) -> usize {
+        self.queued.len()
+    }
+
     /// Metadata cannot be written any more.
     pub(super) fn fail(&mut self) {
         self.has_failed = true;

@@ -188,6 +188,7 @@ impl<M: MapMemory> Replica<M> {
     /// The peer wants a chunk compared.
     pub(super) fn on_settle_ask(&mut self, ask: SettleAsk) -> Result<(), Fault> {
         let limit = 2 * self.settings.resync_chunks_max;
+        self.check_read_room()?;
         if ask.chunk.range(self.size).is_none() {
             return Err(Fault::Outside { what: "chunk", index: ask.chunk.0 });
         }
