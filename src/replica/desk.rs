@@ -345,10 +345,7 @@ impl<M: MapMemory> Replica<M> {
             refuse(request, "an operator disconnected this node", &next, effects);
             return;
         }
-        let is_split = matches!(
-            self.link.up.as_ref().map(|up| &up.phase),
-            Some(Phase::Apart(Outcome::SplitBrain))
-        );
+        let is_split = self.is_split();
         let generations = self
             .link
             .peer_hello()
@@ -368,12 +365,22 @@ impl<M: MapMemory> Replica<M> {
         self.adopt_resolution(resolution, effects);
     }
 
-    /// A resolution typed at the peer counts only if it names exactly what both have.
+    /// Whether both agree that an operator must choose.
+    fn is_split(&self) -> bool {
+        matches!(self.link.up.as_ref().map(|up| &up.phase), Some(Phase::Apart(Outcome::SplitBrain)))
+    }
+
+    /// A resolution typed at the peer counts only in a split brain, which the peer's verdict told
+    /// before, and only if it names exactly what both have.
     fn accept_resolution(&mut self, asker: Asker, resolution: Resolution, effects: &mut Effects) {
         let theirs = self.link.peer_hello().and_then(|hello| hello.generation);
         let mine = self.records.stable().generation;
         let names = [Some(resolution.kept), Some(resolution.dropped)];
         let fits = names == [mine, theirs] || names == [theirs, mine];
+        if !self.is_split() {
+            self.answer_refused(asker, "there is no split brain", effects);
+            return;
+        }
         if !fits {
             self.answer_refused(asker, "a generation changed meanwhile", effects);
             return;
@@ -492,9 +499,9 @@ pub(super) fn refuse(request: u64, why: &str, next: &str, effects: &mut Effects)
     effects.push(Effect::Answer { request, result });
 }
 
+/// Commands that may wait for the peer.
+const ASKED_MAX: usize = 64;
 /// What a switchover says when it is done; it alone must be answered in bounded time.
 const RELAYED_SWITCHOVER: &str = "the roles are exchanged";
 /// What a resolution says when it is on record here.
 const RELAYED_RESOLUTION: &str = "settled: the data that is kept is sent to the other node";
-/// Commands that may wait for the peer.
-const ASKED_MAX: usize = 64;

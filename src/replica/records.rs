@@ -152,6 +152,12 @@ impl<M: MapMemory> Replica<M> {
             apply(change, side, &mut next);
         }
         next.memsync_secondary &= self.settings.mode == ReplicationMode::MemSync;
+        // Two records that cannot be read back leave none. It costs little beside the sync.
+        assert_eq!(
+            Superblock::decode(&next.encode()).as_ref(),
+            Ok(&next),
+            "a record that is written is one that can be read"
+        );
         self.records.writing = queued;
         let ticket = self.io.ticket();
         self.records.ticket = Some(ticket);
