@@ -358,7 +358,7 @@ impl<M: MapMemory> Replica<M> {
 
     /// Local invariants, in every build.
     pub(super) fn check_invariants(&self) {
-        debug_assert!(
+        assert!(
             self.window.len() <= self.settings.unflushed_blocks_max + WINDOW_SLACK,
             "the unflushed window is bounded"
         );

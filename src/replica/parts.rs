@@ -36,6 +36,21 @@ pub(super) struct Part {
     pub(super) peer: Option<AckStage>,
 }
 
+impl Part {
+    /// Number of blocks that it touches.
+    pub(super) fn block_count(&self) -> usize {
+        usize::try_from(self.blocks.block_count()).expect("a part is at most 64 MiB")
+    }
+
+    /// Bytes that are sent with it.
+    pub(super) fn payload_len(&self) -> u64 {
+        match self.op {
+            Op::Write(_) => self.range.len(),
+            Op::Zero(_) => 0,
+        }
+    }
+}
+
 /// What happens to the bytes of a part.
 #[derive(Clone, Debug)]
 pub(super) enum Op {

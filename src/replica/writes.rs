@@ -29,6 +29,9 @@ pub(super) struct Writes {
     intervals: Intervals,
     waiting: VecDeque<Waiting>,
     cold: VecDeque<PartId>,
+    /// Blocks and payload bytes of the cold ones: they count as if they were sent.
+    cold_blocks: usize,
+    cold_bytes: u64,
     requests: BTreeMap<RequestId, Pending>,
     bytes: u64,
     last_sequence: Sequence,
@@ -36,6 +39,8 @@ pub(super) struct Writes {
     /// The highest that was answered.
     answered_max: Sequence,
     sent: BTreeMap<Sequence, Sent>,
+    /// Payload bytes of them.
+    sent_bytes: u64,
     at_risk_bytes: u64,
     at_risk_count: u64,
     /// Extents that the peer was told of since the last batch of the log.
@@ -64,6 +69,7 @@ enum Waiting {
 struct Sent {
     blocks: BlockRange,
     len: u64,
+    payload_len: u64,
     at: Instant,
     part: PartId,
     /// `async`: it was answered before the peer applied it, at this moment.
@@ -191,6 +197,7 @@ impl Writes {
             part.peer = None;
         }
         self.sent.clear();
+        self.sent_bytes = 0;
         self.unanswered.clear();
         self.at_risk_bytes = 0;
         self.at_risk_count = 0;
@@ -340,9 +347,19 @@ impl<M: MapMemory> Replica<M> {
 
     fn may_write(&self, blocks: BlockRange) -> bool {
         !self.writes.intervals.overlaps(blocks)
-            && self.window.len() < self.settings.unflushed_blocks_max
+            && self.window.len() + self.writes.cold_blocks < self.settings.unflushed_blocks_max
+            && self.peer_has_room()
             && !self.verify.locks(blocks)
             && self.may_send_past_transfer(blocks)
+    }
+
+    /// Whether what the peer has not applied is below what it takes. A write that was answered
+    /// before it was applied there counts, too.
+    fn peer_has_room(&self) -> bool {
+        let writes = &self.writes;
+        self.ack_need() == AckNeed::Alone
+            || (writes.sent.len() + writes.cold.len() < self.settings.in_flight_parts_max
+                && writes.sent_bytes + writes.cold_bytes < self.settings.in_flight_bytes_max)
     }
 
     /// A write that the peer must acknowledge waits for a chunk on its way: frame and chunk would
@@ -355,6 +372,8 @@ impl<M: MapMemory> Replica<M> {
         self.writes.next_part += 1;
         let id = PartId(self.writes.next_part);
         self.writes.intervals.insert(part.blocks);
+        self.writes.cold_blocks += part.block_count();
+        self.writes.cold_bytes += part.payload_len();
         self.writes.parts.insert(id, part);
         self.writes.cold.push_back(id);
     }
@@ -429,13 +448,18 @@ impl<M: MapMemory> Replica<M> {
     fn submit(&mut self, id: PartId, effects: &mut Effects) {
         let part = &self.writes.parts[&id];
         let (range, blocks, fua) = (part.range, part.blocks, part.fua);
+        let payload_len = part.payload_len();
+        self.writes.cold_blocks -= part.block_count();
+        self.writes.cold_bytes -= payload_len;
         let op = part.op.clone();
         let sequence = self.sequence_for(blocks);
         self.mark(range, sequence);
         if let Some(sequence) = sequence {
             let after = self.writes.answered_max;
             self.writes.unanswered.insert(sequence);
-            let sent = Sent { blocks, len: range.len(), at: self.now, part: id, answered: None };
+            let (len, at) = (range.len(), self.now);
+            let sent = Sent { blocks, len, payload_len, at, part: id, answered: None };
+            self.writes.sent_bytes += payload_len;
             self.writes.sent.insert(sequence, sent);
             let message = match &op {
                 Op::Write(payload) => {
@@ -605,8 +629,8 @@ impl<M: MapMemory> Replica<M> {
                 self.writes.at_risk_bytes -= sent.len;
                 self.writes.at_risk_count -= 1;
             }
-            if is_over {
-                self.writes.sent.remove(&ack.sequence);
+            if is_over && let Some(sent) = self.writes.sent.remove(&ack.sequence) {
+                self.writes.sent_bytes -= sent.payload_len;
             }
         }
         if ack.stage == AckStage::Durable && ack.sequence < self.writes.written_before() {
