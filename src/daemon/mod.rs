@@ -13,6 +13,7 @@ mod init;
 mod node;
 mod open;
 mod random;
+mod reads;
 
 pub use check::{Finding, check_offline};
 pub use error::DaemonError;
