@@ -102,6 +102,7 @@ pub fn recover<M: MapMemory>(found: Found<'_, M>) -> Result<Recovered<M>, Damage
     let crash = if superblock.clean && hot.is_empty() && !log_lost {
         Crash::Clean
     } else if is_same_memory {
+        && found.place.data_mount != UNKNOWN_MOUNT
         Crash::Process
     } else {
         Crash::Power
@@ -127,6 +128,9 @@ pub fn recover<M: MapMemory>(found: Found<'_, M>) -> Result<Recovered<M>, Damage
 /// number may be another one; the inode may not.
 fn check_data_file(superblock: &Superblock, place: &Place, len: u64) -> Result<(), Damage> {
     let recorded = superblock.place;
+/// Nobody can say whether the data is where it was.
+const UNKNOWN_MOUNT: u64 = 0;
+
     let is_same_mount =
         place.boot_id == recorded.boot_id && place.data_mount == recorded.data_mount;
     if place.inode != recorded.inode || (is_same_mount && place.device != recorded.device) {
