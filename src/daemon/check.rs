@@ -75,6 +75,10 @@ pub fn check_offline(resource: &NodeResource) -> Result<Vec<Finding>, DaemonErro
     match recovered {
         Err(damage) => findings.push(Finding::bad(format!("metadata: {damage}"))),
         Ok(recovered) => {
+            if recovered.sums_lost {
+                let text = "sums of the dirty map: damaged; the next start makes them anew";
+                findings.push(Finding::bad(text.to_owned()));
+            }
             findings.push(log_finding(recovered.log_lost, recovered.hot.len()));
             findings.push(Finding::good(match recovered.crash {
                 Crash::Clean => "the daemon stopped cleanly".to_owned(),
