@@ -87,7 +87,7 @@ impl Intervals {
 
     /// Adds a range that overlaps none of them.
     pub(super) fn insert(&mut self, blocks: BlockRange) {
-        debug_assert!(!self.overlaps(blocks), "overlapping writes in flight");
+        assert!(!self.overlaps(blocks), "overlapping writes in flight");
         self.by_first.insert(blocks.first, blocks.end);
     }
 

@@ -5,6 +5,7 @@
 //! what a test says is what a peer can say.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod clients;
 mod records;
 mod rig;
 mod session;

@@ -36,7 +36,7 @@ pub(crate) struct Rig {
     pub(crate) said: Vec<Message>,
     /// Why the core closed the connection, as it told the peer.
     pub(crate) refusals: Vec<String>,
-    pub(crate) events: usize,
+    pub(crate) replies: usize,
     pub(crate) is_open: bool,
     /// Epoch in the headers of what the peer says.
     pub(crate) epoch: Epoch,
@@ -51,7 +51,12 @@ pub(crate) struct Rig {
 impl Rig {
     /// A started core of the node that sorts last.
     pub(crate) fn new(kind: Birth) -> Self {
-        let size = ResourceSize::new(LEN as u64).unwrap();
+        Self::with(kind, LEN, |_| {})
+    }
+
+    /// The same with a resource of `len` bytes and other settings.
+    pub(crate) fn with(kind: Birth, len: usize, edit: impl FnOnce(&mut Settings)) -> Self {
+        let size = ResourceSize::new(len as u64).unwrap();
         let place = Place { boot_id: 1, sidecar_mount: 1, data_mount: 2, device: 3, inode: 4 };
         let newborn = Newborn {
             resource_id: ResourceId(0x77),
@@ -60,7 +65,7 @@ impl Rig {
             size,
             place,
         };
-        let settings = Settings {
+        let mut settings = Settings {
             side: Side::Second,
             cluster: "office".to_owned(),
             node: "beta".to_owned(),
@@ -68,16 +73,17 @@ impl Rig {
             resource: "vm1".to_owned(),
             ..Settings::default()
         };
+        edit(&mut settings);
         let now = Instant(1_000_000_000);
         let start = Start { instance: Instance(5), fresh_ids: vec![0x1001, 0x1002], now, place };
         let mut rig = Self {
             core: Replica::new(settings, recovered_at_birth(kind, &newborn), start),
-            data: vec![0; LEN],
+            data: vec![0; len],
             held: Vec::new(),
             holds: |_| false,
             said: Vec::new(),
             refusals: Vec::new(),
-            events: 0,
+            replies: 0,
             is_open: false,
             epoch: EPOCH,
             session: SessionId(0),
@@ -112,7 +118,12 @@ impl Rig {
 
     /// A primary whose secondary is in sync with it.
     pub(crate) fn primary() -> Self {
-        let mut rig = Self::new(Birth::This);
+        Self::primary_with(LEN, |_| {})
+    }
+
+    /// The same with a resource of `len` bytes and other settings.
+    pub(crate) fn primary_with(len: usize, edit: impl FnOnce(&mut Settings)) -> Self {
+        let mut rig = Self::with(Birth::This, len, edit);
         let command = Command::Promote { force: false, accept_data_loss: false };
         rig.input(Input::Operator { request: 1, command });
         rig.epoch = rig.core.superblock().epoch;
@@ -139,8 +150,15 @@ impl Rig {
     /// Says what a target says until the source has nothing more to send.
     fn follow_as_target(&mut self) {
         let mut heard = 0;
-        while heard < self.said.len() {
-            let message = self.said[heard].clone();
+        for _ in 0..100_000 {
+            let Some(message) = self.said.get(heard).cloned() else {
+                if self.said.iter().any(|it| matches!(it, Message::ResyncEnd(_))) {
+                    return;
+                }
+                self.tick(Duration::from_millis(50));
+                self.say(Message::Pong(hotpair::wire::Beat::default())).unwrap();
+                continue;
+            };
             heard += 1;
             match message {
                 Message::HashOffer(offers) => {
@@ -155,7 +173,7 @@ impl Rig {
                 _ => {}
             }
         }
-        assert!(self.said.iter().any(|it| matches!(it, Message::ResyncEnd(_))), "{:?}", self.said);
+        panic!("the transfer does not end");
     }
 
     /// Connects, and says a Hello and the verdict that mirrors the core's. The peer is the primary
@@ -346,11 +364,11 @@ impl Rig {
                 let id = 0x2000 + u128::from(self.links);
                 self.inputs.push_back(Input::FreshId(id));
             }
-            Effect::Event(_) => self.events += 1,
-            Effect::Connect(_)
+            Effect::Reply { .. } => self.replies += 1,
+            Effect::Event(_)
+            | Effect::Connect(_)
             | Effect::OpenExport(_)
             | Effect::CloseExport(_)
-            | Effect::Reply { .. }
             | Effect::Answer { .. } => {}
         }
     }
