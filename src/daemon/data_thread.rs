@@ -66,11 +66,16 @@ pub(super) struct DataThread {
     export_epoch: Option<Epoch>,
     clients_closing: bool,
     tick: Interval,
-    last_identity_check: Instant,
-    /// A look at the data file is under way.
-    checks_identity: bool,
+    identity_check: IdentityCheck,
     last_snapshot: Instant,
     has_news: bool,
+}
+
+/// The look at the path of the data file: one at a time, however long it takes.
+#[derive(Clone, Copy, Debug)]
+enum IdentityCheck {
+    UnderWay,
+    Ended(Instant),
 }
 
 type Answered = Result<crate::replica::Answer, crate::replica::Refused>;
@@ -120,8 +125,7 @@ impl DataThread {
             export_epoch: None,
             clients_closing: false,
             tick,
-            last_identity_check: now,
-            checks_identity: false,
+            identity_check: IdentityCheck::Ended(now),
             last_snapshot: now,
             has_news: true,
         }
@@ -181,7 +185,7 @@ impl DataThread {
             Completion::Metadata { ticket, result } => Input::Metadata { ticket, result },
             Completion::Runs { request, runs } => return self.reply_runs(request, &runs),
             Completion::Identity { result } => {
-                self.checks_identity = false;
+                self.identity_check = IdentityCheck::Ended(clock::now());
                 let Err(error) = result else { return };
                 warn!(resource = %self.ends.name, error = &error as &dyn std::error::Error,
                     "the data file is not what it was");
@@ -237,10 +241,10 @@ impl DataThread {
             self.inputs.push_back(Input::Tick);
             self.clients.tick(now);
             self.leaving.retain(|(since, _)| now.since(*since) < FAREWELL);
-            let since = now.since(self.last_identity_check);
-            if since >= IDENTITY_PERIOD && !self.checks_identity {
-                self.last_identity_check = now;
-                self.checks_identity = true;
+            if let IdentityCheck::Ended(at) = self.identity_check
+                && now.since(at) >= IDENTITY_PERIOD
+            {
+                self.identity_check = IdentityCheck::UnderWay;
                 if let Some(completion) = self.store.check_identity() {
                     self.complete(completion);
                 }
