@@ -105,21 +105,7 @@ impl DaemonError {
     /// What to type next, where that is known.
     pub fn mend(&self) -> Option<String> {
         match self {
-            Self::Store { resource, source: StoreError::Exists { path } }
-                if path.ends_with(SUPERBLOCK_FILE) =>
-            {
-                Some(format!(
-                    "look at it with `hotpair check {resource} --offline`; to give it up and make \
-                     it anew from the data, add --rebuild"
-                ))
-            }
-            Self::Store { resource, source: StoreError::Missing { .. } } => Some(format!(
-                "put the file in its place, or make one: hotpair init {resource} --from peer, or \
-                 --from empty"
-            )),
-            Self::Store { source: StoreError::Locked { .. }, .. } => {
-                Some("stop the daemon of this node first".to_owned())
-            }
+            Self::Store { resource, source } => Some(mend_store(resource, source)),
             Self::NotInitialised { resource, .. } => Some(format!(
                 "hotpair init {resource} --from this (the file is the data), --from empty, or \
                  --from peer"
@@ -140,15 +126,37 @@ impl DaemonError {
             Self::Listen { .. } => {
                 Some("is another daemon running? else correct `replication`".to_owned())
             }
-            Self::Store { .. }
-            | Self::Control { .. }
-            | Self::System { .. }
-            | Self::Random { .. } => None,
+            Self::Control { .. } | Self::System { .. } | Self::Random { .. } => None,
         }
     }
 
     /// Wraps an error of the disk of `resource`.
     pub(super) fn store(resource: &str) -> impl Fn(StoreError) -> Self + '_ {
         move |source| Self::Store { resource: resource.to_owned(), source }
+    }
+}
+
+fn mend_store(resource: &str, error: &StoreError) -> String {
+    match error {
+        StoreError::Exists { path } if path.ends_with(SUPERBLOCK_FILE) => format!(
+            "look at it with `hotpair check {resource} --offline`; to give it up and make it anew \
+             from the data, add --rebuild"
+        ),
+        StoreError::Exists { .. } => "move it away".to_owned(),
+        StoreError::Missing { .. } => format!(
+            "put the file in its place, or make one: hotpair init {resource} --from peer, or \
+             --from empty"
+        ),
+        StoreError::Locked { .. } => "stop the daemon of this node first".to_owned(),
+        StoreError::Shorter { .. } | StoreError::Replaced { .. } => {
+            "put the right file in its place, or correct `path` or `size`".to_owned()
+        }
+        StoreError::NotBlocks { .. } => "correct `path`".to_owned(),
+        StoreError::NotOurs { .. } => "chown and chmod it, so that only its user can".to_owned(),
+        StoreError::NoSpace { .. } => "make room, then type the same again".to_owned(),
+        StoreError::Io { .. } | StoreError::FailedBefore { .. } => {
+            "look at permissions and at the disk (dmesg), then type the same again".to_owned()
+        }
+        StoreError::NoDirectReads { .. } => "use another file system".to_owned(),
     }
 }

@@ -69,7 +69,8 @@ impl Bench {
         let file = self.pair.folder().join(format!("boot-id-{at}"));
         let boots = self.boots;
         fs::write(&file, format!("00000000-0000-4000-8000-{boots:012x}\n")).unwrap();
-        self.pair.nodes[at].wrapper = in_a_world_with_boot_id(&file);
+        let other = self.disks[1 - at].mount_point();
+        self.pair.nodes[at].wrapper = in_a_world_with_boot_id(&file, &other);
         self.pair.nodes[at].run();
     }
 
@@ -149,9 +150,12 @@ impl Bench {
     }
 }
 
-/// Words that run a command with the boot id in `file`, in a mount namespace of its own.
-fn in_a_world_with_boot_id(file: &Path) -> Vec<String> {
-    let script =
-        format!("mount --bind {} /proc/sys/kernel/random/boot_id && exec \"$@\"", file.display());
+/// Words that run a command with the boot id in `file`, in a mount namespace of its own that holds
+/// nothing of the `other` node's file system: else that could not be given back while it runs.
+fn in_a_world_with_boot_id(file: &Path, other: &Path) -> Vec<String> {
+    let (file, other) = (file.display(), other.display());
+    let script = format!(
+        "umount {other} && mount --bind {file} /proc/sys/kernel/random/boot_id && exec \"$@\""
+    );
     ["unshare", "--mount", "sh", "-c", &script, "sh"].map(str::to_owned).to_vec()
 }
