@@ -320,6 +320,10 @@ pub(super) struct Explain {
 }
 
 /// Make a resource larger; it never becomes smaller.
+///
+/// In this release both daemons are stopped for it: demote, stop them, type it on both nodes,
+/// change `size` in the configuration of both, and start them again. Without a daemon to ask, it
+/// says what it does to this node's copy and does it.
 #[derive(Debug, clap::Args)]
 pub(super) struct Resize {
     /// Name of the resource.
@@ -328,6 +332,9 @@ pub(super) struct Resize {
     /// The new size with a binary unit, such as 20GiB.
     #[arg(long, value_parser = size)]
     pub(super) size: u64,
+    /// Do not ask. Without a terminal nothing is asked anyway.
+    #[arg(long)]
+    pub(super) yes: bool,
 }
 
 /// Examine metadata and data file of this node's copy without a daemon; nothing is changed.

@@ -47,6 +47,22 @@ pub enum DaemonError {
         /// What the metadata says.
         recorded: u64,
     },
+    /// A resize to a size that the resource cannot have.
+    #[error("{resource}: it has {recorded} bytes, and cannot have {asked}")]
+    BadSize {
+        /// Name of the resource.
+        resource: String,
+        /// What it has.
+        recorded: u64,
+        /// What was asked for.
+        asked: u64,
+    },
+    /// The daemon was killed, and what it left is not settled.
+    #[error("{resource}: the daemon did not stop cleanly")]
+    NotClean {
+        /// Name of the resource.
+        resource: String,
+    },
     /// `init --from empty` found data.
     #[error("{resource}: {} is not empty: byte {offset} is not zero", path.display())]
     NotEmpty {
@@ -118,6 +134,10 @@ impl DaemonError {
                 "correct `size` in the configuration, or grow this copy: hotpair resize \
                  {resource} --size {configured}B"
             )),
+            Self::BadSize { .. } => Some("a resource only grows, and has at most 16TiB".to_owned()),
+            Self::NotClean { .. } => Some(
+                "start it, wait until both nodes are in sync, and stop it with SIGTERM".to_owned(),
+            ),
             Self::NotEmpty { resource, .. } => {
                 Some(format!("to keep the data: hotpair init {resource} --from this"))
             }

@@ -1,7 +1,7 @@
 //! Power cuts: of one node nothing acknowledged is lost, of both nothing flushed.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -69,8 +69,8 @@ impl Bench {
         let file = self.pair.folder().join(format!("boot-id-{at}"));
         let boots = self.boots;
         fs::write(&file, format!("00000000-0000-4000-8000-{boots:012x}\n")).unwrap();
-        let other = self.disks[1 - at].mount_point();
-        self.pair.nodes[at].wrapper = in_a_world_with_boot_id(&file, &other);
+        let others = self.disks[1 - at].mounts();
+        self.pair.nodes[at].wrapper = in_a_world_with_boot_id(&file, &others);
         self.pair.nodes[at].run();
     }
 
@@ -150,12 +150,14 @@ impl Bench {
     }
 }
 
-/// Words that run a command with the boot id in `file`, in a mount namespace of its own that holds
-/// nothing of the `other` node's file system: else that could not be given back while it runs.
-fn in_a_world_with_boot_id(file: &Path, other: &Path) -> Vec<String> {
-    let (file, other) = (file.display(), other.display());
+/// Words that run a command with the boot id in `file`, in a mount namespace of its own without the
+/// mounts of the other node's disk: else that could not be given back while the command runs.
+fn in_a_world_with_boot_id(file: &Path, others: &[PathBuf; 2]) -> Vec<String> {
+    let [others_files, others_disk] = others.each_ref().map(|path| path.display());
+    let file = file.display();
     let script = format!(
-        "umount {other} && mount --bind {file} /proc/sys/kernel/random/boot_id && exec \"$@\""
+        "umount {others_files} {others_disk} && \
+         mount --bind {file} /proc/sys/kernel/random/boot_id && exec \"$@\""
     );
     ["unshare", "--mount", "sh", "-c", &script, "sh"].map(str::to_owned).to_vec()
 }
