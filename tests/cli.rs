@@ -4,7 +4,7 @@
 
 use std::fs::{self, Permissions};
 use std::io::{Read as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -376,8 +376,8 @@ fn an_identity_is_made_once_and_printed_the_same() {
     assert_eq!(say(&words).stdout, first.stdout);
     let files: Vec<_> = fs::read_dir(&state_dir).unwrap().map(|entry| entry.unwrap()).collect();
     assert_eq!(files.len(), 1);
-    assert_eq!(files[0].metadata().unwrap().mode() & 0o777, 0o600);
-    assert_eq!(fs::metadata(&state_dir).unwrap().mode() & 0o777, 0o700);
+    assert_eq!(files[0].metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(fs::metadata(&state_dir).unwrap().permissions().mode() & 0o777, 0o700);
 }
 
 /// Whoever asks for the fingerprint has yet to write it into that very file.

@@ -168,7 +168,8 @@ fn verify_finds_what_differs_and_repairs_it() {
     alpha.connect().write(0, &pattern(3, 1 << 20)).unwrap();
     pair.wait_in_sync();
     assert!(alpha.well(&["verify", RESOURCE]).contains("no differences"));
-    beta.well(&["verify", RESOURCE]);
+    // The node that compares knows the result; the other one says so, and not that all is well.
+    refused(&pair, 1, &["verify", RESOURCE], "known to alpha", "hotpair status");
 
     // Behind the daemon's back, as a disk that rots.
     let rot = fs::OpenOptions::new().write(true).open(&beta.data).unwrap();
