@@ -45,6 +45,16 @@ pub(super) enum Op {
     Zero(ZeroKind),
 }
 
+impl Op {
+    /// Bytes that travel with it.
+    pub(super) fn payload_len(&self) -> u64 {
+        match self {
+            Self::Write(payload) => u64::try_from(payload.len()).expect("a part is at most 1 MiB"),
+            Self::Zero(_) => 0,
+        }
+    }
+}
+
 /// How far a part is on this node.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Local {
