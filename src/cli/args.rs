@@ -33,7 +33,7 @@ pub(super) struct Common {
     )]
     pub(super) config: Option<PathBuf>,
     /// The node of the configuration that this is [default: the host name].
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, global = true, value_name = "NAME", display_order = 901)]
     pub(super) node: Option<String>,
 }
 

@@ -53,7 +53,7 @@ pub(super) fn init(common: &Common, init: &Init) -> Result<(), Failure> {
         return Err(Failure::refused("nothing was changed", "hotpair init --help"));
     }
     for (name, plan) in plans {
-        let bar = Bar::new(&format!("{name}: looking for anything but zeroes"));
+        let bar = Bar::new(&format!("{name}: is it empty?"));
         plan.execute(&mut |done, total| bar.show(done, total))?;
         drop(bar);
         say::result(&format!("{name}: ready; start the daemon with: hotpair run"))?;
