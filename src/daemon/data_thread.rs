@@ -31,6 +31,7 @@ use crate::wire::message::Frame;
 pub(super) struct Ends {
     pub(super) name: String,
     pub(super) orders: mpsc::Receiver<Order>,
+    pub(super) looks: mpsc::Receiver<oneshot::Sender<()>>,
     pub(super) handovers: mpsc::Receiver<Handover>,
     pub(super) wants_link: watch::Sender<bool>,
     pub(super) exports: mpsc::Sender<ExportOrder>,
@@ -60,6 +61,8 @@ pub(super) struct DataThread {
     answers: BTreeMap<u64, oneshot::Sender<Answered>>,
     /// Answers of this turn. They leave once what they say can be seen in the status.
     answered: Vec<(oneshot::Sender<Answered>, Answered)>,
+    /// Who waits for the newest state.
+    lookers: Vec<oneshot::Sender<()>>,
     last_answer: u64,
     stop_request: Option<u64>,
     is_stopped: bool,
@@ -119,6 +122,7 @@ impl DataThread {
             reads: Reads::default(),
             answers: BTreeMap::new(),
             answered: Vec::new(),
+            lookers: Vec::new(),
             last_answer: 0,
             stop_request: None,
             is_stopped: false,
@@ -253,6 +257,10 @@ impl DataThread {
     }
 
     fn poll_operators(&mut self, cx: &mut Context<'_>) {
+        while let Poll::Ready(Some(looker)) = self.ends.looks.poll_recv(cx) {
+            self.lookers.push(looker);
+            self.has_news = true;
+        }
         while let Poll::Ready(Some(Order { command, answer })) = self.ends.orders.poll_recv(cx) {
             self.last_answer += 1;
             let request = self.last_answer;
@@ -460,6 +468,10 @@ impl DataThread {
         self.has_news = false;
         self.last_snapshot = now;
         self.ends.snapshot.send_replace(snapshot(&self.core, self.clients.count(), now));
+        for looker in self.lookers.drain(..) {
+            // It may have waited long enough.
+            let _ = looker.send(());
+        }
         for (asker, result) in self.answered.drain(..) {
             // Whoever typed it may be gone.
             let _ = asker.send(result);

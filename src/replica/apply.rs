@@ -13,6 +13,7 @@ use super::effect::{DiskOutcome, Effect};
 use super::io::Purpose;
 use super::parts::Op;
 use super::planted::Planted;
+use super::records::Change;
 use super::session::Fault;
 use super::{Effects, Replica};
 use crate::metadata::{MapMemory, Want};
@@ -85,6 +86,11 @@ impl Applier {
     /// FUA writes that are applied and wait for a sync.
     fn unsynced_fua(&self) -> usize {
         self.fua.len() + self.syncing.as_ref().map_or(0, |syncing| syncing.fua.len())
+    }
+
+    /// Ranges that are being written: their extents are pinned.
+    fn pinned(&self) -> impl Iterator<Item = ByteRange> {
+        self.entries.values().filter(|entry| entry.is_writing).map(|entry| entry.range)
     }
 
     fn note_applied(&mut self, sequence: Sequence) {
@@ -270,12 +276,27 @@ impl<M: MapMemory> Replica<M> {
         outcome: &DiskOutcome,
         effects: &mut Effects,
     ) {
-        if *outcome != DiskOutcome::Done {
-            // A full disk is as good as none here: what is acknowledged must have no hole.
-            self.on_disk_failed(effects);
-            return;
+        match outcome {
+            DiskOutcome::Done => self.finish_applied(sequence),
+            DiskOutcome::NoSpace => self.on_secondary_full(effects),
+            DiskOutcome::Failed | DiskOutcome::Bytes(_) | DiskOutcome::Hashes { .. } => {
+                self.on_disk_failed(effects);
+            }
         }
-        self.finish_applied(sequence);
+    }
+
+    /// This copy cannot take what the primary writes, so it is outdated and out of the way. It
+    /// comes back by itself, as a target, after the pause that follows a refusal.
+    pub(super) fn on_secondary_full(&mut self, effects: &mut Effects) {
+        if self.link.session().is_none() && self.applier.is_empty() {
+            return; // another write of the same session said so
+        }
+        self.event("no-space", "no space is left on the disk: this copy falls behind");
+        self.records.change(Change::OutOfSpace);
+        self.tell_peer_disk_failed(effects);
+        self.orphaned.extend(self.applier.pinned());
+        self.applier.give_up();
+        self.close_link(true, effects);
     }
 
     fn is_zero(&self, sequence: Sequence) -> bool {

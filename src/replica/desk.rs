@@ -437,17 +437,21 @@ impl<M: MapMemory> Replica<M> {
     }
 
     /// A secondary's clean stop begins when it has left.
-    fn pump_stop_command(&mut self, _effects: &mut Effects) {
-        let has_left = self.link.standing() == Standing::Down;
-        if self.desk.is_stopping
+    fn pump_stop_command(&mut self, effects: &mut Effects) {
+        let may_begin = self.desk.is_stopping
             && !self.desk.stop_began
             && !self.role.is_primary()
             && self.role.exit.is_none()
-            && has_left
-            && self.records.is_idle()
-        {
+            && self.records.is_idle();
+        if !may_begin {
+            return;
+        }
+        if self.link.standing() == Standing::Down {
             self.desk.stop_began = true;
             self.begin_clean_stop();
+        } else {
+            // It has said that it leaves, or was primary until a moment ago.
+            self.close_link(false, effects);
         }
     }
 

@@ -94,6 +94,7 @@ impl<M: MapMemory> Replica<M> {
             {
                 self.abort_exit("the peer is not in sync any more, or does not answer", effects);
             }
+            Stage::Draining if is_late => self.give_up_draining(why, effects),
             Stage::Draining => {
                 if self.writes.is_empty() && self.flushes.ticket_count() == 0 {
                     self.flush_before_exit(effects);
@@ -118,6 +119,25 @@ impl<M: MapMemory> Replica<M> {
             | Stage::ClosingClients
             | Stage::Recording
             | Stage::HandedOver => {}
+        }
+    }
+
+    /// Writes are held and nothing that would release them comes: a demotion is taken back, but a
+    /// daemon that was told to stop leaves them unanswered, as if it had been killed.
+    fn give_up_draining(&mut self, why: ExitWhy, effects: &mut Effects) {
+        match why {
+            ExitWhy::Demote | ExitWhy::Switchover => {
+                self.abort_exit("writes are held until the peer is back", effects);
+            }
+            ExitWhy::Stop => {
+                self.event("requests-dropped", "held writes stay unanswered: the daemon stops");
+                self.set_exit_stage(Stage::ClosingClients);
+                if self.role.has_clients {
+                    self.close_export(Closing::Fenced, effects);
+                } else {
+                    self.on_exit_clients_gone(effects);
+                }
+            }
         }
     }
 
@@ -208,12 +228,12 @@ impl<M: MapMemory> Replica<M> {
 
     /// Ownership may leave: this node serves no more and tells the peer so.
     pub(super) fn on_handing_over_recorded(&mut self, effects: &mut Effects) {
-        let Some(exit) = &mut self.role.exit else { return };
-        exit.stage = Stage::HandedOver;
-        let hand = exit.hand;
         self.role.primary = None;
         self.event("role-changed", "the role was handed over to the peer");
-        if let Some(hand) = hand {
+        // Without an exit the connection was lost meanwhile: the next Hello says what became of it.
+        let Some(exit) = &mut self.role.exit else { return };
+        exit.stage = Stage::HandedOver;
+        if let Some(hand) = exit.hand {
             self.send(Message::HandDone(hand), effects);
         }
     }
@@ -235,6 +255,13 @@ impl<M: MapMemory> Replica<M> {
         }
     }
 
+    /// This node resumes: the peer did not take over.
+    pub(super) fn take_hand_over_back(&mut self, effects: &mut Effects) {
+        if self.role.exit.as_ref().is_some_and(|exit| exit.stage == Stage::HandedOver) {
+            self.abort_exit("the peer did not take over", effects);
+        }
+    }
+
     /// Everybody who waits for the end is told.
     pub(super) fn finish_exit(&mut self, text: &str, effects: &mut Effects) {
         let Some(exit) = self.role.exit.take() else { return };
@@ -253,6 +280,13 @@ impl<M: MapMemory> Replica<M> {
             self.answer_refused(asker, why, effects);
         }
         self.writes.recheck();
+    }
+
+    /// As [`Self::abort_exit`], of what needs the peer.
+    pub(super) fn abort_switchover(&mut self, why: &str, effects: &mut Effects) {
+        if self.role.exit.as_ref().is_some_and(|exit| exit.why == ExitWhy::Switchover) {
+            self.abort_exit(why, effects);
+        }
     }
 
     /// The link is lost while a handover is under way.

@@ -41,14 +41,6 @@ impl Part {
     pub(super) fn block_count(&self) -> usize {
         usize::try_from(self.blocks.block_count()).expect("a part is at most 64 MiB")
     }
-
-    /// Bytes that are sent with it.
-    pub(super) fn payload_len(&self) -> u64 {
-        match self.op {
-            Op::Write(_) => self.range.len(),
-            Op::Zero(_) => 0,
-        }
-    }
 }
 
 /// What happens to the bytes of a part.
@@ -58,6 +50,16 @@ pub(super) enum Op {
     Write(Payload),
     /// They read as zero.
     Zero(ZeroKind),
+}
+
+impl Op {
+    /// Bytes that travel with it.
+    pub(super) fn payload_len(&self) -> u64 {
+        match self {
+            Self::Write(payload) => u64::try_from(payload.len()).expect("a part is at most 1 MiB"),
+            Self::Zero(_) => 0,
+        }
+    }
 }
 
 /// How far a part is on this node.

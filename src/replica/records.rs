@@ -46,6 +46,8 @@ pub(super) enum Change {
     StandAlone(bool),
     /// The disk failed.
     DiskFailed(DiskReason),
+    /// The disk of a secondary is full.
+    OutOfSpace,
     /// All of it is to be compared.
     Invalidate,
     /// Split brain was found.
@@ -207,6 +209,7 @@ impl<M: MapMemory> Replica<M> {
             Change::Acquaint(_)
             | Change::Resumable { .. }
             | Change::DiskFailed(_)
+            | Change::OutOfSpace
             | Change::SourceComplete
             | Change::Split
             | Change::Checkpoint { .. } => {}
@@ -285,6 +288,12 @@ fn apply(change: &Change, side: Side, record: &mut Superblock) {
             record.disk_reason = *reason;
             record.serve_mode = ServeMode::None;
             record.veto = Some(Veto { reason: VetoReason::IoError, epoch: record.promised });
+        }
+        Change::OutOfSpace => {
+            if record.disk == DiskState::UpToDate {
+                record.disk = DiskState::Outdated;
+                record.disk_reason = DiskReason::NoSpace;
+            }
         }
         Change::Invalidate => {
             record.disk = DiskState::Outdated;

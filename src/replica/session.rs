@@ -12,7 +12,7 @@ use crate::metadata::MapMemory;
 use crate::units::{
     Applied, BlockRange, Epoch, Instant, Outcome, ResourceSize, Role, SessionId, Transfer,
 };
-use crate::wire::message::{Beat, Frame, Hello, Message, Refusal, RefusalCode, Verdict};
+use crate::wire::message::{Beat, Credit, Frame, Hello, Message, Refusal, RefusalCode, Verdict};
 
 /// The connection, if there is one.
 #[derive(Clone, Debug, Default)]
@@ -67,6 +67,9 @@ pub(super) struct Session {
     pub(super) part: SessionPart,
     /// What the peer was when this session began is stable here.
     pub(super) is_joined: bool,
+    /// What the peer lets us have in motion.
+    pub(super) client_credit: Credit,
+    pub(super) resync_credit: Credit,
 }
 
 /// This node's part in it.
@@ -374,6 +377,11 @@ impl<M: MapMemory> Replica<M> {
             Phase::Draining | Phase::Waiting { .. } | Phase::Apart(_) => record_epoch,
         };
         let has_none = matches!(message, Message::Hello(_) | Message::Refusal(_));
+        let needs_one = !has_none
+            && !matches!(message, Message::Verdict(_) | Message::Ping(_) | Message::Pong(_));
+        if needs_one && up.session.is_none() {
+            return; // what it answers was asked in a session that is over
+        }
         let session = up.session.filter(|_| !has_none).unwrap_or_default();
         up.last_sent = self.now;
         effects.push(Effect::Send { link: up.id, frame: Frame { session, epoch, message } });
@@ -534,7 +542,7 @@ impl<M: MapMemory> Replica<M> {
         let slowest = oldest.into_iter().flatten().min().map(|at| self.now.since(at));
         let why = if silence >= self.settings.suspect_after {
             Some("the peer is silent")
-        } else if slowest.is_some_and(|age| age >= self.settings.io_timeout) {
+        } else if slowest.is_some_and(|age| age >= self.settings.peer_timeout()) {
             Some("the peer does not acknowledge")
         } else if self.link.standing() == Standing::Meeting && meeting >= self.settings.io_timeout {
             Some("the peer does not get ready")

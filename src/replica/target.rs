@@ -402,9 +402,12 @@ impl<M: MapMemory> Replica<M> {
         outcome: &DiskOutcome,
         effects: &mut Effects,
     ) {
-        if *outcome != DiskOutcome::Done {
-            self.on_disk_failed(effects);
-            return;
+        match outcome {
+            DiskOutcome::Done => {}
+            DiskOutcome::NoSpace => return self.on_secondary_full(effects),
+            DiskOutcome::Failed | DiskOutcome::Bytes(_) | DiskOutcome::Hashes { .. } => {
+                return self.on_disk_failed(effects);
+            }
         }
         let Some(target) = self.link.target_mut() else { return };
         let Some(incoming) = target.incoming.get_mut(&chunk) else { return };
@@ -520,7 +523,7 @@ impl<M: MapMemory> Replica<M> {
         self.event("in-sync", format!("this copy is up-to-date; {received} bytes were received"));
         if let Some(theirs) = self.link.peer_hello() {
             let claim = super::meet::claim_of(theirs);
-            self.resume_if_possible(claim);
+            self.resume_if_possible(claim, effects);
         }
     }
 

@@ -29,9 +29,8 @@ pub(super) struct Writes {
     intervals: Intervals,
     waiting: VecDeque<Waiting>,
     cold: VecDeque<PartId>,
-    /// Blocks and payload bytes of the cold ones: they count as if they were sent.
+    /// Blocks of the cold ones: they will be in the unflushed window.
     cold_blocks: usize,
-    cold_bytes: u64,
     requests: BTreeMap<RequestId, Pending>,
     bytes: u64,
     last_sequence: Sequence,
@@ -39,10 +38,12 @@ pub(super) struct Writes {
     /// The highest that was answered.
     answered_max: Sequence,
     sent: BTreeMap<Sequence, Sent>,
-    /// Payload bytes of them.
+    /// Payload bytes of what was sent.
     sent_bytes: u64,
     at_risk_bytes: u64,
     at_risk_count: u64,
+    /// `async`: since when something is at risk that was sent in a session that is over.
+    stranded_since: Option<Instant>,
     /// Extents that the peer was told of since the last batch of the log.
     heated: BTreeSet<ExtentIndex>,
     recheck: bool,
@@ -69,6 +70,7 @@ enum Waiting {
 struct Sent {
     blocks: BlockRange,
     len: u64,
+    /// Its share of the peer's credit in bytes.
     payload_len: u64,
     at: Instant,
     part: PartId,
@@ -164,8 +166,16 @@ impl Writes {
 
     /// `async`: writes and bytes that only this node has, and since when.
     pub(super) fn at_risk(&self) -> (u64, u64, Option<Instant>) {
-        let oldest = self.sent.values().find_map(|sent| sent.answered);
-        (self.at_risk_count, self.at_risk_bytes, oldest)
+        let sent = || self.sent.values().find_map(|sent| sent.answered);
+        (self.at_risk_count, self.at_risk_bytes, self.stranded_since.or_else(sent))
+    }
+
+    /// This node goes on alone, or the peer has it all: the risk has another name, or none.
+    pub(super) fn nothing_is_at_risk(&mut self) {
+        (self.at_risk_count, self.at_risk_bytes, self.stranded_since) = (0, 0, None);
+        for sent in self.sent.values_mut() {
+            sent.answered = None;
+        }
     }
 
     /// When the last request came.
@@ -196,11 +206,10 @@ impl Writes {
             part.sequence = None;
             part.peer = None;
         }
+        self.stranded_since = self.at_risk().2;
         self.sent.clear();
         self.sent_bytes = 0;
         self.unanswered.clear();
-        self.at_risk_bytes = 0;
-        self.at_risk_count = 0;
         self.recheck();
     }
 
@@ -348,18 +357,8 @@ impl<M: MapMemory> Replica<M> {
     fn may_write(&self, blocks: BlockRange) -> bool {
         !self.writes.intervals.overlaps(blocks)
             && self.window.len() + self.writes.cold_blocks < self.settings.unflushed_blocks_max
-            && self.peer_has_room()
             && !self.verify.locks(blocks)
             && self.may_send_past_transfer(blocks)
-    }
-
-    /// Whether what the peer has not applied is below what it takes. A write that was answered
-    /// before it was applied there counts, too.
-    fn peer_has_room(&self) -> bool {
-        let writes = &self.writes;
-        self.ack_need() == AckNeed::Alone
-            || (writes.sent.len() + writes.cold.len() < self.settings.in_flight_parts_max
-                && writes.sent_bytes + writes.cold_bytes < self.settings.in_flight_bytes_max)
     }
 
     /// A write that the peer must acknowledge waits for a chunk on its way: frame and chunk would
@@ -373,7 +372,6 @@ impl<M: MapMemory> Replica<M> {
         let id = PartId(self.writes.next_part);
         self.writes.intervals.insert(part.blocks);
         self.writes.cold_blocks += part.block_count();
-        self.writes.cold_bytes += part.payload_len();
         self.writes.parts.insert(id, part);
         self.writes.cold.push_back(id);
     }
@@ -391,6 +389,13 @@ impl<M: MapMemory> Replica<M> {
                 // It was not in the way when this part began to wait for the log.
                 still.push_back(id);
                 continue;
+            }
+            let payload_len = self.writes.parts[&id].op.payload_len();
+            if self.ack_need() == AckNeed::Peer && !self.has_credit(payload_len) {
+                // Acknowledgements bring it; the order of what waits stays.
+                still.push_back(id);
+                still.append(&mut self.writes.cold);
+                break;
             }
             if !self.settings.is_planted(Planted::AckBeforeActivityLog)
                 && !self.heat(range, &mut is_full)
@@ -448,18 +453,17 @@ impl<M: MapMemory> Replica<M> {
     fn submit(&mut self, id: PartId, effects: &mut Effects) {
         let part = &self.writes.parts[&id];
         let (range, blocks, fua) = (part.range, part.blocks, part.fua);
-        let payload_len = part.payload_len();
         self.writes.cold_blocks -= part.block_count();
-        self.writes.cold_bytes -= payload_len;
         let op = part.op.clone();
-        let sequence = self.sequence_for(blocks);
+        let sequence = self.sequence_for(blocks, op.payload_len());
         self.mark(range, sequence);
         if let Some(sequence) = sequence {
             let after = self.writes.answered_max;
             self.writes.unanswered.insert(sequence);
+            let payload_len = op.payload_len();
+            self.writes.sent_bytes += payload_len;
             let (len, at) = (range.len(), self.now);
             let sent = Sent { blocks, len, payload_len, at, part: id, answered: None };
-            self.writes.sent_bytes += payload_len;
             self.writes.sent.insert(sequence, sent);
             let message = match &op {
                 Op::Write(payload) => {
@@ -483,7 +487,7 @@ impl<M: MapMemory> Replica<M> {
 
     /// The place in the session of a write to `blocks`, or `None` if it stays here: there is no
     /// session, or the peer gets these blocks by the resync.
-    fn sequence_for(&mut self, blocks: BlockRange) -> Option<Sequence> {
+    fn sequence_for(&mut self, blocks: BlockRange, payload_len: u64) -> Option<Sequence> {
         let is_sent = match self.ack_need() {
             AckNeed::Peer => true,
             AckNeed::Hold => false,
@@ -491,12 +495,21 @@ impl<M: MapMemory> Replica<M> {
                 self.session_is_running()
                     && !self.link.moves(blocks)
                     && !self.has_hard_marks_near(blocks)
-                    && self.writes.sent.len() < self.settings.in_flight_parts_max
+                    && self.has_credit(payload_len)
             }
         };
         is_sent.then(|| {
             self.writes.last_sequence = self.writes.last_sequence.next();
             self.writes.last_sequence
+        })
+    }
+
+    /// Whether the peer has room for one more frame with so many bytes.
+    fn has_credit(&self, payload_len: u64) -> bool {
+        let credit = self.link.session().map(|session| session.client_credit);
+        credit.is_some_and(|credit| {
+            self.writes.sent.len() < usize::try_from(credit.frames).unwrap_or(usize::MAX)
+                && self.writes.sent_bytes + payload_len <= u64::from(credit.bytes)
         })
     }
 

@@ -17,7 +17,7 @@ use super::map::{MappedMap, check_ours};
 use super::transfer::offset;
 use crate::metadata::{
     ACTIVITY_LOG_FILE, BirthFile, DIRTY_MAP_FILE, DIRTY_SUM_FILE, DirtyMap, SUPERBLOCK_FILE,
-    sum_file_len, sum_offset,
+    Superblock, sum_file_len, sum_offset,
 };
 use crate::units::ResourceSize;
 
@@ -162,6 +162,16 @@ impl Sidecar {
         sums.write(0, head)?;
         // It is whole before the first sum is written to it.
         sums.sync()
+    }
+
+    /// Makes the mapped dirty map, the sums of these pages, and then a record stable. For commands
+    /// that work without a daemon.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]; the record is the old one then, or the new one.
+    pub fn save(&self, sums: &[(u64, u32)], record: &Superblock) -> Result<(), StoreError> {
+        self.sync_map(sums)?;
+        self.write_superblock(Superblock::slot_offset(record.counter), &record.encode())
     }
 
     /// Writes one slot of the superblock and makes it stable; the other one is not touched, so one
