@@ -559,6 +559,19 @@ impl Outcome {
     }
 }
 
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InSync => f.write_str("in sync"),
+            Self::Source(transfer) => write!(f, "source of a {transfer}"),
+            Self::Target(transfer) => write!(f, "target of a {transfer}"),
+            Self::SplitBrain => f.write_str("split brain"),
+            Self::Unrelated => f.write_str("unrelated"),
+            Self::Refused => f.write_str("refused"),
+        }
+    }
+}
+
 /// How the target gets what differs.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub enum Transfer {
@@ -568,6 +581,16 @@ pub enum Transfer {
     Resync,
     /// Everything is compared: all blocks are marked first.
     ResyncAll,
+}
+
+impl fmt::Display for Transfer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Replay => "replay",
+            Self::Resync => "resync",
+            Self::ResyncAll => "resync of everything",
+        })
+    }
 }
 
 /// An operator's settlement of a split brain: both nodes store the same one.

@@ -11,7 +11,7 @@ use super::{Effects, Replica};
 use crate::metadata::MapMemory;
 use crate::promotion::{PromoteHow, Refusal};
 use crate::units::{DiskState, Generation, Instant, Outcome, Resolution, Role, Side, VetoReason};
-use crate::wire::message::{Ask, Message, Outdate, PeerCommand, Told};
+use crate::wire::message::{Ask, Message, Outdate, PeerCommand, Told, Verified};
 
 /// Commands that wait for something.
 #[derive(Clone, Debug, Default)]
@@ -91,7 +91,7 @@ impl<M: MapMemory> Replica<M> {
     pub(super) fn answer_done(&mut self, asker: Asker, text: &str, effects: &mut Effects) {
         match asker {
             Asker::Local(request) => answer(request, text, effects),
-            Asker::Peer(request) => self.tell(request, None, effects),
+            Asker::Peer(request) => self.tell(request, Ok(None), effects),
         }
     }
 
@@ -101,13 +101,22 @@ impl<M: MapMemory> Replica<M> {
                 let next = format!("hotpair explain {}", self.settings.resource);
                 refuse(request, why, &next, effects);
             }
-            Asker::Peer(request) => self.tell(request, Some(why.to_owned()), effects),
+            Asker::Peer(request) => self.tell(request, Err(why.to_owned()), effects),
         }
     }
 
-    /// Tells the peer what became of what it asked.
-    pub(super) fn tell(&mut self, request: u64, refused: Option<String>, effects: &mut Effects) {
-        self.send(Message::Told(Told { request, refused }), effects);
+    /// Tells the peer what became of what it asked: done, and what a verify found, or why not.
+    pub(super) fn tell(
+        &mut self,
+        request: u64,
+        result: Result<Option<Verified>, String>,
+        effects: &mut Effects,
+    ) {
+        let (refused, verified) = match result {
+            Ok(verified) => (None, verified),
+            Err(why) => (Some(why), None),
+        };
+        self.send(Message::Told(Told { request, refused, verified }), effects);
     }
 
     /// Asks the peer to carry out a command that was typed here.
@@ -159,6 +168,9 @@ impl<M: MapMemory> Replica<M> {
         let Some(asked) = self.desk.asked.remove(&told.request) else {
             return; // it was given up here
         };
+        if let Some(found) = told.verified {
+            self.verify.note_result(self.now, found);
+        }
         match told.refused {
             None => answer(asked.request, asked.text, effects),
             Some(why) => {
@@ -304,7 +316,9 @@ impl<M: MapMemory> Replica<M> {
     }
 
     fn on_pause(&mut self, request: u64, is_paused: bool, effects: &mut Effects) {
-        if self.link.source().is_none() && self.link.target().is_none() {
+        let is_sending = self.link.source().is_some_and(|source| !source.is_complete());
+        let is_receiving = self.link.target().is_some_and(|target| !target.is_complete());
+        if !is_sending && !is_receiving {
             let next = format!("hotpair status {}", self.settings.resource);
             refuse(request, "no resync is running", &next, effects);
             return;

@@ -141,6 +141,7 @@ impl Writes {
     /// Writes of an epoch that goes on are numbered behind all that were given out before.
     pub(super) fn number_from(&mut self, sequence: Sequence) {
         self.last_sequence = sequence;
+        self.answered_max = Sequence(0);
     }
 
     /// Whether a local write is under way.

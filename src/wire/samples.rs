@@ -228,9 +228,17 @@ fn command_samples() -> Vec<(&'static str, Message)> {
         ),
         ("ask-resize-prepare", ask(PeerCommand::ResizePrepare(1 << 30))),
         ("ask-resize-commit", ask(PeerCommand::ResizeCommit(1 << 30))),
-        ("told", Message::Told(Told { request: 4, refused: None })),
-        ("told-refused", Message::Told(Told { request: 4, refused: Some("not primary".into()) })),
+        ("told", told(None, None)),
+        ("told-refused", told(Some("not primary".into()), None)),
+        (
+            "told-verified",
+            told(None, Some(Verified { differences: 3, ranges: vec![(0, 8192), (65_536, 4096)] })),
+        ),
     ]
+}
+
+fn told(refused: Option<String>, verified: Option<Verified>) -> Message {
+    Message::Told(Told { request: 4, refused, verified })
 }
 
 fn generation(number: u64) -> Generation {
