@@ -359,7 +359,7 @@ impl<M: MapMemory> Replica<M> {
             refuse(request, "an operator disconnected this node", &next, effects);
             return;
         }
-        let is_split = self.is_split();
+        let is_split = self.agrees_on_split();
         let generations = self
             .link
             .peer_hello()
@@ -380,7 +380,7 @@ impl<M: MapMemory> Replica<M> {
     }
 
     /// Whether both agree that an operator must choose.
-    fn is_split(&self) -> bool {
+    fn agrees_on_split(&self) -> bool {
         matches!(self.link.up.as_ref().map(|up| &up.phase), Some(Phase::Apart(Outcome::SplitBrain)))
     }
 
@@ -391,7 +391,7 @@ impl<M: MapMemory> Replica<M> {
         let mine = self.records.stable().generation;
         let names = [Some(resolution.kept), Some(resolution.dropped)];
         let fits = names == [mine, theirs] || names == [theirs, mine];
-        if !self.is_split() {
+        if !self.agrees_on_split() {
             self.answer_refused(asker, "there is no split brain", effects);
             return;
         }
