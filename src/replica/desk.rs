@@ -359,7 +359,7 @@ impl<M: MapMemory> Replica<M> {
             refuse(request, "an operator disconnected this node", &next, effects);
             return;
         }
-        let is_split = self.agrees_on_split();
+        let is_split = self.must_choose();
         let generations = self
             .link
             .peer_hello()
@@ -379,8 +379,8 @@ impl<M: MapMemory> Replica<M> {
         self.adopt_resolution(resolution, effects);
     }
 
-    /// Whether both agree that an operator must choose.
-    fn agrees_on_split(&self) -> bool {
+    /// Whether both agree, now, that an operator must choose.
+    pub(super) fn must_choose(&self) -> bool {
         matches!(self.link.up.as_ref().map(|up| &up.phase), Some(Phase::Apart(Outcome::SplitBrain)))
     }
 
@@ -391,7 +391,7 @@ impl<M: MapMemory> Replica<M> {
         let mine = self.records.stable().generation;
         let names = [Some(resolution.kept), Some(resolution.dropped)];
         let fits = names == [mine, theirs] || names == [theirs, mine];
-        if !self.agrees_on_split() {
+        if !self.must_choose() {
             self.answer_refused(asker, "there is no split brain", effects);
             return;
         }

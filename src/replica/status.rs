@@ -126,8 +126,7 @@ impl<M: MapMemory> Replica<M> {
 
     /// Found now, or on record from an earlier meeting.
     fn is_split(&self) -> bool {
-        let phase = self.link.up.as_ref().map(|up| &up.phase);
-        self.records.stable().split || matches!(phase, Some(Phase::Apart(Outcome::SplitBrain)))
+        self.records.stable().split || self.must_choose()
     }
 
     fn split_brain(&self) -> Option<SplitBrain> {
