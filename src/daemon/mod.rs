@@ -13,6 +13,7 @@ mod init;
 mod node;
 mod open;
 mod random;
+mod reads;
 mod resize;
 
 pub use check::{Finding, check_offline};

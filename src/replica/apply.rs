@@ -7,7 +7,7 @@
 //! also when the session is over, and before anything new begins: in `memsync` it may have been
 //! acknowledged.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::effect::{DiskOutcome, Effect};
 use super::io::Purpose;
@@ -26,7 +26,9 @@ pub(super) struct Applier {
     /// The last one received; the first of a session sets it.
     last: Option<Sequence>,
     applied_through: Sequence,
-    applied_beyond: BTreeSet<Sequence>,
+    /// Runs of applied writes behind one that is not, by their first: between two of them is a
+    /// write that waits, so there are not more than of those.
+    applied_beyond: BTreeMap<Sequence, Sequence>,
     entries: BTreeMap<Sequence, Entry>,
     bytes: u64,
     flushes: Vec<Flush>,
@@ -81,15 +83,31 @@ impl Applier {
         self.entries.values().map(|entry| entry.range.blocks())
     }
 
+    /// FUA writes that are applied and wait for a sync.
+    fn unsynced_fua(&self) -> usize {
+        self.fua.len() + self.syncing.as_ref().map_or(0, |syncing| syncing.fua.len())
+    }
+
     /// Ranges that are being written: their extents are pinned.
     fn pinned(&self) -> impl Iterator<Item = ByteRange> {
         self.entries.values().filter(|entry| entry.is_writing).map(|entry| entry.range)
     }
 
     fn note_applied(&mut self, sequence: Sequence) {
-        self.applied_beyond.insert(sequence);
-        while self.applied_beyond.remove(&self.applied_through.next()) {
-            self.applied_through = self.applied_through.next();
+        let (mut first, mut last) = (sequence, sequence);
+        if let Some((&before, end)) = self.applied_beyond.range(..sequence).next_back()
+            && end.next() == sequence
+        {
+            first = before;
+        }
+        if let Some(end) = self.applied_beyond.remove(&sequence.next()) {
+            last = end;
+        }
+        if first == self.applied_through.next() {
+            self.applied_beyond.remove(&first);
+            self.applied_through = last;
+        } else {
+            self.applied_beyond.insert(first, last);
         }
     }
 }
@@ -154,6 +172,9 @@ impl<M: MapMemory> Replica<M> {
         }
         if applier.entries.len() >= parts_max {
             return Err(Fault::Credit { what: "writes", limit: parts_max as u64 });
+        }
+        if applier.unsynced_fua() >= 2 * parts_max {
+            return Err(Fault::Credit { what: "unsynced writes", limit: 2 * parts_max as u64 });
         }
         if applier.bytes > bytes_max + super::PART_LEN_MAX {
             return Err(Fault::Credit { what: "bytes", limit: bytes_max });
@@ -369,5 +390,35 @@ impl<M: MapMemory> Replica<M> {
                 self.log.unpin(extent);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_applied_behind_one_that_waits_are_runs_and_join_it_when_it_is_applied() {
+        let mut applier = Applier { applied_through: Sequence(9), ..Applier::default() };
+        for sequence in [12, 14, 13, 17, 11, 16] {
+            applier.note_applied(Sequence(sequence));
+            assert_eq!(applier.applied_through, Sequence(9));
+        }
+        let runs = [(Sequence(11), Sequence(14)), (Sequence(16), Sequence(17))];
+        assert_eq!(applier.applied_beyond, BTreeMap::from(runs));
+        applier.note_applied(Sequence(10));
+        assert_eq!(applier.applied_through, Sequence(14));
+        applier.note_applied(Sequence(15));
+        assert_eq!(applier.applied_through, Sequence(17));
+        assert!(applier.applied_beyond.is_empty());
+    }
+
+    #[test]
+    fn a_million_writes_behind_one_that_waits_are_one_run() {
+        let mut applier = Applier::default();
+        (2..=1_000_000).map(Sequence).for_each(|sequence| applier.note_applied(sequence));
+        assert_eq!(applier.applied_beyond.len(), 1);
+        applier.note_applied(Sequence(1));
+        assert_eq!(applier.applied_through, Sequence(1_000_000));
     }
 }

@@ -172,6 +172,7 @@ impl<M: MapMemory> Replica<M> {
             // Full or not, the source still has the mark.
             Purpose::Orphan if matches!(outcome, DiskOutcome::Done | DiskOutcome::NoSpace) => {}
             Purpose::Orphan => self.on_disk_failed(effects),
+            Purpose::Forgotten => {}
         }
     }
 
@@ -359,7 +360,7 @@ impl<M: MapMemory> Replica<M> {
 
     /// Local invariants, in every build.
     pub(super) fn check_invariants(&self) {
-        debug_assert!(
+        assert!(
             self.window.len() <= self.settings.unflushed_blocks_max + WINDOW_SLACK,
             "the unflushed window is bounded"
         );

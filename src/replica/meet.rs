@@ -186,7 +186,7 @@ impl<M: MapMemory> Replica<M> {
             if let Some(old) = up.session.replace(session)
                 && old != session
             {
-                up.ended.push(old);
+                up.end(old);
             }
             up.phase = Phase::Waiting { verdict: Some(Box::new(verdict.clone())) };
         }
@@ -232,7 +232,7 @@ impl<M: MapMemory> Replica<M> {
         }
         if theirs.outcome != mine.outcome.mirrored() {
             let text = format!(
-                "the nodes conclude differently: {:?} ({}) here, {:?} ({}) at the peer",
+                "the nodes conclude differently: {} ({}) here, {} ({}) at the peer",
                 mine.outcome, mine.reason, theirs.outcome, theirs.reason
             );
             self.event("refused", text.clone());
@@ -241,7 +241,7 @@ impl<M: MapMemory> Replica<M> {
             return;
         }
         let (outcome, reason) = (mine.outcome, mine.reason.clone());
-        self.event("verdict", format!("{outcome:?}: {reason}"));
+        self.event("verdict", format!("{outcome}: {reason}"));
         if self.role.promoting.is_some() || self.role.take_over.is_some() {
             self.restart_session();
             return;

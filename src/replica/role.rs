@@ -95,7 +95,7 @@ impl RoleState {
 
     /// Whether new requests are taken.
     pub(super) fn intake_is_open(&self) -> bool {
-        self.is_exported() && self.exit.is_none()
+        self.is_exported() && self.exit.as_ref().is_none_or(Exit::takes_requests)
     }
 
     pub(super) fn marks_unproven(&self) -> bool {

@@ -149,6 +149,16 @@ pub(super) enum Fault {
     },
 }
 
+impl Up {
+    /// Late frames of `session` mean nothing.
+    pub(super) fn end(&mut self, session: SessionId) {
+        self.ended.push(session);
+        if self.ended.len() > ENDED_MAX {
+            self.ended.remove(0);
+        }
+    }
+}
+
 impl Link {
     pub(super) fn standing(&self) -> Standing {
         let Some(up) = &self.up else { return Standing::Down };
@@ -342,10 +352,7 @@ impl<M: MapMemory> Replica<M> {
         if let Some(up) = &mut self.link.up
             && let Some(session) = up.session.take()
         {
-            up.ended.push(session);
-            if up.ended.len() > ENDED_MAX {
-                up.ended.remove(0);
-            }
+            up.end(session);
         }
     }
 
@@ -436,11 +443,17 @@ impl<M: MapMemory> Replica<M> {
             Message::Ping(beat) => self.on_ping(beat, effects),
             Message::Pong(beat) => self.link.peer_stable = beat.stable,
             Message::ResyncPause(is_paused) => self.on_resync_pause(is_paused),
-            Message::Outdate(outdate) => self.on_outdate(outdate, effects),
+            Message::Outdate(outdate) => {
+                self.check_change_room()?;
+                self.on_outdate(outdate, effects);
+            }
             Message::OutdateDone(outdate) => self.on_outdate_done(outdate, effects),
             Message::Leave(outdate) => self.on_leave(outdate, effects),
             Message::HandOver(hand) => self.on_hand_over(hand, effects),
-            Message::Ask(ask) => self.on_ask(&ask, effects),
+            Message::Ask(ask) => {
+                self.check_change_room()?;
+                self.on_ask(&ask, effects);
+            }
             Message::Told(told) => self.on_told(told, effects),
             message => return self.on_bound_message(epoch, message, effects),
         }
@@ -490,6 +503,23 @@ impl<M: MapMemory> Replica<M> {
         }
     }
 
+    /// Each change of the record that the peer asks for waits for a sync.
+    fn check_change_room(&self) -> Result<(), Fault> {
+        if self.records.waiting_count() >= CHANGES_MAX {
+            return Err(Fault::Credit { what: "changes", limit: CHANGES_MAX as u64 });
+        }
+        Ok(())
+    }
+
+    /// Reads that the peer makes this node begin share threads with clients' reads.
+    pub(super) fn check_read_room(&self) -> Result<(), Fault> {
+        let limit = READS_PER_CHUNK * self.settings.resync_chunks_max;
+        if self.io.session_read_count() >= limit {
+            return Err(Fault::Credit { what: "reads", limit: limit as u64 });
+        }
+        Ok(())
+    }
+
     fn on_ping(&mut self, beat: Beat, effects: &mut Effects) {
         self.link.peer_stable = beat.stable;
         let stable = self.records.stable().applied;
@@ -537,3 +567,8 @@ impl<M: MapMemory> Replica<M> {
 
 /// Sessions of this connection whose late frames are dropped without a word.
 const ENDED_MAX: usize = 16;
+/// Changes of the record that may wait when the peer asks for another one.
+const CHANGES_MAX: usize = 64;
+/// Reads under way for this session and for those that are over, per chunk that may be in motion:
+/// a source has one for each, a target and a verify two, and some may be left from before.
+const READS_PER_CHUNK: usize = 8;

@@ -29,6 +29,8 @@ pub(super) struct Writes {
     intervals: Intervals,
     waiting: VecDeque<Waiting>,
     cold: VecDeque<PartId>,
+    /// Blocks of the cold ones: they will be in the unflushed window.
+    cold_blocks: usize,
     requests: BTreeMap<RequestId, Pending>,
     bytes: u64,
     last_sequence: Sequence,
@@ -139,6 +141,7 @@ impl Writes {
     /// Writes of an epoch that goes on are numbered behind all that were given out before.
     pub(super) fn number_from(&mut self, sequence: Sequence) {
         self.last_sequence = sequence;
+        self.answered_max = Sequence(0);
     }
 
     /// Whether a local write is under way.
@@ -354,7 +357,7 @@ impl<M: MapMemory> Replica<M> {
 
     fn may_write(&self, blocks: BlockRange) -> bool {
         !self.writes.intervals.overlaps(blocks)
-            && self.window.len() < self.settings.unflushed_blocks_max
+            && self.window.len() + self.writes.cold_blocks < self.settings.unflushed_blocks_max
             && !self.verify.locks(blocks)
             && self.may_send_past_transfer(blocks)
     }
@@ -369,6 +372,7 @@ impl<M: MapMemory> Replica<M> {
         self.writes.next_part += 1;
         let id = PartId(self.writes.next_part);
         self.writes.intervals.insert(part.blocks);
+        self.writes.cold_blocks += part.block_count();
         self.writes.parts.insert(id, part);
         self.writes.cold.push_back(id);
     }
@@ -450,6 +454,7 @@ impl<M: MapMemory> Replica<M> {
     fn submit(&mut self, id: PartId, effects: &mut Effects) {
         let part = &self.writes.parts[&id];
         let (range, blocks, fua) = (part.range, part.blocks, part.fua);
+        self.writes.cold_blocks -= part.block_count();
         let op = part.op.clone();
         let sequence = self.sequence_for(blocks, op.payload_len());
         self.mark(range, sequence);
