@@ -128,16 +128,24 @@ impl Page {
         pieces
     }
 
-    /// Everything between backticks in running text, with its line.
+    /// Everything between backticks in running text, with the line of its paragraph or row.
     pub(crate) fn inline_code(&self) -> Vec<(usize, String)> {
         let mut found = Vec::new();
-        let mut is_fenced = false;
-        for (index, line) in self.text.lines().enumerate() {
-            if line.starts_with("```") {
-                is_fenced = !is_fenced;
-            } else if !is_fenced {
-                let parts = line.split('`').skip(1).step_by(2);
-                found.extend(parts.map(|part| (index + 1, part.to_owned())));
+        let mut paragraph = String::new();
+        let (mut first, mut is_fenced) = (1, false);
+        // A fence, an empty line and a row of a table end what came before.
+        for (index, line) in self.text.lines().chain([""]).enumerate() {
+            let is_fence = line.starts_with("```");
+            if is_fence || line.is_empty() || line.starts_with('|') {
+                let parts = paragraph.split('`').skip(1).step_by(2);
+                found.extend(parts.map(|part| (first, one_space(part))));
+                paragraph.clear();
+                first = index + 1;
+            }
+            is_fenced ^= is_fence;
+            if !is_fenced && !is_fence {
+                paragraph.push_str(line);
+                paragraph.push(' ');
             }
         }
         found

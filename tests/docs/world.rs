@@ -338,7 +338,7 @@ impl World {
     /// A word of the page as it is here.
     fn local(&self, at: usize, text: &str) -> String {
         let node = &self.pair.nodes[at];
-        let mut text = with_sizes(text);
+        let mut text = with_sizes(text).replace("/root", self.pair.folder().to_str().unwrap());
         for (shown, here) in [
             ("/etc/hotpair/hotpair.toml", &node.config),
             ("/srv/vm1.img", &node.data),
@@ -348,7 +348,7 @@ impl World {
         ] {
             text = text.replace(shown, here.to_str().unwrap());
         }
-        text.replace("/root", self.pair.folder().to_str().unwrap())
+        text
     }
 
     fn note_keys(&mut self) {
