@@ -292,9 +292,8 @@ impl ResumeResync {
 /// Compare both copies while they are used, and wait for the result; typed on either node.
 ///
 /// Both nodes read all of their copy; only hashes travel. Exit code 0 if nothing differs, or if
-/// --repair was asked for; 1 if something differs. The primary knows what was found: typed on the
-/// secondary, the command waits and then says where to look. Interrupting the command does not end
-/// the comparison.
+/// --repair was asked for; 1 if something differs. Interrupting the command does not end the
+/// comparison.
 #[derive(Debug, clap::Args)]
 pub(super) struct Verify {
     /// Name of the resource.
