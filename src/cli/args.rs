@@ -33,7 +33,7 @@ pub(super) struct Common {
     )]
     pub(super) config: Option<PathBuf>,
     /// The node of the configuration that this is [default: the host name].
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, global = true, value_name = "NAME", display_order = 901)]
     pub(super) node: Option<String>,
 }
 
@@ -262,8 +262,9 @@ impl ResumeResync {
 /// Compare both copies while they are used, and wait for the result; typed on either node.
 ///
 /// Both nodes read all of their copy; only hashes travel. Exit code 0 if nothing differs, or if
-/// --repair was asked for; 1 if something differs. Interrupting the command does not end the
-/// comparison.
+/// --repair was asked for; 1 if something differs. The primary knows what was found: typed on the
+/// secondary, the command waits and then says where to look. Interrupting the command does not end
+/// the comparison.
 #[derive(Debug, clap::Args)]
 pub(super) struct Verify {
     /// Name of the resource.
@@ -320,6 +321,10 @@ pub(super) struct Explain {
 }
 
 /// Make a resource larger; it never becomes smaller.
+///
+/// In this release both daemons are stopped for it: demote, stop them, type it on both nodes,
+/// change `size` in the configuration of both, and start them again. Without a daemon to ask, it
+/// says what it does to this node's copy and does it.
 #[derive(Debug, clap::Args)]
 pub(super) struct Resize {
     /// Name of the resource.
@@ -328,6 +333,9 @@ pub(super) struct Resize {
     /// The new size with a binary unit, such as 20GiB.
     #[arg(long, value_parser = size)]
     pub(super) size: u64,
+    /// Do not ask. Without a terminal nothing is asked anyway.
+    #[arg(long)]
+    pub(super) yes: bool,
 }
 
 /// Examine metadata and data file of this node's copy without a daemon; nothing is changed.

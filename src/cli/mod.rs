@@ -25,7 +25,7 @@ use std::ffi::OsString;
 
 use clap::{CommandFactory as _, Parser as _};
 
-use self::args::{Args, Command, Common, ConfigCommand, SplitBrainCommand};
+use self::args::{Args, Command, Common, ConfigCommand, Resize, SplitBrainCommand};
 use self::client::Client;
 use self::failure::Failure;
 
@@ -66,12 +66,23 @@ fn carry_out(common: &Common, command: Command) -> Result<(), Failure> {
         Command::Config { command: ConfigCommand::Check } => offline::config_check(common),
         Command::Completions { shell } => completions(shell),
         Command::Run(run) => daemon::run(common, &run),
+        Command::Resize(resize) => resize_copy(common, &resize),
         Command::Later(later) => Err(later::refuse(&later)),
         Command::ResumeResync(resume) if resume.is_later() => Err(later::refuse_resume(&resume)),
         online => {
             let client = Client::new(&configuration::node(common)?);
             client::block_on(ask(&client, online))
         }
+    }
+}
+
+/// A daemon that runs decides; one that is stopped leaves the copy to this command.
+fn resize_copy(common: &Common, resize: &Resize) -> Result<(), Failure> {
+    let node = configuration::node(common)?;
+    let client = Client::new(&node);
+    match client::block_on(orders::resize(&client, resize)) {
+        Err(Failure::NotReachable { .. }) => offline::resize(&node, resize),
+        answered => answered,
     }
 }
 
@@ -89,7 +100,6 @@ async fn ask(client: &Client, command: Command) -> Result<(), Failure> {
             split_brain::resolve(client, &resolve).await
         }
         Command::Promote(promote) => orders::promote(client, &promote).await,
-        Command::Resize(resize) => orders::resize(client, &resize).await,
         Command::Demote { resource } => orders::plain(client, &resource, "demote").await,
         Command::Switchover { resource } => orders::plain(client, &resource, "switchover").await,
         Command::Connect { resource } => orders::plain(client, &resource, "connect").await,
@@ -105,6 +115,7 @@ async fn ask(client: &Client, command: Command) -> Result<(), Failure> {
         | Command::Config { .. }
         | Command::Completions { .. }
         | Command::Run(_)
+        | Command::Resize(_)
         | Command::Later(_) => unreachable!("carried out without a daemon"),
     }
 }

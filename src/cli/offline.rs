@@ -1,10 +1,11 @@
-//! Commands that work without a daemon: `identity`, `init`, `check --offline`, `config check`.
+//! Commands that work without a daemon: `identity`, `init`, `resize`, `check --offline`, `config
+//! check`.
 
 use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::args::{Check, Common, Identity, Init};
+use super::args::{Check, Common, Identity, Init, Resize};
 use super::configuration;
 use super::failure::{Failure, chain};
 use super::progress::Bar;
@@ -52,10 +53,32 @@ pub(super) fn init(common: &Common, init: &Init) -> Result<(), Failure> {
         return Err(Failure::refused("nothing was changed", "hotpair init --help"));
     }
     for (name, plan) in plans {
-        let bar = Bar::new(&format!("{name}: looking for anything but zeroes"));
+        let bar = Bar::new(&format!("{name}: is it empty?"));
         plan.execute(&mut |done, total| bar.show(done, total))?;
         drop(bar);
         say::result(&format!("{name}: ready; start the daemon with: hotpair run"))?;
+    }
+    Ok(())
+}
+
+/// Grows this node's copy while its daemon is stopped.
+pub(super) fn resize(node: &NodeConfig, resize: &Resize) -> Result<(), Failure> {
+    let name = &resize.resource;
+    let resource = chosen(node, Some(name))?[0];
+    let plan = daemon::plan_resize(resource, resize.size)?;
+    for sentence in &plan.says {
+        say::talk(&format!("{BOLD}{name}{BOLD:#}: {sentence}"));
+    }
+    if !plan.says.is_empty() && !resize.yes && !say::ask("Go on?") {
+        return Err(Failure::refused("nothing was changed", "hotpair resize --help"));
+    }
+    plan.execute()?;
+    say::result(&format!("{name}: the copy of {} has {} bytes", node.node.name, resize.size))?;
+    if resource.size.bytes() != resize.size {
+        say::talk(&format!(
+            "Type the same on {}, and write size = \"{}B\" into the configuration of both nodes.",
+            node.peer.name, resize.size
+        ));
     }
     Ok(())
 }

@@ -30,5 +30,5 @@ impl Drop for Bar {
     }
 }
 
-const TEMPLATE: &str = "{msg}: [{bar:30}] {percent}% of {binary_total_bytes}, \
-                        {binary_bytes_per_sec}, {eta} left";
+const TEMPLATE: &str =
+    "{msg} [{wide_bar}] {percent}% of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} left";

@@ -20,12 +20,10 @@ pub(super) async fn verify(client: &Client, verify: &Verify) -> Result<(), Failu
     let name = &verify.resource;
     let answer = wait(client, verify).await?;
     let found = status::of_resource(client, name).await?;
-    if !compares_here(&found) {
-        // What differs was said as a refusal: the node that compared keeps the places.
-        return say::result(&format!("{name}: {}", answer.text));
-    }
-    let Some(last) = &found.last_verify else {
-        return say::result(&format!("{name}: {}", answer.text));
+    let Some(last) = found.last_verify.as_ref().filter(|_| compares_here(&found)) else {
+        // That it ended is known here; that nothing differs is not, and must not look like it.
+        let why = format!("{}, and what was found is known to {} alone", answer.text, client.peer);
+        return Err(Failure::refused(why, format!("on {}: hotpair status {name}", client.peer)));
     };
     if verify.json {
         say::json(last)?;

@@ -45,6 +45,8 @@ pub struct ResourceHandle {
     pub snapshot: watch::Receiver<Snapshot>,
     /// Bounded; the data thread takes them in order and answers each.
     pub orders: mpsc::Sender<Order>,
+    /// Bounded; the data thread replaces the snapshot, then answers.
+    pub looks: mpsc::Sender<oneshot::Sender<()>>,
 }
 
 /// What the daemon hands to the server.

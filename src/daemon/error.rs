@@ -47,6 +47,22 @@ pub enum DaemonError {
         /// What the metadata says.
         recorded: u64,
     },
+    /// A resize to a size that the resource cannot have.
+    #[error("{resource}: it has {recorded} bytes, and cannot have {asked}")]
+    BadSize {
+        /// Name of the resource.
+        resource: String,
+        /// What it has.
+        recorded: u64,
+        /// What was asked for.
+        asked: u64,
+    },
+    /// The daemon was killed, and what it left is not settled.
+    #[error("{resource}: the daemon did not stop cleanly")]
+    NotClean {
+        /// Name of the resource.
+        resource: String,
+    },
     /// `init --from empty` found data.
     #[error("{resource}: {} is not empty: byte {offset} is not zero", path.display())]
     NotEmpty {
@@ -105,21 +121,7 @@ impl DaemonError {
     /// What to type next, where that is known.
     pub fn mend(&self) -> Option<String> {
         match self {
-            Self::Store { resource, source: StoreError::Exists { path } }
-                if path.ends_with(SUPERBLOCK_FILE) =>
-            {
-                Some(format!(
-                    "look at it with `hotpair check {resource} --offline`; to give it up and make \
-                     it anew from the data, add --rebuild"
-                ))
-            }
-            Self::Store { resource, source: StoreError::Missing { .. } } => Some(format!(
-                "put the file in its place, or make one: hotpair init {resource} --from peer, or \
-                 --from empty"
-            )),
-            Self::Store { source: StoreError::Locked { .. }, .. } => {
-                Some("stop the daemon of this node first".to_owned())
-            }
+            Self::Store { resource, source } => Some(mend_store(resource, source)),
             Self::NotInitialised { resource, .. } => Some(format!(
                 "hotpair init {resource} --from this (the file is the data), --from empty, or \
                  --from peer"
@@ -132,6 +134,10 @@ impl DaemonError {
                 "correct `size` in the configuration, or grow this copy: hotpair resize \
                  {resource} --size {configured}B"
             )),
+            Self::BadSize { .. } => Some("a resource only grows, and has at most 16TiB".to_owned()),
+            Self::NotClean { .. } => Some(
+                "start it, wait until both nodes are in sync, and stop it with SIGTERM".to_owned(),
+            ),
             Self::NotEmpty { resource, .. } => {
                 Some(format!("to keep the data: hotpair init {resource} --from this"))
             }
@@ -140,15 +146,37 @@ impl DaemonError {
             Self::Listen { .. } => {
                 Some("is another daemon running? else correct `replication`".to_owned())
             }
-            Self::Store { .. }
-            | Self::Control { .. }
-            | Self::System { .. }
-            | Self::Random { .. } => None,
+            Self::Control { .. } | Self::System { .. } | Self::Random { .. } => None,
         }
     }
 
     /// Wraps an error of the disk of `resource`.
     pub(super) fn store(resource: &str) -> impl Fn(StoreError) -> Self + '_ {
         move |source| Self::Store { resource: resource.to_owned(), source }
+    }
+}
+
+fn mend_store(resource: &str, error: &StoreError) -> String {
+    match error {
+        StoreError::Exists { path } if path.ends_with(SUPERBLOCK_FILE) => format!(
+            "look at it with `hotpair check {resource} --offline`; to give it up and make it anew \
+             from the data, add --rebuild"
+        ),
+        StoreError::Exists { .. } => "move it away".to_owned(),
+        StoreError::Missing { .. } => format!(
+            "put the file in its place, or make one: hotpair init {resource} --from peer, or \
+             --from empty"
+        ),
+        StoreError::Locked { .. } => "stop the daemon of this node first".to_owned(),
+        StoreError::Shorter { .. } | StoreError::Replaced { .. } => {
+            "put the right file in its place, or correct `path` or `size`".to_owned()
+        }
+        StoreError::NotBlocks { .. } => "correct `path`".to_owned(),
+        StoreError::NotOurs { .. } => "chown and chmod it, so that only its user can".to_owned(),
+        StoreError::NoSpace { .. } => "make room, then type the same again".to_owned(),
+        StoreError::Io { .. } | StoreError::FailedBefore { .. } => {
+            "look at permissions and at the disk (dmesg), then type the same again".to_owned()
+        }
+        StoreError::NoDirectReads { .. } => "use another file system".to_owned(),
     }
 }

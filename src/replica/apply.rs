@@ -7,12 +7,13 @@
 //! also when the session is over, and before anything new begins: in `memsync` it may have been
 //! acknowledged.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::effect::{DiskOutcome, Effect};
 use super::io::Purpose;
 use super::parts::Op;
 use super::planted::Planted;
+use super::records::Change;
 use super::session::Fault;
 use super::{Effects, Replica};
 use crate::metadata::{MapMemory, Want};
@@ -25,7 +26,9 @@ pub(super) struct Applier {
     /// The last one received; the first of a session sets it.
     last: Option<Sequence>,
     applied_through: Sequence,
-    applied_beyond: BTreeSet<Sequence>,
+    /// Runs of applied writes behind one that is not, by their first: between two of them is a
+    /// write that waits, so there are not more than of those.
+    applied_beyond: BTreeMap<Sequence, Sequence>,
     entries: BTreeMap<Sequence, Entry>,
     bytes: u64,
     flushes: Vec<Flush>,
@@ -80,10 +83,31 @@ impl Applier {
         self.entries.values().map(|entry| entry.range.blocks())
     }
 
+    /// FUA writes that are applied and wait for a sync.
+    fn unsynced_fua(&self) -> usize {
+        self.fua.len() + self.syncing.as_ref().map_or(0, |syncing| syncing.fua.len())
+    }
+
+    /// Ranges that are being written: their extents are pinned.
+    fn pinned(&self) -> impl Iterator<Item = ByteRange> {
+        self.entries.values().filter(|entry| entry.is_writing).map(|entry| entry.range)
+    }
+
     fn note_applied(&mut self, sequence: Sequence) {
-        self.applied_beyond.insert(sequence);
-        while self.applied_beyond.remove(&self.applied_through.next()) {
-            self.applied_through = self.applied_through.next();
+        let (mut first, mut last) = (sequence, sequence);
+        if let Some((&before, end)) = self.applied_beyond.range(..sequence).next_back()
+            && end.next() == sequence
+        {
+            first = before;
+        }
+        if let Some(end) = self.applied_beyond.remove(&sequence.next()) {
+            last = end;
+        }
+        if first == self.applied_through.next() {
+            self.applied_beyond.remove(&first);
+            self.applied_through = last;
+        } else {
+            self.applied_beyond.insert(first, last);
         }
     }
 }
@@ -148,6 +172,9 @@ impl<M: MapMemory> Replica<M> {
         }
         if applier.entries.len() >= parts_max {
             return Err(Fault::Credit { what: "writes", limit: parts_max as u64 });
+        }
+        if applier.unsynced_fua() >= 2 * parts_max {
+            return Err(Fault::Credit { what: "unsynced writes", limit: 2 * parts_max as u64 });
         }
         if applier.bytes > bytes_max + super::PART_LEN_MAX {
             return Err(Fault::Credit { what: "bytes", limit: bytes_max });
@@ -249,12 +276,27 @@ impl<M: MapMemory> Replica<M> {
         outcome: &DiskOutcome,
         effects: &mut Effects,
     ) {
-        if *outcome != DiskOutcome::Done {
-            // A full disk is as good as none here: what is acknowledged must have no hole.
-            self.on_disk_failed(effects);
-            return;
+        match outcome {
+            DiskOutcome::Done => self.finish_applied(sequence),
+            DiskOutcome::NoSpace => self.on_secondary_full(effects),
+            DiskOutcome::Failed | DiskOutcome::Bytes(_) | DiskOutcome::Hashes { .. } => {
+                self.on_disk_failed(effects);
+            }
         }
-        self.finish_applied(sequence);
+    }
+
+    /// This copy cannot take what the primary writes, so it is outdated and out of the way. It
+    /// comes back by itself, as a target, after the pause that follows a refusal.
+    pub(super) fn on_secondary_full(&mut self, effects: &mut Effects) {
+        if self.link.session().is_none() && self.applier.is_empty() {
+            return; // another write of the same session said so
+        }
+        self.event("no-space", "no space is left on the disk: this copy falls behind");
+        self.records.change(Change::OutOfSpace);
+        self.tell_peer_disk_failed(effects);
+        self.orphaned.extend(self.applier.pinned());
+        self.applier.give_up();
+        self.close_link(true, effects);
     }
 
     fn is_zero(&self, sequence: Sequence) -> bool {
@@ -348,5 +390,35 @@ impl<M: MapMemory> Replica<M> {
                 self.log.unpin(extent);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_applied_behind_one_that_waits_are_runs_and_join_it_when_it_is_applied() {
+        let mut applier = Applier { applied_through: Sequence(9), ..Applier::default() };
+        for sequence in [12, 14, 13, 17, 11, 16] {
+            applier.note_applied(Sequence(sequence));
+            assert_eq!(applier.applied_through, Sequence(9));
+        }
+        let runs = [(Sequence(11), Sequence(14)), (Sequence(16), Sequence(17))];
+        assert_eq!(applier.applied_beyond, BTreeMap::from(runs));
+        applier.note_applied(Sequence(10));
+        assert_eq!(applier.applied_through, Sequence(14));
+        applier.note_applied(Sequence(15));
+        assert_eq!(applier.applied_through, Sequence(17));
+        assert!(applier.applied_beyond.is_empty());
+    }
+
+    #[test]
+    fn a_million_writes_behind_one_that_waits_are_one_run() {
+        let mut applier = Applier::default();
+        (2..=1_000_000).map(Sequence).for_each(|sequence| applier.note_applied(sequence));
+        assert_eq!(applier.applied_beyond.len(), 1);
+        applier.note_applied(Sequence(1));
+        assert_eq!(applier.applied_through, Sequence(1_000_000));
     }
 }

@@ -169,8 +169,10 @@ impl<M: MapMemory> Replica<M> {
             Purpose::TargetSync => self.on_target_synced(&outcome, effects),
             Purpose::VerifyMine(chunk) => self.on_verify_mine(chunk, outcome, effects),
             Purpose::VerifyForPeer(chunk) => self.on_verify_for_peer(chunk, outcome, effects),
-            Purpose::Orphan if outcome != DiskOutcome::Done => self.on_disk_failed(effects),
-            Purpose::Orphan => {}
+            // Full or not, the source still has the mark.
+            Purpose::Orphan if matches!(outcome, DiskOutcome::Done | DiskOutcome::NoSpace) => {}
+            Purpose::Orphan => self.on_disk_failed(effects),
+            Purpose::Forgotten => {}
         }
     }
 
@@ -358,7 +360,7 @@ impl<M: MapMemory> Replica<M> {
 
     /// Local invariants, in every build.
     pub(super) fn check_invariants(&self) {
-        debug_assert!(
+        assert!(
             self.window.len() <= self.settings.unflushed_blocks_max + WINDOW_SLACK,
             "the unflushed window is bounded"
         );

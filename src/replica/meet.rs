@@ -7,6 +7,7 @@
 use super::apply::Applier;
 use super::effect::Closing;
 use super::records::{Acquaintance, Change, Join};
+use super::request::PART_LEN_MAX;
 use super::role::AckNeed;
 use super::session::{Phase, Session, SessionPart};
 use super::{Effects, Replica};
@@ -14,7 +15,7 @@ use crate::metadata::MapMemory;
 use crate::metadata::generation::{Standpoint, decide};
 use crate::promotion::{self, Claim};
 use crate::units::{
-    DiskState, Outcome, ReplicationMode, ResourceId, Role, SessionId, Side, Transfer,
+    CHUNK_LEN, DiskState, Outcome, ReplicationMode, ResourceId, Role, SessionId, Side, Transfer,
 };
 use crate::wire::frame::session_id;
 use crate::wire::message::{Credit, Hello, Message, RefusalCode, Verdict};
@@ -166,12 +167,12 @@ impl<M: MapMemory> Replica<M> {
         let (outcome, reason) = self.judge(mine, theirs);
         let credit = Credit {
             frames: u32::try_from(self.settings.in_flight_parts_max).unwrap_or(u32::MAX),
-            bytes: u32::try_from(self.settings.in_flight_bytes_max).unwrap_or(u32::MAX),
+            bytes: u32::try_from(self.settings.in_flight_bytes_max.max(PART_LEN_MAX))
+                .unwrap_or(u32::MAX),
         };
-        let resync_credit = Credit {
-            frames: u32::try_from(self.settings.resync_chunks_max).unwrap_or(u32::MAX),
-            bytes: credit.bytes,
-        };
+        let chunks = u32::try_from(self.settings.resync_chunks_max).unwrap_or(u32::MAX);
+        let chunk_len = u32::try_from(CHUNK_LEN).expect("64 KiB");
+        let resync_credit = Credit { frames: chunks, bytes: chunks.saturating_mul(chunk_len) };
         let verdict = Verdict {
             outcome,
             reason,
@@ -185,7 +186,7 @@ impl<M: MapMemory> Replica<M> {
             if let Some(old) = up.session.replace(session)
                 && old != session
             {
-                up.ended.push(old);
+                up.end(old);
             }
             up.phase = Phase::Waiting { verdict: Some(Box::new(verdict.clone())) };
         }
@@ -231,7 +232,7 @@ impl<M: MapMemory> Replica<M> {
         }
         if theirs.outcome != mine.outcome.mirrored() {
             let text = format!(
-                "the nodes conclude differently: {:?} ({}) here, {:?} ({}) at the peer",
+                "the nodes conclude differently: {} ({}) here, {} ({}) at the peer",
                 mine.outcome, mine.reason, theirs.outcome, theirs.reason
             );
             self.event("refused", text.clone());
@@ -240,15 +241,15 @@ impl<M: MapMemory> Replica<M> {
             return;
         }
         let (outcome, reason) = (mine.outcome, mine.reason.clone());
-        self.event("verdict", format!("{outcome:?}: {reason}"));
+        self.event("verdict", format!("{outcome}: {reason}"));
         if self.role.promoting.is_some() || self.role.take_over.is_some() {
             self.restart_session();
             return;
         }
         match outcome {
-            Outcome::InSync => self.join(None, reason),
-            Outcome::Source(transfer) => self.join(Some((transfer, true)), reason),
-            Outcome::Target(transfer) => self.join(Some((transfer, false)), reason),
+            Outcome::InSync => self.join(None, theirs, reason),
+            Outcome::Source(transfer) => self.join(Some((transfer, true)), theirs, reason),
+            Outcome::Target(transfer) => self.join(Some((transfer, false)), theirs, reason),
             Outcome::SplitBrain | Outcome::Unrelated | Outcome::Refused => {
                 self.stay_apart(outcome, reason, effects);
             }
@@ -267,7 +268,7 @@ impl<M: MapMemory> Replica<M> {
         if let Some(up) = &mut self.link.up {
             up.phase = Phase::Apart(outcome);
         }
-        self.abort_exit("the nodes are not in sync", effects);
+        self.abort_switchover("the nodes are not in sync", effects);
         if outcome == Outcome::SplitBrain && !self.records.stable().split {
             self.event("split-brain", reason);
             self.records.change(Change::Split);
@@ -275,7 +276,7 @@ impl<M: MapMemory> Replica<M> {
     }
 
     /// Both agree: what was found is made durable before anything of the session is written.
-    fn join(&mut self, transfer: Option<(Transfer, bool)>, reason: String) {
+    fn join(&mut self, transfer: Option<(Transfer, bool)>, verdict: &Verdict, reason: String) {
         let Some(theirs) = self.link.peer_hello().cloned() else { return };
         let record = self.records.stable();
         let i_am_primary = self.role.is_primary();
@@ -310,10 +311,17 @@ impl<M: MapMemory> Replica<M> {
         };
         let epoch = if peer_is_primary { theirs.epoch } else { record.epoch };
         if let Some(up) = &mut self.link.up {
-            up.phase =
-                Phase::Session(Box::new(Session { epoch, transfer, part, is_joined: false }));
+            up.phase = Phase::Session(Box::new(Session {
+                epoch,
+                transfer,
+                part,
+                is_joined: false,
+                client_credit: verdict.client_credit,
+                resync_credit: verdict.resync_credit,
+            }));
         }
         self.applier = Applier::default();
+        self.link.peer_stable = theirs.applied;
         self.link.refusal = None;
         self.role.peer_vetoed = None;
         if transfer == Transfer::Replay && !is_target {
@@ -331,7 +339,7 @@ impl<M: MapMemory> Replica<M> {
         let Some(theirs) = self.link.peer_hello() else { return };
         let claim = claim_of(theirs);
         if is_source && !self.role.is_primary() {
-            self.resume_if_possible(claim);
+            self.resume_if_possible(claim, effects);
         }
         if !matches!(self.link.session(), Some(Session { part: SessionPart::Source(_), .. })) {
             return;

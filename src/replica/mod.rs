@@ -221,7 +221,13 @@ impl<M: MapMemory> Replica<M> {
     }
 
     fn event(&mut self, kind: &'static str, reason: impl Into<String>) {
+        if self.events.len() >= EVENTS_MAX {
+            return; // one step that says so much was made to say it
+        }
         let epoch = self.records.stable().epoch;
         self.events.push(Event { kind, epoch, reason: reason.into() });
     }
 }
+
+/// Events of one step.
+const EVENTS_MAX: usize = 64;

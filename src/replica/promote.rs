@@ -54,6 +54,17 @@ pub(super) struct TakeOver {
     step: TakeStep,
 }
 
+impl TakeOver {
+    /// Whether the peer may have given it up and offer it again: no sync is under way for it, and
+    /// this node does not own the resource yet.
+    fn may_begin_anew(&self) -> bool {
+        match self.step {
+            TakeStep::Applying | TakeStep::Ready => true,
+            TakeStep::Syncing(_) | TakeStep::Recording => false,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum TakeStep {
     Applying,
@@ -260,6 +271,7 @@ impl<M: MapMemory> Replica<M> {
         let can_take = self.is_in_sync()
             && !self.role.is_primary()
             && self.role.promoting.is_none()
+            && self.role.take_over.as_ref().is_none_or(TakeOver::may_begin_anew)
             && record.generation == Some(hand.generation)
             && record.promised <= hand.epoch;
         if !can_take {

@@ -46,6 +46,8 @@ pub(super) enum Change {
     StandAlone(bool),
     /// The disk failed.
     DiskFailed(DiskReason),
+    /// The disk of a secondary is full.
+    OutOfSpace,
     /// All of it is to be compared.
     Invalidate,
     /// Split brain was found.
@@ -119,6 +121,11 @@ impl Records {
         self.has_failed || self.is_idle()
     }
 
+    /// Changes that wait for the write under way.
+    pub(super) fn waiting_count(&self) -> usize {
+        self.queued.len()
+    }
+
     /// Metadata cannot be written any more.
     pub(super) fn fail(&mut self) {
         self.has_failed = true;
@@ -147,6 +154,12 @@ impl<M: MapMemory> Replica<M> {
             apply(change, side, &mut next);
         }
         next.memsync_secondary &= self.settings.mode == ReplicationMode::MemSync;
+        // Two records that cannot be read back leave none. It costs little beside the sync.
+        assert_eq!(
+            Superblock::decode(&next.encode()).as_ref(),
+            Ok(&next),
+            "a record that is written is one that can be read"
+        );
         self.records.writing = queued;
         let ticket = self.io.ticket();
         self.records.ticket = Some(ticket);
@@ -196,6 +209,7 @@ impl<M: MapMemory> Replica<M> {
             Change::Acquaint(_)
             | Change::Resumable { .. }
             | Change::DiskFailed(_)
+            | Change::OutOfSpace
             | Change::SourceComplete
             | Change::Split
             | Change::Checkpoint { .. } => {}
@@ -251,13 +265,9 @@ fn apply(change: &Change, side: Side, record: &mut Superblock) {
         }
         Change::Promote(promoted) => promote(promoted, side, record),
         Change::StepDown { owner, promised, veto, stopped } => {
-            record.serve_mode = ServeMode::None;
             record.owner = *owner;
-            record.promised = record.promised.max(*promised);
             record.stopped |= *stopped;
-            if let Some(reason) = veto {
-                record.veto = Some(Veto { reason: *reason, epoch: record.promised });
-            }
+            step_down(*promised, *veto, record);
         }
         Change::Veto { reason, epoch, is_outdated } => {
             record.veto = Some(Veto { reason: *reason, epoch: *epoch });
@@ -269,11 +279,12 @@ fn apply(change: &Change, side: Side, record: &mut Superblock) {
         }
         Change::HandingOver => record.serve_mode = ServeMode::HandingOver,
         Change::StandAlone(is_apart) => record.stand_alone = *is_apart,
-        Change::DiskFailed(reason) => {
-            record.disk = DiskState::Failed;
-            record.disk_reason = *reason;
-            record.serve_mode = ServeMode::None;
-            record.veto = Some(Veto { reason: VetoReason::IoError, epoch: record.promised });
+        Change::DiskFailed(reason) => fail_disk(*reason, record),
+        Change::OutOfSpace => {
+            if record.disk == DiskState::UpToDate {
+                record.disk = DiskState::Outdated;
+                record.disk_reason = DiskReason::NoSpace;
+            }
         }
         Change::Invalidate => {
             record.disk = DiskState::Outdated;
@@ -342,6 +353,21 @@ fn apply_join(join: &Join, side: Side, record: &mut Superblock) {
             record.veto = Some(Veto { reason: VetoReason::Inconsistent, epoch: record.promised });
         }
         Some((Transfer::Replay, _)) | None => {}
+    }
+}
+
+fn fail_disk(reason: DiskReason, record: &mut Superblock) {
+    record.disk = DiskState::Failed;
+    record.disk_reason = reason;
+    record.serve_mode = ServeMode::None;
+    record.veto = Some(Veto { reason: VetoReason::IoError, epoch: record.promised });
+}
+
+fn step_down(promised: Epoch, veto: Option<VetoReason>, record: &mut Superblock) {
+    record.serve_mode = ServeMode::None;
+    record.promised = record.promised.max(promised);
+    if let Some(reason) = veto {
+        record.veto = Some(Veto { reason, epoch: record.promised });
     }
 }
 

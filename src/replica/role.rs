@@ -95,7 +95,7 @@ impl RoleState {
 
     /// Whether new requests are taken.
     pub(super) fn intake_is_open(&self) -> bool {
-        self.is_exported() && self.exit.is_none()
+        self.is_exported() && self.exit.as_ref().is_none_or(Exit::takes_requests)
     }
 
     pub(super) fn marks_unproven(&self) -> bool {
@@ -326,6 +326,7 @@ impl<M: MapMemory> Replica<M> {
     }
 
     pub(super) fn on_solo_recorded(&mut self, has_generation: bool) {
+        self.writes.nothing_is_at_risk();
         if let Some(primary) = &mut self.role.primary {
             primary.solo = SoloStep::No;
             primary.marks_unproven = false;
@@ -372,7 +373,7 @@ impl<M: MapMemory> Replica<M> {
     }
 
     /// A former primary meets its peer: it goes on if nobody was promoted since.
-    pub(super) fn resume_if_possible(&mut self, peer: Claim) {
+    pub(super) fn resume_if_possible(&mut self, peer: Claim, effects: &mut Effects) {
         if self.role.is_primary() || self.role.promoting.is_some() {
             return;
         }
@@ -385,6 +386,7 @@ impl<M: MapMemory> Replica<M> {
                 if record.serve_mode == ServeMode::HandingOver {
                     self.records.change(Change::Paired);
                 }
+                self.take_hand_over_back(effects);
                 self.become_primary("it was primary, and the peer was not promoted since");
             }
             Resume::WasNotPrimary | Resume::Superseded | Resume::NotWhole => {}

@@ -12,7 +12,7 @@ use crate::metadata::MapMemory;
 use crate::units::{
     Applied, BlockRange, Epoch, Instant, Outcome, ResourceSize, Role, SessionId, Transfer,
 };
-use crate::wire::message::{Beat, Frame, Hello, Message, Refusal, RefusalCode, Verdict};
+use crate::wire::message::{Beat, Credit, Frame, Hello, Message, Refusal, RefusalCode, Verdict};
 
 /// The connection, if there is one.
 #[derive(Clone, Debug, Default)]
@@ -67,6 +67,9 @@ pub(super) struct Session {
     pub(super) part: SessionPart,
     /// What the peer was when this session began is stable here.
     pub(super) is_joined: bool,
+    /// What the peer lets us have in motion.
+    pub(super) client_credit: Credit,
+    pub(super) resync_credit: Credit,
 }
 
 /// This node's part in it.
@@ -144,6 +147,16 @@ pub(super) enum Fault {
         /// Its index.
         index: u64,
     },
+}
+
+impl Up {
+    /// Late frames of `session` mean nothing.
+    pub(super) fn end(&mut self, session: SessionId) {
+        self.ended.push(session);
+        if self.ended.len() > ENDED_MAX {
+            self.ended.remove(0);
+        }
+    }
 }
 
 impl Link {
@@ -339,10 +352,7 @@ impl<M: MapMemory> Replica<M> {
         if let Some(up) = &mut self.link.up
             && let Some(session) = up.session.take()
         {
-            up.ended.push(session);
-            if up.ended.len() > ENDED_MAX {
-                up.ended.remove(0);
-            }
+            up.end(session);
         }
     }
 
@@ -367,6 +377,11 @@ impl<M: MapMemory> Replica<M> {
             Phase::Draining | Phase::Waiting { .. } | Phase::Apart(_) => record_epoch,
         };
         let has_none = matches!(message, Message::Hello(_) | Message::Refusal(_));
+        let needs_one = !has_none
+            && !matches!(message, Message::Verdict(_) | Message::Ping(_) | Message::Pong(_));
+        if needs_one && up.session.is_none() {
+            return; // what it answers was asked in a session that is over
+        }
         let session = up.session.filter(|_| !has_none).unwrap_or_default();
         up.last_sent = self.now;
         effects.push(Effect::Send { link: up.id, frame: Frame { session, epoch, message } });
@@ -428,11 +443,17 @@ impl<M: MapMemory> Replica<M> {
             Message::Ping(beat) => self.on_ping(beat, effects),
             Message::Pong(beat) => self.link.peer_stable = beat.stable,
             Message::ResyncPause(is_paused) => self.on_resync_pause(is_paused),
-            Message::Outdate(outdate) => self.on_outdate(outdate, effects),
+            Message::Outdate(outdate) => {
+                self.check_change_room()?;
+                self.on_outdate(outdate, effects);
+            }
             Message::OutdateDone(outdate) => self.on_outdate_done(outdate, effects),
             Message::Leave(outdate) => self.on_leave(outdate, effects),
             Message::HandOver(hand) => self.on_hand_over(hand, effects),
-            Message::Ask(ask) => self.on_ask(&ask, effects),
+            Message::Ask(ask) => {
+                self.check_change_room()?;
+                self.on_ask(&ask, effects);
+            }
             Message::Told(told) => self.on_told(told, effects),
             message => return self.on_bound_message(epoch, message, effects),
         }
@@ -482,6 +503,23 @@ impl<M: MapMemory> Replica<M> {
         }
     }
 
+    /// Each change of the record that the peer asks for waits for a sync.
+    fn check_change_room(&self) -> Result<(), Fault> {
+        if self.records.waiting_count() >= CHANGES_MAX {
+            return Err(Fault::Credit { what: "changes", limit: CHANGES_MAX as u64 });
+        }
+        Ok(())
+    }
+
+    /// Reads that the peer makes this node begin share threads with clients' reads.
+    pub(super) fn check_read_room(&self) -> Result<(), Fault> {
+        let limit = READS_PER_CHUNK * self.settings.resync_chunks_max;
+        if self.io.session_read_count() >= limit {
+            return Err(Fault::Credit { what: "reads", limit: limit as u64 });
+        }
+        Ok(())
+    }
+
     fn on_ping(&mut self, beat: Beat, effects: &mut Effects) {
         self.link.peer_stable = beat.stable;
         let stable = self.records.stable().applied;
@@ -504,7 +542,7 @@ impl<M: MapMemory> Replica<M> {
         let slowest = oldest.into_iter().flatten().min().map(|at| self.now.since(at));
         let why = if silence >= self.settings.suspect_after {
             Some("the peer is silent")
-        } else if slowest.is_some_and(|age| age >= self.settings.io_timeout) {
+        } else if slowest.is_some_and(|age| age >= self.settings.peer_timeout()) {
             Some("the peer does not acknowledge")
         } else if self.link.standing() == Standing::Meeting && meeting >= self.settings.io_timeout {
             Some("the peer does not get ready")
@@ -529,3 +567,8 @@ impl<M: MapMemory> Replica<M> {
 
 /// Sessions of this connection whose late frames are dropped without a word.
 const ENDED_MAX: usize = 16;
+/// Changes of the record that may wait when the peer asks for another one.
+const CHANGES_MAX: usize = 64;
+/// Reads under way for this session and for those that are over, per chunk that may be in motion:
+/// a source has one for each, a target and a verify two, and some may be left from before.
+const READS_PER_CHUNK: usize = 8;

@@ -261,6 +261,7 @@ impl<M: MapMemory> Replica<M> {
         }
         if hard == 0 && is_empty {
             self.role.marks_are_proven();
+            self.writes.nothing_is_at_risk();
             self.writes.rescan();
             self.set_source_stage(Stage::Barrier);
             if self.is_planted(Planted::EndBeforeTargetSynced) {
@@ -289,6 +290,8 @@ impl<M: MapMemory> Replica<M> {
     /// Offers as many chunks as the window allows, in order, wrapping.
     fn pick_chunks(&mut self, effects: &mut Effects) {
         let window = self.background.resync_window(&self.settings);
+        let Some(session) = self.link.session() else { return };
+        let window = window.min(usize::try_from(session.resync_credit.frames).unwrap_or(window));
         let Some(source) = self.link.source() else { return };
         if source.is_paused() || source.motion.len() >= window {
             return;

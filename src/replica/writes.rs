@@ -29,6 +29,8 @@ pub(super) struct Writes {
     intervals: Intervals,
     waiting: VecDeque<Waiting>,
     cold: VecDeque<PartId>,
+    /// Blocks of the cold ones: they will be in the unflushed window.
+    cold_blocks: usize,
     requests: BTreeMap<RequestId, Pending>,
     bytes: u64,
     last_sequence: Sequence,
@@ -36,8 +38,12 @@ pub(super) struct Writes {
     /// The highest that was answered.
     answered_max: Sequence,
     sent: BTreeMap<Sequence, Sent>,
+    /// Payload bytes of what was sent.
+    sent_bytes: u64,
     at_risk_bytes: u64,
     at_risk_count: u64,
+    /// `async`: since when something is at risk that was sent in a session that is over.
+    stranded_since: Option<Instant>,
     /// Extents that the peer was told of since the last batch of the log.
     heated: BTreeSet<ExtentIndex>,
     recheck: bool,
@@ -64,6 +70,8 @@ enum Waiting {
 struct Sent {
     blocks: BlockRange,
     len: u64,
+    /// Its share of the peer's credit in bytes.
+    payload_len: u64,
     at: Instant,
     part: PartId,
     /// `async`: it was answered before the peer applied it, at this moment.
@@ -133,6 +141,7 @@ impl Writes {
     /// Writes of an epoch that goes on are numbered behind all that were given out before.
     pub(super) fn number_from(&mut self, sequence: Sequence) {
         self.last_sequence = sequence;
+        self.answered_max = Sequence(0);
     }
 
     /// Whether a local write is under way.
@@ -158,8 +167,16 @@ impl Writes {
 
     /// `async`: writes and bytes that only this node has, and since when.
     pub(super) fn at_risk(&self) -> (u64, u64, Option<Instant>) {
-        let oldest = self.sent.values().find_map(|sent| sent.answered);
-        (self.at_risk_count, self.at_risk_bytes, oldest)
+        let sent = || self.sent.values().find_map(|sent| sent.answered);
+        (self.at_risk_count, self.at_risk_bytes, self.stranded_since.or_else(sent))
+    }
+
+    /// This node goes on alone, or the peer has it all: the risk has another name, or none.
+    pub(super) fn nothing_is_at_risk(&mut self) {
+        (self.at_risk_count, self.at_risk_bytes, self.stranded_since) = (0, 0, None);
+        for sent in self.sent.values_mut() {
+            sent.answered = None;
+        }
     }
 
     /// When the last request came.
@@ -190,10 +207,10 @@ impl Writes {
             part.sequence = None;
             part.peer = None;
         }
+        self.stranded_since = self.at_risk().2;
         self.sent.clear();
+        self.sent_bytes = 0;
         self.unanswered.clear();
-        self.at_risk_bytes = 0;
-        self.at_risk_count = 0;
         self.recheck();
     }
 
@@ -340,7 +357,7 @@ impl<M: MapMemory> Replica<M> {
 
     fn may_write(&self, blocks: BlockRange) -> bool {
         !self.writes.intervals.overlaps(blocks)
-            && self.window.len() < self.settings.unflushed_blocks_max
+            && self.window.len() + self.writes.cold_blocks < self.settings.unflushed_blocks_max
             && !self.verify.locks(blocks)
             && self.may_send_past_transfer(blocks)
     }
@@ -355,6 +372,7 @@ impl<M: MapMemory> Replica<M> {
         self.writes.next_part += 1;
         let id = PartId(self.writes.next_part);
         self.writes.intervals.insert(part.blocks);
+        self.writes.cold_blocks += part.block_count();
         self.writes.parts.insert(id, part);
         self.writes.cold.push_back(id);
     }
@@ -372,6 +390,13 @@ impl<M: MapMemory> Replica<M> {
                 // It was not in the way when this part began to wait for the log.
                 still.push_back(id);
                 continue;
+            }
+            let payload_len = self.writes.parts[&id].op.payload_len();
+            if self.ack_need() == AckNeed::Peer && !self.has_credit(payload_len) {
+                // Acknowledgements bring it; the order of what waits stays.
+                still.push_back(id);
+                still.append(&mut self.writes.cold);
+                break;
             }
             if !self.settings.is_planted(Planted::AckBeforeActivityLog)
                 && !self.heat(range, &mut is_full)
@@ -429,13 +454,17 @@ impl<M: MapMemory> Replica<M> {
     fn submit(&mut self, id: PartId, effects: &mut Effects) {
         let part = &self.writes.parts[&id];
         let (range, blocks, fua) = (part.range, part.blocks, part.fua);
+        self.writes.cold_blocks -= part.block_count();
         let op = part.op.clone();
-        let sequence = self.sequence_for(blocks);
+        let sequence = self.sequence_for(blocks, op.payload_len());
         self.mark(range, sequence);
         if let Some(sequence) = sequence {
             let after = self.writes.answered_max;
             self.writes.unanswered.insert(sequence);
-            let sent = Sent { blocks, len: range.len(), at: self.now, part: id, answered: None };
+            let payload_len = op.payload_len();
+            self.writes.sent_bytes += payload_len;
+            let (len, at) = (range.len(), self.now);
+            let sent = Sent { blocks, len, payload_len, at, part: id, answered: None };
             self.writes.sent.insert(sequence, sent);
             let message = match &op {
                 Op::Write(payload) => {
@@ -459,7 +488,7 @@ impl<M: MapMemory> Replica<M> {
 
     /// The place in the session of a write to `blocks`, or `None` if it stays here: there is no
     /// session, or the peer gets these blocks by the resync.
-    fn sequence_for(&mut self, blocks: BlockRange) -> Option<Sequence> {
+    fn sequence_for(&mut self, blocks: BlockRange, payload_len: u64) -> Option<Sequence> {
         let is_sent = match self.ack_need() {
             AckNeed::Peer => true,
             AckNeed::Hold => false,
@@ -467,12 +496,21 @@ impl<M: MapMemory> Replica<M> {
                 self.session_is_running()
                     && !self.link.moves(blocks)
                     && !self.has_hard_marks_near(blocks)
-                    && self.writes.sent.len() < self.settings.in_flight_parts_max
+                    && self.has_credit(payload_len)
             }
         };
         is_sent.then(|| {
             self.writes.last_sequence = self.writes.last_sequence.next();
             self.writes.last_sequence
+        })
+    }
+
+    /// Whether the peer has room for one more frame with so many bytes.
+    fn has_credit(&self, payload_len: u64) -> bool {
+        let credit = self.link.session().map(|session| session.client_credit);
+        credit.is_some_and(|credit| {
+            self.writes.sent.len() < usize::try_from(credit.frames).unwrap_or(usize::MAX)
+                && self.writes.sent_bytes + payload_len <= u64::from(credit.bytes)
         })
     }
 
@@ -605,8 +643,8 @@ impl<M: MapMemory> Replica<M> {
                 self.writes.at_risk_bytes -= sent.len;
                 self.writes.at_risk_count -= 1;
             }
-            if is_over {
-                self.writes.sent.remove(&ack.sequence);
+            if is_over && let Some(sent) = self.writes.sent.remove(&ack.sequence) {
+                self.writes.sent_bytes -= sent.payload_len;
             }
         }
         if ack.stage == AckStage::Durable && ack.sequence < self.writes.written_before() {

@@ -57,6 +57,11 @@ impl FaultDisk {
         self.volume.as_ref().expect("it has power").mount_point()
     }
 
+    /// All that is mounted for it, in the order to unmount it.
+    pub(crate) fn mounts(&self) -> [PathBuf; 2] {
+        self.volume.as_ref().expect("it has power").mounts()
+    }
+
     fn attach(&self) -> Volume {
         let socket = self.folder.join("socket");
         self.news.wait_for("nbdkit", || NbdClient::connect(&socket, "").ok().map(drop));

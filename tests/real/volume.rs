@@ -64,6 +64,11 @@ impl Volume {
         self.folder.join("mount")
     }
 
+    /// All that is mounted for it, in the order to unmount it.
+    pub(crate) fn mounts(&self) -> [PathBuf; 2] {
+        [self.mount_point(), self.folder.join("disk")]
+    }
+
     pub(crate) fn mount(&self, kind: &str) {
         process::run_well("mount", &["-t", kind, &self.device, &text(&self.mount_point())]);
     }

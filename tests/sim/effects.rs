@@ -77,6 +77,10 @@ impl World {
                 self.after(1_000, Event::FreshId { node: at, life });
             }
             Effect::Answer { request, result } => self.operator.answered(request, result),
+            Effect::Event(event) if event.kind == "protocol-error" => {
+                let detail = format!("node {at} blames an honest peer: {}", event.reason);
+                return Err(Broken::new("HonestPeer", detail));
+            }
             Effect::Event(_) => {}
             Effect::Write { .. }
             | Effect::Zero { .. }
