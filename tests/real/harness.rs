@@ -14,6 +14,7 @@ use std::time::Duration;
 use super::process;
 
 /// One test.
+#[derive(Clone, Copy)]
 pub(crate) struct Case {
     /// The fact it shows.
     pub(crate) name: &'static str,
@@ -32,7 +33,18 @@ pub(crate) enum Need {
     Program(&'static str),
     /// A device or file that can be opened.
     Device(&'static str),
+    /// A file of a package.
+    File(&'static str),
+    /// A module of the Python that Debian's packages are for.
+    Python(&'static str),
+    /// A file system that the kernel can mount.
+    FileSystem(&'static str),
+    /// Each of these.
+    All(&'static [Self]),
 }
+
+/// The interpreter that sees the modules of Debian's packages.
+pub(crate) const PYTHON: &str = "/usr/bin/python3";
 
 impl Need {
     fn what_is_missing(self) -> Option<String> {
@@ -46,6 +58,21 @@ impl Need {
             Self::Device(path) => {
                 (!Path::new(path).exists()).then(|| format!("the kernel has no {path}"))
             }
+            Self::File(path) => (!Path::new(path).exists())
+                .then(|| format!("no {path} (tools/install-test-packages)")),
+            Self::Python(module) => {
+                let import = format!("import {module}");
+                let is_there = Path::new(PYTHON).exists()
+                    && process::run(PYTHON, &["-c", &import]).code == Some(0);
+                (!is_there)
+                    .then(|| format!("{PYTHON} has no `{module}` (tools/install-test-packages)"))
+            }
+            Self::FileSystem(name) => {
+                let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+                let is_there = known.lines().any(|line| line.trim() == name);
+                (!is_there).then(|| format!("the kernel has no {name}"))
+            }
+            Self::All(needs) => needs.iter().find_map(|need| need.what_is_missing()),
         }
     }
 }
@@ -116,7 +143,8 @@ pub(crate) fn run(cases: &[Case]) -> ExitCode {
             passed += 1;
         } else {
             println!("FAILED {} ({took})", case.name);
-            println!("  again: cargo test --test faults -- --exact {}", case.name);
+            let target = env!("CARGO_CRATE_NAME");
+            println!("  again: cargo test --test {target} -- --exact {}", case.name);
             failed += 1;
         }
     }

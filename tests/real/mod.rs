@@ -13,3 +13,4 @@ pub(crate) mod pair;
 pub(crate) mod process;
 pub(crate) mod record;
 pub(crate) mod relay;
+pub(crate) mod volume;

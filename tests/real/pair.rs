@@ -134,6 +134,18 @@ impl Pair {
         pair
     }
 
+    /// As [`Pair::start`], with a resource that is all zero and takes no space.
+    pub(crate) fn start_empty(plan: Plan) -> Self {
+        let mut pair = Self::prepare(plan);
+        pair.nodes[0].well(&["init", RESOURCE, "--from", "empty"]);
+        pair.nodes[1].well(&["init", RESOURCE, "--from", "peer"]);
+        pair.nodes[0].run();
+        pair.nodes[1].run();
+        pair.wait_in_sync();
+        pair.nodes[0].well(&["promote", RESOURCE]);
+        pair
+    }
+
     /// The configuration as the node `reader` has it. The two differ only where a relay stands in
     /// for the peer.
     pub(crate) fn config_of(&self, reader: usize, identities: &[String; 2]) -> String {

@@ -1,6 +1,7 @@
 //! Processes that a test started, what they said, and waiting for it.
 
 use std::collections::VecDeque;
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -126,6 +127,13 @@ impl Process {
         news.wait_for(&what, || self.child.try_wait().unwrap())
     }
 
+    /// Bytes it has passed to write calls so far, to files and sockets. Source: proc(5), `wchar`.
+    pub(crate) fn written_bytes(&self) -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/io", self.id())).unwrap();
+        let count = text.lines().find_map(|line| line.strip_prefix("wchar:")).unwrap();
+        count.trim().parse().unwrap()
+    }
+
     /// Peak of resident memory so far, in bytes. Source: proc(5), `VmHWM`.
     pub(crate) fn resident_peak(&self) -> u64 {
         let text = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
@@ -186,7 +194,7 @@ pub(crate) struct Said {
 }
 
 /// Runs `program` to its end, with a limit on time.
-pub(crate) fn run(program: &str, arguments: &[&str]) -> Said {
+pub(crate) fn run<S: AsRef<OsStr>>(program: &str, arguments: &[S]) -> Said {
     let limit = PATIENCE.as_secs().to_string();
     let output = Command::new("timeout")
         .args(["--kill-after=5", &limit, program])
@@ -203,8 +211,9 @@ pub(crate) fn run(program: &str, arguments: &[&str]) -> Said {
 }
 
 /// Runs `program`, which must succeed, and returns what it printed.
-pub(crate) fn run_well(program: &str, arguments: &[&str]) -> String {
+pub(crate) fn run_well<S: AsRef<OsStr>>(program: &str, arguments: &[S]) -> String {
     let said = run(program, arguments);
-    assert_eq!(said.code, Some(0), "{program} {arguments:?}: {}{}", said.stdout, said.stderr);
+    let words: Vec<&OsStr> = arguments.iter().map(S::as_ref).collect();
+    assert_eq!(said.code, Some(0), "{program} {words:?}: {}{}", said.stdout, said.stderr);
     said.stdout
 }

@@ -1,0 +1,113 @@
+//! An NBD export as a disk of the kernel: nbdfuse makes it a file, a loop device makes that a disk,
+//! and a file system goes on it.
+//!
+//! Whatever the test ends with, the mount, the loop device and nbdfuse are gone afterwards.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::harness::Need;
+use super::process::{self, News, Process};
+
+/// What a volume needs of the machine, beside the program that makes its file system.
+pub(crate) const NEEDS: &[Need] = &[
+    Need::Root,
+    Need::Program("setpriv"),
+    Need::Program("timeout"),
+    Need::Program("nbdfuse"),
+    Need::Program("fusermount3"),
+    Need::Program("losetup"),
+    Need::Device("/dev/fuse"),
+    Need::Device("/dev/loop-control"),
+];
+
+/// How long the kernel may take to let go of a file system that nobody uses.
+const DETACH_LIMIT: Duration = Duration::from_secs(20);
+
+/// The disk, and the file system on it while it is mounted.
+#[derive(Debug)]
+pub(crate) struct Volume {
+    folder: PathBuf,
+    fuse: Process,
+    /// `/dev/loopN`; empty until there is one.
+    device: String,
+    news: News,
+    is_attached: bool,
+}
+
+impl Volume {
+    /// Makes the export at `uri` a loop device; what belongs to it is below `folder`.
+    pub(crate) fn attach(folder: &Path, uri: &str, news: &News) -> Self {
+        fs::create_dir_all(folder.join("mount")).unwrap();
+        let disk = text(&folder.join("disk"));
+        fs::write(&disk, "").unwrap();
+        let fuse = Process::start("nbdfuse", "nbdfuse", &[&disk, uri], news);
+        let (folder, news) = (folder.to_owned(), news.clone());
+        let device = String::new();
+        let mut volume = Self { folder, fuse, device, news: news.clone(), is_attached: true };
+        news.wait_for("nbdfuse", || {
+            assert!(volume.fuse.is_running(), "nbdfuse ended: {:?}", volume.fuse.lines());
+            fs::metadata(&disk).is_ok_and(|metadata| metadata.len() > 0).then_some(())
+        });
+        let said = process::run_well("losetup", &["--find", "--show", &disk]);
+        said.trim().clone_into(&mut volume.device);
+        volume
+    }
+
+    pub(crate) fn device(&self) -> &str {
+        &self.device
+    }
+
+    /// Where the file system is.
+    pub(crate) fn mount_point(&self) -> PathBuf {
+        self.folder.join("mount")
+    }
+
+    /// All that is mounted for it, in the order to unmount it.
+    pub(crate) fn mounts(&self) -> [PathBuf; 2] {
+        [self.mount_point(), self.folder.join("disk")]
+    }
+
+    pub(crate) fn mount(&self, kind: &str) {
+        process::run_well("mount", &["-t", kind, &self.device, &text(&self.mount_point())]);
+    }
+
+    /// As an operator does it: everything is written back.
+    pub(crate) fn unmount(&self) {
+        process::run_well("umount", &[&text(&self.mount_point())]);
+    }
+
+    /// Gives everything back; whether it worked. A disk that has failed may complain.
+    pub(crate) fn detach(mut self) -> bool {
+        self.release()
+    }
+
+    fn release(&mut self) -> bool {
+        if !std::mem::take(&mut self.is_attached) {
+            return true;
+        }
+        process::run("umount", &["-l", &text(&self.mount_point())]);
+        let mut is_released = true;
+        if !self.device.is_empty() {
+            process::run("losetup", &["-d", &self.device]);
+            let name = self.device.trim_start_matches("/dev/");
+            let backing = format!("/sys/block/{name}/loop/backing_file");
+            let is_gone = || (!Path::new(&backing).exists()).then_some(());
+            is_released = self.news.wait_within(DETACH_LIMIT, is_gone).is_some();
+        }
+        process::run("fusermount3", &["-u", "-z", &text(&self.folder.join("disk"))]);
+        let has_ended = || (!self.fuse.is_running()).then_some(());
+        self.news.wait_within(DETACH_LIMIT, has_ended).is_some() && is_released
+    }
+}
+
+impl Drop for Volume {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+fn text(path: &Path) -> String {
+    path.to_str().expect("an ASCII path").to_owned()
+}
