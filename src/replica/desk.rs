@@ -14,7 +14,7 @@ use crate::units::{DiskState, Generation, Instant, Outcome, Resolution, Role, Si
 use crate::wire::message::{Ask, Message, Outdate, PeerCommand, Told};
 
 /// Commands that wait for something.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Desk {
     next_ask: u64,
     asked: BTreeMap<u64, Asked>,
@@ -27,7 +27,7 @@ pub(super) struct Desk {
 }
 
 /// A command that the peer was asked to carry out.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Asked {
     request: u64,
     at: Instant,
@@ -35,7 +35,7 @@ struct Asked {
 }
 
 /// A disconnect that waits for the peer's consent, or for our own veto.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Disconnecting {
     request: u64,
     since: Instant,

@@ -17,7 +17,7 @@ use crate::units::{Instant, VetoReason};
 use crate::wire::message::{HandOver, Message, Outdate};
 
 /// A planned end of serving.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Exit {
     why: ExitWhy,
     answers: Vec<Asker>,
@@ -27,7 +27,7 @@ pub(super) struct Exit {
 }
 
 /// Why a primary stops.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(super) enum ExitWhy {
     Demote,
     Switchover,
@@ -35,7 +35,7 @@ pub(super) enum ExitWhy {
 }
 
 /// Who waits for the end of it.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(super) enum Asker {
     /// An operator on this node.
     Local(u64),
@@ -43,7 +43,7 @@ pub(super) enum Asker {
     Peer(u64),
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 enum Stage {
     Draining,
     Flushing { sync: u64, is_local_done: bool, is_peer_done: bool },

@@ -13,7 +13,7 @@ use crate::units::{Epoch, Instant, Sequence, ServeMode, VetoReason};
 use crate::wire::message::{HandOver, Message, Outdate};
 
 /// A promotion under way.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Promoting {
     request: u64,
     how: PromoteHow,
@@ -23,7 +23,7 @@ pub(super) struct Promoting {
     since: Instant,
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 enum Step {
     Consent,
     Consented,
@@ -48,13 +48,13 @@ impl Promoting {
 }
 
 /// The peer hands its role over.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct TakeOver {
     hand: HandOver,
     step: TakeStep,
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 enum TakeStep {
     Applying,
     Syncing(u64),

@@ -16,7 +16,7 @@ use crate::units::{
 use crate::wire::message::{Beat, Frame, Hello, Message, Refusal, RefusalCode, Verdict};
 
 /// The connection, if there is one.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Link {
     pub(super) up: Option<Box<Up>>,
     /// What the peer said last, on this connection or an earlier one.
@@ -28,7 +28,7 @@ pub(super) struct Link {
 }
 
 /// A connection.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Up {
     pub(super) id: LinkId,
     pub(super) nonce: [u8; 32],
@@ -47,7 +47,7 @@ pub(super) struct Up {
 }
 
 /// How far the meeting is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) enum Phase {
     /// Our Hello waits until nothing of the last session is under way.
     Draining,
@@ -60,7 +60,7 @@ pub(super) enum Phase {
 }
 
 /// What both agreed on.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Session {
     /// The primary's epoch, or the sender's own if there is none.
     pub(super) epoch: Epoch,
@@ -72,7 +72,7 @@ pub(super) struct Session {
 }
 
 /// This node's part in it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) enum SessionPart {
     /// Equal, and nobody is primary: nothing to do.
     Idle,
@@ -81,7 +81,7 @@ pub(super) enum SessionPart {
 }
 
 /// What the peer can be asked for.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(super) enum Standing {
     /// There is no connection.
     Down,
@@ -99,7 +99,7 @@ pub(super) enum Standing {
 
 /// Why the peer's message cannot be: it breaks the order of the protocol. The connection is
 /// closed, and nothing changes.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, thiserror::Error)]
 pub(super) enum Fault {
     /// A write skipped or repeated a number.
     #[error("write {found} after {last}")]

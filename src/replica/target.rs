@@ -21,7 +21,7 @@ use crate::wire::message::{
 };
 
 /// State of a transfer at its target.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 #[expect(clippy::struct_excessive_bools, reason = "independent facts about both sides")]
 pub(super) struct Target {
     is_started: bool,
@@ -46,7 +46,7 @@ pub(super) struct Target {
 }
 
 /// A chunk that is being written.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Incoming {
     hash: [u8; 32],
     /// What is to be written, in the order it came.
@@ -58,7 +58,7 @@ struct Incoming {
     is_pinned: bool,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 enum Piece {
     Data { mask: u16, bytes: Bytes },
     Zero { mask: u16 },

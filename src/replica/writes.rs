@@ -22,7 +22,7 @@ use crate::units::{
 use crate::wire::message::{Ack, AckStage, Message, Write, Zero};
 
 /// Requests of clients that are not answered yet, and frames the peer has not applied.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Writes {
     next_part: u64,
     parts: BTreeMap<PartId, Part>,
@@ -44,21 +44,21 @@ pub(super) struct Writes {
 }
 
 /// A request that is not answered.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Pending {
     parts_left: usize,
     error: Option<RequestError>,
 }
 
 /// What may not start yet.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 enum Waiting {
     Write(Box<Part>),
     Read { request: RequestId, range: ByteRange },
 }
 
 /// A frame that the peer has not applied.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Sent {
     blocks: BlockRange,
     len: u64,
