@@ -120,9 +120,7 @@ impl<M: MapMemory> Replica<M> {
         let Some(asked) = self.flushes.asked.remove(&done.request) else {
             return Err(Fault::UnknownRequest { request: done.request });
         };
-        for block in self.window.durable_through(self.now, asked.covers) {
-            self.dirty.clear(block);
-        }
+        self.peer_is_durable_through(asked.covers);
         match asked.why {
             FlushWhy::Ticket(id) => {
                 if let Some(ticket) = self.flushes.tickets.get_mut(&id) {

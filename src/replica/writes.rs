@@ -505,9 +505,13 @@ impl<M: MapMemory> Replica<M> {
     ) {
         let Some(part) = self.writes.parts.get_mut(&id) else { return };
         let (blocks, fua) = (part.blocks, part.fua);
+        let durable_there = part.sequence.filter(|_| part.peer == Some(AckStage::Durable));
         match outcome {
             DiskOutcome::Done => {
                 part.local = Local::Done;
+                if let Some(sequence) = durable_there {
+                    self.clear_durable(sequence, blocks);
+                }
                 if fua {
                     let io = self.io.start(Purpose::Fua(id));
                     effects.push(Effect::SyncData { io });
@@ -593,16 +597,44 @@ impl<M: MapMemory> Replica<M> {
                 self.writes.sent.remove(&ack.sequence);
             }
         }
-        if ack.stage == AckStage::Durable {
-            for block in self.window.durable(ack.sequence, blocks) {
-                self.dirty.clear(block);
-            }
+        if ack.stage == AckStage::Durable && !self.is_being_written(id) {
+            self.clear_durable(ack.sequence, blocks);
         }
         if let Some(part) = self.writes.parts.get_mut(&id) {
             part.peer = part.peer.max(Some(ack.stage));
             self.check_part(id, effects);
         }
         self.writes.rescan = true;
+    }
+
+    /// The peer made everything up to `covers` stable. What is not in the local file yet keeps its
+    /// marks until it is: this node may die first, and then only the peer has it.
+    pub(super) fn peer_is_durable_through(&mut self, covers: Sequence) {
+        let mut missing = BTreeSet::new();
+        for part in self.writes.parts.values_mut() {
+            if let Some(sequence) = part.sequence
+                && sequence <= covers
+                && part.local == Local::Writing
+            {
+                part.peer = Some(AckStage::Durable);
+                missing.insert(sequence);
+            }
+        }
+        let is_here = |sequence| !missing.contains(&sequence);
+        for block in self.window.durable_through(self.now, covers, is_here) {
+            self.dirty.clear(block);
+        }
+    }
+
+    /// A write is stable at the peer and in the local file: its marks go, where it was the last.
+    fn clear_durable(&mut self, sequence: Sequence, blocks: BlockRange) {
+        for block in self.window.durable(sequence, blocks) {
+            self.dirty.clear(block);
+        }
+    }
+
+    fn is_being_written(&self, id: PartId) -> bool {
+        self.writes.parts.get(&id).is_some_and(|part| part.local == Local::Writing)
     }
 
     fn part_wants_durable(&self, id: PartId) -> bool {
@@ -710,7 +742,8 @@ impl<M: MapMemory> Replica<M> {
             }
         }
         if self.settings.is_planted(Planted::UnflushedWindowForgotten) {
-            for block in self.window.durable_through(self.now, self.writes.last_sequence) {
+            let last = self.writes.last_sequence;
+            for block in self.window.durable_through(self.now, last, |_| true) {
                 self.dirty.clear(block);
             }
         }

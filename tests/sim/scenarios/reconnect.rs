@@ -265,3 +265,21 @@ fn a_replica_made_anew_is_compared_whole_and_gets_only_what_differs() {
     assert!(sent <= 20 * 4096 * 102 / 100, "{sent} bytes were sent");
     script.check_copies();
 }
+
+#[test]
+fn a_write_that_only_the_peer_has_stays_marked_until_it_is_here_too() {
+    let mut script = Script::pair(SYNC);
+    script.write(0, 32);
+    script.flush();
+    script.world.nodes[A].trouble.stalled_until = u64::MAX;
+    for block in 0..16 {
+        script.begin_write(2 * block, 1);
+    }
+    script.until("the peer has them", |world| world.differences.count() == 16);
+    // Longer than the unflushed window waits: the peer has made them stable and said so.
+    script.pass(2_000);
+    script.kill(A);
+    script.start(A);
+    script.until_in_sync();
+    script.check_copies();
+}
