@@ -28,6 +28,9 @@ pub(super) struct Writes {
     parts: BTreeMap<PartId, Part>,
     intervals: Intervals,
     waiting: VecDeque<Waiting>,
+    /// Reads of clients under way: a write to the same blocks waits, or they could find what may
+    /// be taken back.
+    reading: BTreeMap<RequestId, BlockRange>,
     cold: VecDeque<PartId>,
     requests: BTreeMap<RequestId, Pending>,
     bytes: u64,
@@ -306,6 +309,7 @@ impl<M: MapMemory> Replica<M> {
                         still.push_back(Waiting::Read { request, range });
                     } else {
                         let io = self.io.start(Purpose::Read(request));
+                        self.writes.reading.insert(request, blocks);
                         effects.push(Effect::ReadForClient { io, request, range });
                     }
                 }
@@ -332,8 +336,15 @@ impl<M: MapMemory> Replica<M> {
 
     fn may_write(&self, blocks: BlockRange) -> bool {
         !self.writes.intervals.overlaps(blocks)
+            && !self.writes.reading.values().any(|read| read.overlaps(blocks))
             && self.window.len() < self.settings.unflushed_blocks_max
-            && !self.verify.locks(blocks)
+            && self.may_submit(blocks)
+    }
+
+    /// Whether nothing moves these blocks. It is asked again when a part was waiting for the log:
+    /// the target applies a write and a chunk in any order, so an older chunk could land last.
+    fn may_submit(&self, blocks: BlockRange) -> bool {
+        !self.verify.locks(blocks)
             && (self.ack_need() == AckNeed::Alone || !self.link.moves(blocks))
     }
 
@@ -358,6 +369,10 @@ impl<M: MapMemory> Replica<M> {
                 && !self.heat(range, &mut is_full)
             {
                 self.announce_heat(range, effects);
+                still.push_back(id);
+                continue;
+            }
+            if !self.may_submit(range.blocks()) {
                 still.push_back(id);
                 continue;
             }
@@ -553,6 +568,8 @@ impl<M: MapMemory> Replica<M> {
         if self.writes.requests.remove(&request).is_none() {
             return;
         }
+        self.writes.reading.remove(&request);
+        self.writes.rescan = true;
         if *outcome == DiskOutcome::Done {
             effects.push(Effect::Reply { request, result: Ok(()) });
         } else {

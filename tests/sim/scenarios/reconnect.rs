@@ -283,3 +283,22 @@ fn a_write_that_only_the_peer_has_stays_marked_until_it_is_here_too() {
     script.until_in_sync();
     script.check_copies();
 }
+
+#[test]
+fn a_read_never_finds_a_write_that_a_failover_takes_back() {
+    let mut script = Script::pair(SYNC);
+    script.write(0, 32);
+    script.flush();
+    script.cut();
+    for block in 0..32 {
+        script.begin_read(block, 1);
+        script.begin_write(block, 1);
+    }
+    script.pass(50);
+    script.kill(A);
+    script.pass(3_000);
+    script.command(B, force()).unwrap();
+    script.until_serving(B);
+    script.read(0, 32);
+    script.world.ghost.check_history().unwrap_or_else(|broken| panic!("{broken}"));
+}
