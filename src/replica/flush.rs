@@ -181,10 +181,8 @@ impl<M: MapMemory> Replica<M> {
 
     /// The peer is asked to flush before the window is full or old.
     fn bound_the_window(&mut self, effects: &mut Effects) {
-        let is_old = self
-            .window
-            .oldest()
-            .is_some_and(|at| self.now.since(at) >= self.settings.unflushed_age);
+        let Some(oldest) = self.window.oldest() else { return };
+        let is_old = self.now.since(oldest) >= self.settings.unflushed_age;
         let is_large = self.window.len() * 2 >= self.settings.unflushed_blocks_max;
         if (is_old || is_large) && !self.flushes.window_asked && self.session_is_running() {
             self.flushes.window_asked = true;
