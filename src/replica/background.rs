@@ -289,7 +289,13 @@ impl<M: MapMemory> Replica<M> {
     }
 
     /// Writes what waits for the activity log: one batch at a time.
+    ///
+    /// Not before this run is on record: a log made anew forgets why its node is doubtful, and the
+    /// record must say so first.
     pub(super) fn pump_log(&mut self, effects: &mut Effects) {
+        if !self.background.is_started {
+            return;
+        }
         if self.background.log_ticket.is_some() || self.background.disk_failed {
             return;
         }
