@@ -302,6 +302,7 @@ impl<M: MapMemory> Replica<M> {
     pub(super) fn veto_before_leaving(&mut self) {
         let primary_is_there = self.link.peer_is_primary();
         let epoch = self.records.stable().promised;
+        self.link.note_veto();
         self.records.change(Change::Veto {
             reason: VetoReason::Left,
             epoch,

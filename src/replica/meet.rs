@@ -310,6 +310,7 @@ impl<M: MapMemory> Replica<M> {
                 transfer,
                 part,
                 is_joined: false,
+                is_vetoed: false,
                 applier: Applier::default(),
             }));
         }
@@ -329,7 +330,9 @@ impl<M: MapMemory> Replica<M> {
         let is_source = !matches!(session.part, SessionPart::Target(_));
         let Some(theirs) = self.link.peer_hello() else { return };
         let claim = claim_of(theirs);
-        if is_source && !self.role.is_primary() {
+        // A veto on its way is a consent that the peer may count on.
+        let is_vetoed = self.link.session().is_some_and(|session| session.is_vetoed);
+        if is_source && !is_vetoed && !self.role.is_primary() {
             self.resume_if_possible(claim);
         }
         if !matches!(self.link.session(), Some(Session { part: SessionPart::Source(_), .. })) {

@@ -135,6 +135,7 @@ impl<M: MapMemory> Replica<M> {
             self.refuse_old_epoch(effects);
             return;
         }
+        self.link.note_veto();
         self.records.change(Change::Veto {
             reason: outdate.reason,
             epoch: outdate.epoch,

@@ -68,6 +68,8 @@ pub(super) struct Session {
     pub(super) part: SessionPart,
     /// What the peer was when this session began is stable here.
     pub(super) is_joined: bool,
+    /// This node vetoed itself in it, and told the peer or will: no end of a transfer lifts that.
+    pub(super) is_vetoed: bool,
     pub(super) applier: Applier,
 }
 
@@ -210,6 +212,13 @@ impl Link {
         match &mut self.session_mut()?.part {
             SessionPart::Target(target) => Some(target),
             SessionPart::Idle | SessionPart::Source(_) => None,
+        }
+    }
+
+    /// This node vetoes itself: whatever still comes in this session does not make it complete.
+    pub(super) fn note_veto(&mut self) {
+        if let Some(session) = self.session_mut() {
+            session.is_vetoed = true;
         }
     }
 

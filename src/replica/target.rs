@@ -418,6 +418,9 @@ impl<M: MapMemory> Replica<M> {
     /// The record says that this copy is complete, in one write with the source's generation.
     fn complete_target(&mut self) {
         let peer_is_primary = self.link.peer_is_primary();
+        if self.link.session().is_some_and(|session| session.is_vetoed) {
+            return;
+        }
         let Some(target) = self.link.target_mut() else { return };
         let is_quiet = target.incoming.is_empty() && target.syncing.is_none();
         let Some(end) = &target.end else { return };
@@ -443,7 +446,10 @@ impl<M: MapMemory> Replica<M> {
         let received = target.payload_bytes;
         self.send(Message::ResyncDone(end), effects);
         self.event("in-sync", format!("this copy is up-to-date; {received} bytes were received"));
-        if let Some(theirs) = self.link.peer_hello() {
+        let is_vetoed = self.link.session().is_some_and(|session| session.is_vetoed);
+        if let Some(theirs) = self.link.peer_hello()
+            && !is_vetoed
+        {
             let claim = super::meet::claim_of(theirs);
             self.resume_if_possible(claim);
         }
