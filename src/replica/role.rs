@@ -297,7 +297,15 @@ impl<M: MapMemory> Replica<M> {
             self.on_disk_failed(effects);
             return;
         }
+        let peer_counts = self.link.standing() == Standing::Running { peer_acknowledges: true };
         if self.role.primary.as_ref().is_some_and(|p| p.solo == SoloStep::Syncing(sync)) {
+            if peer_counts {
+                // The transfer was over before the sync was: there is no reason left.
+                if let Some(primary) = &mut self.role.primary {
+                    primary.solo = SoloStep::No;
+                }
+                return;
+            }
             let generation =
                 if self.writes.has_parts() { self.next_generation(effects) } else { None };
             if let Some(primary) = &mut self.role.primary {

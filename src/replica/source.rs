@@ -521,7 +521,9 @@ impl<M: MapMemory> Replica<M> {
             return;
         }
         let mode = self.records.stable().serve_mode;
-        if self.role.is_primary() && mode != ServeMode::Paired {
+        // A record on its way says solo: that it is paired again comes after it.
+        let goes_solo = self.role.is_changing();
+        if self.role.is_primary() && (goes_solo || mode != ServeMode::Paired) {
             self.set_source_stage(Stage::Recording);
             self.records.change(Change::Paired);
         } else {
