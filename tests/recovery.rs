@@ -151,7 +151,9 @@ fn cut(before: &Files, steps: &Steps, look: &mut dyn FnMut(&Files)) {
     let mut stable = before.clone();
     for together in steps {
         cut_one(&stable, together, look);
-        together.iter().for_each(|write| stable.put(write, |_| true));
+        for write in together {
+            stable.put(write, |_| true);
+        }
     }
 }
 
