@@ -233,6 +233,10 @@ impl ExtentIndex {
 pub struct Epoch(pub u64);
 
 impl Epoch {
+    /// The highest epoch that is taken from a peer. A change of who may serve adds 131,072 at most,
+    /// so no pair gets there; and what is made above it neither overflows nor wraps to a lower one.
+    pub const TAKEN_MAX: Self = Self(1 << 62);
+
     /// The smallest epoch above this one that `side` may make.
     #[must_use]
     pub fn next_by(self, side: Side) -> Self {
@@ -243,9 +247,14 @@ impl Epoch {
 
     /// The epoch of a forced promotion: above the next multiple of 65,536, so that it stands out
     /// and lies far above what the other node can have made meanwhile.
+    ///
+    /// # Panics
+    /// If there is no such epoch: a lower one would undo the fencing.
     #[must_use]
     pub fn forced_by(self, side: Side) -> Self {
-        Self(((self.0 >> 16) + 1) << 16 | side.epoch_bits())
+        let above =
+            (self.0 | 0xffff).checked_add(1).expect("no epoch gets near the end of 64 bits");
+        Self(above | side.epoch_bits())
     }
 }
 
@@ -262,6 +271,10 @@ impl fmt::Display for Epoch {
 pub struct Sequence(pub u64);
 
 impl Sequence {
+    /// The highest sequence that is taken from a peer. At a million writes per second an epoch gets
+    /// there in a hundred thousand years, and counting on from it does not overflow.
+    pub const TAKEN_MAX: Self = Self(1 << 62);
+
     /// The one behind it.
     #[must_use]
     pub fn next(self) -> Self {
@@ -285,10 +298,16 @@ pub struct Applied {
     Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize,
 )]
 pub struct Generation {
-    /// Its parent's number plus one.
+    /// Its parent's number plus one; the first one is 1.
     pub number: u64,
     /// Drawn at random; never zero.
     pub id: u128,
+}
+
+impl Generation {
+    /// The highest number that is taken from a peer. Each generation adds one, so no history gets
+    /// there, and counting on from it does not overflow.
+    pub const NUMBER_TAKEN_MAX: u64 = 1 << 62;
 }
 
 impl fmt::Display for Generation {
@@ -540,6 +559,19 @@ impl Outcome {
     }
 }
 
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InSync => f.write_str("in sync"),
+            Self::Source(transfer) => write!(f, "source of a {transfer}"),
+            Self::Target(transfer) => write!(f, "target of a {transfer}"),
+            Self::SplitBrain => f.write_str("split brain"),
+            Self::Unrelated => f.write_str("unrelated"),
+            Self::Refused => f.write_str("refused"),
+        }
+    }
+}
+
 /// How the target gets what differs.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub enum Transfer {
@@ -549,6 +581,16 @@ pub enum Transfer {
     Resync,
     /// Everything is compared: all blocks are marked first.
     ResyncAll,
+}
+
+impl fmt::Display for Transfer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Replay => "replay",
+            Self::Resync => "resync",
+            Self::ResyncAll => "resync of everything",
+        })
+    }
 }
 
 /// An operator's settlement of a split brain: both nodes store the same one.
@@ -625,5 +667,19 @@ mod tests {
             assert!(first.0 - e <= 4 && second.0 - e <= 4);
         }
         assert_eq!(Epoch(7).forced_by(Side::Second), Epoch(65_538));
+    }
+
+    #[test]
+    fn an_epoch_made_above_the_highest_that_is_taken_is_higher() {
+        for side in [Side::First, Side::Second] {
+            assert!(Epoch::TAKEN_MAX.next_by(side) > Epoch::TAKEN_MAX);
+            assert!(Epoch::TAKEN_MAX.forced_by(side) > Epoch::TAKEN_MAX);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "no epoch gets near")]
+    fn a_forced_epoch_never_wraps_to_a_lower_one() {
+        let _ = Epoch(u64::MAX - 5).forced_by(Side::First);
     }
 }

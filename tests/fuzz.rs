@@ -1,6 +1,6 @@
 //! Foreign bytes never harm: what once did, and valid messages broken in many ways.
 //!
-//! `PROPTEST_CASES` sets how many broken messages each target gets.
+//! Each target gets broken messages for three seconds, or as many as `PROPTEST_CASES` says.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod fuzz_targets;
@@ -8,6 +8,7 @@ mod fuzz_targets;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::time::Duration;
 
 use fuzz_targets::{TARGETS, Target};
 use proptest::collection::vec;
@@ -74,7 +75,7 @@ fn any_mutation(seeds: Vec<Vec<u8>>) -> impl Strategy<Value = Mutation> {
     ]
 }
 
-/// Recorded and golden inputs of a target, with the names of their files.
+/// Recorded, golden and made inputs of a target, with the names of their files.
 fn seeds(target: &Target) -> Vec<(String, Vec<u8>)> {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
     let mut all = Vec::new();
@@ -87,8 +88,18 @@ fn seeds(target: &Target) -> Vec<(String, Vec<u8>)> {
     }
     // The order of a folder is not the same everywhere, and a failure should be.
     all.sort();
-    assert!(!all.is_empty(), "{} has neither a corpus nor golden bytes", target.name);
+    let made = (target.made)().into_iter().enumerate();
+    all.extend(made.map(|(at, bytes)| (format!("{}, made: {at}", target.name), bytes)));
+    assert!(!all.is_empty(), "{} has nothing to begin with", target.name);
     all
+}
+
+/// Time for the broken messages of one target.
+const TIME_PER_TARGET: Duration = Duration::from_secs(3);
+
+#[expect(clippy::disallowed_methods, reason = "how long it goes on is limited, not asserted")]
+fn stopwatch() -> std::time::Instant {
+    std::time::Instant::now()
 }
 
 fn survives(target: &Target, bytes: &[u8]) -> bool {
@@ -114,12 +125,17 @@ fn every_input_that_was_once_kept_is_survived() {
 #[test]
 fn broken_messages_are_survived() {
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
+    let budget = cases.is_none().then_some(TIME_PER_TARGET);
     let cases = cases.unwrap_or(100_000);
     for target in TARGETS {
+        let began = stopwatch();
         let seeds: Vec<_> = seeds(target).into_iter().map(|(_, bytes)| bytes).collect();
         let input = (select(seeds.clone()), vec(any_mutation(seeds), 1..4), any::<bool>());
         let config = Config { cases, failure_persistence: None, ..Config::default() };
         let result = TestRunner::new(config).run(&input, |(mut bytes, mutations, repair)| {
+            if budget.is_some_and(|budget| began.elapsed() > budget) {
+                return Ok(());
+            }
             for mutation in &mutations {
                 apply(mutation, &mut bytes);
             }

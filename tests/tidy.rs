@@ -83,7 +83,7 @@ const PLACES: &[(&str, &[&str])] = &[
     ("bincode::", &["wire/body.rs"]),
     ("memmap2::", &["store/map.rs"]),
     ("toml::", &["config"]),
-    ("annotate_snippets::", &["config"]),
+    ("annotate_snippets::", &["config", "cli"]),
     ("axum::", &["control"]),
     ("rustls::", &["link"]),
     ("tokio_rustls::", &["link"]),

@@ -31,6 +31,20 @@ pub fn parse(text: &str) -> Result<Parsed, ConfigError> {
     }
 }
 
+/// Each node that a file names, with its `state_dir`, though the rest may be unfinished.
+///
+/// # Errors
+/// If the file cannot be read as TOML with known keys.
+pub fn state_dirs(text: &str) -> Result<Vec<(String, PathBuf)>, ConfigError> {
+    let file: File = toml::from_str(text).map_err(|err| unreadable(&err))?;
+    let nodes = file.node.iter().map(|(name, section)| {
+        let state_dir =
+            section.state_dir.as_ref().map_or(STATE_DIR.into(), |dir| of(dir).0.clone());
+        (name.get_ref().clone(), state_dir)
+    });
+    Ok(nodes.collect())
+}
+
 /// The parser's words are "WHAT, expected THIS"; the second half is how to mend it.
 fn unreadable(err: &toml::de::Error) -> ConfigError {
     let words = err.message().trim_end().replace('\n', ", ");

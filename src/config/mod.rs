@@ -18,10 +18,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use self::check::parse;
+pub use self::check::{parse, state_dirs};
 use self::mistake::Marked;
 pub use self::mistake::{Caution, ConfigError, Mistake, Warning};
-pub use self::values::{Encryption, Export, Identity, parse_size};
+pub use self::values::{Encryption, Export, Identity, is_name, parse_size};
 use crate::units::{ReplicationMode, ResourceSize, Side};
 
 /// Largest configuration in bytes; one of 256 resources has about 100 KiB.
@@ -249,4 +249,13 @@ pub fn check_file(facts: FileFacts) -> Result<(), ConfigError> {
         return Ok(());
     };
     Err(ConfigError::new(vec![Marked { span: 0..0, what }]))
+}
+
+/// The bytes of a file as text.
+///
+/// # Errors
+/// If they are not UTF-8.
+pub fn text_of(bytes: Vec<u8>) -> Result<String, ConfigError> {
+    String::from_utf8(bytes)
+        .map_err(|_| ConfigError::new(vec![Marked { span: 0..0, what: Mistake::NotText }]))
 }

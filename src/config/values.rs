@@ -92,6 +92,11 @@ pub fn parse_size(text: &str) -> Option<u64> {
     (0 < bytes && bytes < u64::MAX).then_some(bytes)
 }
 
+/// Whether `text` can be the name of a cluster, a node or a resource.
+pub fn is_name(text: &str) -> bool {
+    Name::read(text).is_some()
+}
+
 /// Name of a cluster, a node or a resource. It becomes part of paths and of what is printed, so
 /// it holds nothing that means something to a shell, a path or a terminal.
 #[derive(Clone, Debug)]

@@ -19,6 +19,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::api::Api;
+pub(crate) use self::api::{
+    ErrorBody, NoBody, PromoteBody, ResizeBody, ResolveBody, SplitBrainBody, VerifyBody,
+};
 pub use self::events::{DROPPED, EventLine, NodeEvent};
 pub use self::socket::{ControlSocket, SocketError};
 pub use self::status::{Facts, ResourceFacts, Snapshot};
@@ -42,6 +45,8 @@ pub struct ResourceHandle {
     pub snapshot: watch::Receiver<Snapshot>,
     /// Bounded; the data thread takes them in order and answers each.
     pub orders: mpsc::Sender<Order>,
+    /// Bounded; the data thread replaces the snapshot, then answers.
+    pub looks: mpsc::Sender<oneshot::Sender<()>>,
 }
 
 /// What the daemon hands to the server.

@@ -1,10 +1,11 @@
 //! `hotpair check --offline`: examines a replica without a daemon, and changes nothing.
 
 use super::error::DaemonError;
+use super::open::canary_paths;
 use crate::config::NodeResource;
 use crate::metadata::{Crash, DIRTY_MAP_FILE, Found, MapMemory, Superblock, recover};
-use crate::store::{DataFile, Sidecar, place, read_file};
-use crate::units::{BLOCK_LEN, ResourceSize};
+use crate::store::{CanaryCopy, DataFile, Sidecar, place, read_file};
+use crate::units::{BLOCK_LEN, RESOURCE_LEN_MAX, ResourceSize};
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -60,32 +61,45 @@ pub fn check_offline(resource: &NodeResource) -> Result<Vec<Finding>, DaemonErro
     }
     let data = DataFile::open(&resource.local.path, recorded).map_err(&failed)?;
     let map_path = folder.join(DIRTY_MAP_FILE);
-    let map_len = usize::try_from(crate::metadata::DirtyMap::<Vec<u8>>::file_len(recorded))
-        .expect("the map of the largest resource fits in memory");
-    let map = read_file(&map_path, map_len).map_err(&failed)?;
+    let map = read_file(&map_path, map_len_max()).map_err(&failed)?;
     let recovered = recover(Found {
         superblock: &slots,
         dirty_map: map,
         dirty_sum: &sidecar.read_dirty_sum().map_err(&failed)?,
         activity_log: &sidecar.read_activity_log().map_err(&failed)?,
         place: place(&data, folder).map_err(&failed)?,
-        canary_copy: None,
+        canary_copy: CanaryCopy::peek(&canary_paths(record.replica_id)),
         data_len: data.len_bytes().map_err(&failed)?,
     });
     match recovered {
         Err(damage) => findings.push(Finding::bad(format!("metadata: {damage}"))),
         Ok(recovered) => {
             findings.push(log_finding(recovered.log_lost, recovered.hot.len()));
+            if recovered.sums_lost {
+                let text = "sums of the dirty map: damaged; the next start makes them anew";
+                findings.push(Finding::bad(text.to_owned()));
+            }
             findings.push(Finding::good(match recovered.crash {
                 Crash::Clean => "the daemon stopped cleanly".to_owned(),
-                Crash::Process | Crash::Power => {
-                    "the daemon did not stop cleanly: the next start recovers".to_owned()
+                Crash::Process => {
+                    "the daemon ended without a stop: the dirty map is exact".to_owned()
+                }
+                Crash::Power => {
+                    "power was lost, or it looks like it: the next start recovers".to_owned()
                 }
             }));
             findings.push(marks_finding(&recovered.dirty));
         }
     }
     Ok(findings)
+}
+
+/// A map may be longer than its resource needs, after a resize that did not come to its end; not
+/// longer than that of the largest.
+fn map_len_max() -> usize {
+    let largest = ResourceSize::new(RESOURCE_LEN_MAX).expect("it is the largest size");
+    usize::try_from(crate::metadata::DirtyMap::<Vec<u8>>::file_len(largest))
+        .expect("the map of the largest resource fits in memory")
 }
 
 fn log_finding(is_lost: bool, hot: usize) -> Finding {

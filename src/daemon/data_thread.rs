@@ -9,27 +9,29 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Interval, MissedTickBehavior};
 use tracing::{debug, info, warn};
 
 use super::exports::ExportOrder;
 use super::open::Opened;
+use super::reads::Reads;
 use super::{clock, random};
 use crate::control::{NodeEvent, Order, Snapshot};
 use crate::link::{Connection, Handover};
 use crate::metadata::Superblock;
 use crate::nbd::{Clients, Export, Extent, Incoming, Opened as Client};
-use crate::replica::{Closing, Effect, Input, IoId, LinkId, Replica, RequestError, RequestId};
-use crate::store::{CanaryCopy, Completion, MappedMap, Store, Via};
+use crate::replica::{Closing, Effect, Input, LinkId, Replica, RequestError, RequestId};
+use crate::store::{CanaryCopy, Completion, MappedMap, Run, Store, Via};
 use crate::units::{Epoch, Instant};
+use crate::wire::BufferPool;
 use crate::wire::message::Frame;
-use crate::wire::{Buffer, BufferPool};
 
 /// The other ends of a data thread.
 pub(super) struct Ends {
     pub(super) name: String,
     pub(super) orders: mpsc::Receiver<Order>,
+    pub(super) looks: mpsc::Receiver<oneshot::Sender<()>>,
     pub(super) handovers: mpsc::Receiver<Handover>,
     pub(super) wants_link: watch::Sender<bool>,
     pub(super) exports: mpsc::Sender<ExportOrder>,
@@ -55,20 +57,28 @@ pub(super) struct DataThread {
     completions: Vec<Completion>,
     frames: Vec<Frame>,
     incoming: VecDeque<Incoming>,
-    /// Reads under way, by I/O.
-    reading: BTreeMap<IoId, RequestId>,
-    /// Reads that ended and wait for the core's word.
-    read: BTreeMap<RequestId, Buffer>,
-    answers: BTreeMap<u64, tokio::sync::oneshot::Sender<Answered>>,
+    reads: Reads,
+    answers: BTreeMap<u64, oneshot::Sender<Answered>>,
+    /// Answers of this turn. They leave once what they say can be seen in the status.
+    answered: Vec<(oneshot::Sender<Answered>, Answered)>,
+    /// Who waits for the newest state.
+    lookers: Vec<oneshot::Sender<()>>,
     last_answer: u64,
     stop_request: Option<u64>,
     is_stopped: bool,
     export_epoch: Option<Epoch>,
     clients_closing: bool,
     tick: Interval,
-    last_identity_check: Instant,
+    identity_check: IdentityCheck,
     last_snapshot: Instant,
     has_news: bool,
+}
+
+/// The look at the path of the data file: one at a time, however long it takes.
+#[derive(Clone, Copy, Debug)]
+enum IdentityCheck {
+    UnderWay,
+    Ended(Instant),
 }
 
 type Answered = Result<crate::replica::Answer, crate::replica::Refused>;
@@ -109,16 +119,17 @@ impl DataThread {
             completions: Vec::new(),
             frames: Vec::new(),
             incoming: VecDeque::new(),
-            reading: BTreeMap::new(),
-            read: BTreeMap::new(),
+            reads: Reads::default(),
             answers: BTreeMap::new(),
+            answered: Vec::new(),
+            lookers: Vec::new(),
             last_answer: 0,
             stop_request: None,
             is_stopped: false,
             export_epoch: None,
             clients_closing: false,
             tick,
-            last_identity_check: now,
+            identity_check: IdentityCheck::Ended(now),
             last_snapshot: now,
             has_news: true,
         }
@@ -172,12 +183,18 @@ impl DataThread {
         let input = match completion {
             Completion::Disk { io, outcome } => Input::Disk { io, outcome },
             Completion::ClientRead { io, buffer, outcome } => {
-                if let Some(request) = self.reading.remove(&io) {
-                    self.read.insert(request, buffer);
-                }
+                self.reads.end(io, buffer);
                 Input::Disk { io, outcome }
             }
             Completion::Metadata { ticket, result } => Input::Metadata { ticket, result },
+            Completion::Runs { request, runs } => return self.reply_runs(request, &runs),
+            Completion::Identity { result } => {
+                self.identity_check = IdentityCheck::Ended(clock::now());
+                let Err(error) = result else { return };
+                warn!(resource = %self.ends.name, error = &error as &dyn std::error::Error,
+                    "the data file is not what it was");
+                Input::DiskGone
+            }
         };
         self.inputs.push_back(input);
     }
@@ -208,7 +225,7 @@ impl DataThread {
 
     fn attach(&mut self, handover: Handover) {
         let exporter = handover.exporter;
-        let Ok(nonce) = random::bytes() else { return };
+        let nonce = random::bytes().expect(DRAWS);
         match handover.attach(self.pool.clone(), self.core.size()) {
             Ok(connection) => {
                 self.last_link += 1;
@@ -228,18 +245,22 @@ impl DataThread {
             self.inputs.push_back(Input::Tick);
             self.clients.tick(now);
             self.leaving.retain(|(since, _)| now.since(*since) < FAREWELL);
-            if now.since(self.last_identity_check) >= IDENTITY_PERIOD {
-                self.last_identity_check = now;
-                if let Err(error) = self.store.data().check_identity() {
-                    warn!(resource = %self.ends.name, error = &error as &dyn std::error::Error,
-                        "the data file is not what it was");
-                    self.inputs.push_back(Input::DiskGone);
+            if let IdentityCheck::Ended(at) = self.identity_check
+                && now.since(at) >= IDENTITY_PERIOD
+            {
+                self.identity_check = IdentityCheck::UnderWay;
+                if let Some(completion) = self.store.check_identity() {
+                    self.complete(completion);
                 }
             }
         }
     }
 
     fn poll_operators(&mut self, cx: &mut Context<'_>) {
+        while let Poll::Ready(Some(looker)) = self.ends.looks.poll_recv(cx) {
+            self.lookers.push(looker);
+            self.has_news = true;
+        }
         while let Poll::Ready(Some(Order { command, answer })) = self.ends.orders.poll_recv(cx) {
             self.last_answer += 1;
             let request = self.last_answer;
@@ -278,15 +299,18 @@ impl DataThread {
             }
             Incoming::BlockStatus { id, range, single } => {
                 let most = if single { 1 } else { EXTENTS_MAX };
-                let runs = self.store.data().runs(range, most);
-                let extents: Vec<Extent> = runs
-                    .into_iter()
-                    .map(|run| Extent { len: run.len, is_hole: run.is_hole })
-                    .collect();
-                self.clients.reply_extents(id, &extents);
+                if let Some(completion) = self.store.runs(id, range, most) {
+                    self.complete(completion);
+                }
             }
             Incoming::Cache { id, range: _ } => self.clients.reply(id, Ok(())),
         }
+    }
+
+    fn reply_runs(&mut self, request: RequestId, runs: &[Run]) {
+        let extents: Vec<Extent> =
+            runs.iter().map(|run| Extent { len: run.len, is_hole: run.is_hole }).collect();
+        self.clients.reply_extents(request, &extents);
     }
 
     /// Steps the core for every input, and carries out what it answers.
@@ -318,7 +342,7 @@ impl DataThread {
             Effect::Zero { io, range, kind } => self.store.zero(io, range, kind),
             Effect::ReadForClient { io, request, range } => {
                 let len = usize::try_from(range.len()).expect("a request is at most 32 MiB");
-                self.reading.insert(io, request);
+                self.reads.begin(io, request);
                 self.store.read_for_client(io, range, self.pool.get(len))
             }
             Effect::ReadRange { io, range } => self.store.read_range(io, range),
@@ -345,9 +369,8 @@ impl DataThread {
                 None
             }
             Effect::DrawId => {
-                if let Ok(id) = random::id() {
-                    self.inputs.push_back(Input::FreshId(id));
-                }
+                // Without one no generation can be made, and nothing would ask again.
+                self.inputs.push_back(Input::FreshId(random::id().expect(DRAWS)));
                 None
             }
             Effect::Event(event) => {
@@ -367,7 +390,7 @@ impl DataThread {
     }
 
     fn reply(&mut self, request: RequestId, result: Result<(), RequestError>) {
-        match (self.read.remove(&request), result) {
+        match (self.reads.take(request), result) {
             (Some(buffer), Ok(())) => self.clients.reply_data(request, [buffer.freeze()]),
             (_, result) => self.clients.reply(request, result),
         }
@@ -401,7 +424,7 @@ impl DataThread {
         self.order_export(ExportOrder::Close { resource: self.ends.name.clone() });
         self.export_epoch = None;
         self.clients.close(closing);
-        self.read.clear();
+        self.reads.forget();
         self.clients_closing = true;
     }
 
@@ -416,8 +439,7 @@ impl DataThread {
             self.is_stopped = true;
         }
         if let Some(asker) = self.answers.remove(&request) {
-            // Whoever typed it may be gone.
-            let _ = asker.send(result);
+            self.answered.push((asker, result));
         }
         self.has_news = true;
     }
@@ -446,9 +468,19 @@ impl DataThread {
         self.has_news = false;
         self.last_snapshot = now;
         self.ends.snapshot.send_replace(snapshot(&self.core, self.clients.count(), now));
+        for looker in self.lookers.drain(..) {
+            // It may have waited long enough.
+            let _ = looker.send(());
+        }
+        for (asker, result) in self.answered.drain(..) {
+            // Whoever typed it may be gone.
+            let _ = asker.send(result);
+        }
     }
 }
 
+/// Why drawing a number cannot fail here.
+const DRAWS: &str = "the kernel draws random numbers once it has booted";
 /// Extents in one answer; the client asks again for the rest.
 const EXTENTS_MAX: usize = 256;
 /// Connections that wait to be taken over.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::control::SocketError;
 use crate::link::IdentityError;
-use crate::metadata::Damage;
+use crate::metadata::{Damage, SUPERBLOCK_FILE};
 use crate::store::StoreError;
 
 /// Each names the thing, and what to type.
@@ -20,7 +20,7 @@ pub enum DaemonError {
         source: StoreError,
     },
     /// There is no metadata.
-    #[error("{resource}: there is no metadata in {}: type `hotpair init {resource} --from empty`, `--from this` or `--from peer`", folder.display())]
+    #[error("{resource}: there is no metadata in {}", folder.display())]
     NotInitialised {
         /// Name of the resource.
         resource: String,
@@ -28,7 +28,7 @@ pub enum DaemonError {
         folder: PathBuf,
     },
     /// The metadata cannot be believed. Nothing was touched.
-    #[error("{resource}: the metadata in {} cannot be used; to make it anew from the data, type `hotpair init {resource} --from peer --rebuild`", folder.display())]
+    #[error("{resource}: the metadata in {} cannot be used", folder.display())]
     Damaged {
         /// Name of the resource.
         resource: String,
@@ -38,9 +38,7 @@ pub enum DaemonError {
         source: Damage,
     },
     /// The metadata says another size than the configuration.
-    #[error(
-        "{resource}: the configuration says {configured} bytes, the metadata {recorded}: correct `size`, or type `hotpair resize`"
-    )]
+    #[error("{resource}: the configuration says {configured} bytes, the metadata {recorded}")]
     Size {
         /// Name of the resource.
         resource: String,
@@ -49,8 +47,24 @@ pub enum DaemonError {
         /// What the metadata says.
         recorded: u64,
     },
+    /// A resize to a size that the resource cannot have.
+    #[error("{resource}: it has {recorded} bytes, and cannot have {asked}")]
+    BadSize {
+        /// Name of the resource.
+        resource: String,
+        /// What it has.
+        recorded: u64,
+        /// What was asked for.
+        asked: u64,
+    },
+    /// The daemon was killed, and what it left is not settled.
+    #[error("{resource}: the daemon did not stop cleanly")]
+    NotClean {
+        /// Name of the resource.
+        resource: String,
+    },
     /// `init --from empty` found data.
-    #[error("{resource}: {} is not empty: byte {offset} is not zero; to keep the data, type `hotpair init {resource} --from this`", path.display())]
+    #[error("{resource}: {} is not empty: byte {offset} is not zero", path.display())]
     NotEmpty {
         /// Name of the resource.
         resource: String,
@@ -60,7 +74,7 @@ pub enum DaemonError {
         offset: u64,
     },
     /// The resource is not in the configuration.
-    #[error("there is no resource {name} in the configuration: it has {known}")]
+    #[error("there is no resource {name} in the configuration")]
     UnknownResource {
         /// What was asked for.
         name: String,
@@ -104,8 +118,65 @@ pub enum DaemonError {
 }
 
 impl DaemonError {
+    /// What to type next, where that is known.
+    pub fn mend(&self) -> Option<String> {
+        match self {
+            Self::Store { resource, source } => Some(mend_store(resource, source)),
+            Self::NotInitialised { resource, .. } => Some(format!(
+                "hotpair init {resource} --from this (the file is the data), --from empty, or \
+                 --from peer"
+            )),
+            Self::Damaged { resource, .. } => Some(format!(
+                "to make it anew and compare all data with the peer: hotpair init {resource} \
+                 --from peer --rebuild"
+            )),
+            Self::Size { resource, configured, .. } => Some(format!(
+                "correct `size` in the configuration, or grow this copy: hotpair resize \
+                 {resource} --size {configured}B"
+            )),
+            Self::BadSize { .. } => Some("a resource only grows, and has at most 16TiB".to_owned()),
+            Self::NotClean { .. } => Some(
+                "start it, wait until both nodes are in sync, and stop it with SIGTERM".to_owned(),
+            ),
+            Self::NotEmpty { resource, .. } => {
+                Some(format!("to keep the data: hotpair init {resource} --from this"))
+            }
+            Self::UnknownResource { known, .. } => Some(format!("it has {known}")),
+            Self::Identity { .. } => Some("hotpair identity".to_owned()),
+            Self::Listen { .. } => {
+                Some("is another daemon running? else correct `replication`".to_owned())
+            }
+            Self::Control { .. } | Self::System { .. } | Self::Random { .. } => None,
+        }
+    }
+
     /// Wraps an error of the disk of `resource`.
     pub(super) fn store(resource: &str) -> impl Fn(StoreError) -> Self + '_ {
         move |source| Self::Store { resource: resource.to_owned(), source }
+    }
+}
+
+fn mend_store(resource: &str, error: &StoreError) -> String {
+    match error {
+        StoreError::Exists { path } if path.ends_with(SUPERBLOCK_FILE) => format!(
+            "look at it with `hotpair check {resource} --offline`; to give it up and make it anew \
+             from the data, add --rebuild"
+        ),
+        StoreError::Exists { .. } => "move it away".to_owned(),
+        StoreError::Missing { .. } => format!(
+            "put the file in its place, or make one: hotpair init {resource} --from peer, or \
+             --from empty"
+        ),
+        StoreError::Locked { .. } => "stop the daemon of this node first".to_owned(),
+        StoreError::Shorter { .. } | StoreError::Replaced { .. } => {
+            "put the right file in its place, or correct `path` or `size`".to_owned()
+        }
+        StoreError::NotBlocks { .. } => "correct `path`".to_owned(),
+        StoreError::NotOurs { .. } => "chown and chmod it, so that only its user can".to_owned(),
+        StoreError::NoSpace { .. } => "make room, then type the same again".to_owned(),
+        StoreError::Io { .. } | StoreError::FailedBefore { .. } => {
+            "look at permissions and at the disk (dmesg), then type the same again".to_owned()
+        }
+        StoreError::NoDirectReads { .. } => "use another file system".to_owned(),
     }
 }

@@ -22,8 +22,9 @@ use crate::control::{
 use crate::link::{self, Dialler, Handover, ListenSettings, Listener, Route, Security};
 use crate::replica::Command;
 
-/// Orders, connections and events that may wait.
+/// Orders, questions, connections and events that may wait.
 const ORDERS_MAX: usize = 64;
+const LOOKS_MAX: usize = 64;
 const HANDOVERS_MAX: usize = 4;
 const EVENTS_MAX: usize = 1024;
 const EXPORTS_MAX: usize = 1024;
@@ -204,10 +205,12 @@ fn start_resource(
 ) -> Result<(ResourceHandle, Running), DaemonError> {
     let name = resource.name.clone();
     let (orders, orders_out) = mpsc::channel(ORDERS_MAX);
+    let (looks, looks_out) = mpsc::channel(LOOKS_MAX);
     let (sender, receiver) = watch::channel(snapshot(&opened.core, 0, clock::now()));
     let ends = Ends {
         name: name.clone(),
         orders: orders_out,
+        looks: looks_out,
         handovers: channels.handovers,
         wants_link: channels.wants_link,
         exports: channels.exports,
@@ -227,7 +230,7 @@ fn start_resource(
         mode: resource.mode,
         export: resource.local.export.to_string(),
     };
-    let handle = ResourceHandle { facts, snapshot: receiver, orders: orders.clone() };
+    let handle = ResourceHandle { facts, snapshot: receiver, orders: orders.clone(), looks };
     Ok((handle, Running { name, thread, orders }))
 }
 

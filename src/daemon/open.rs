@@ -7,7 +7,7 @@ use tracing::{info, warn};
 use super::error::DaemonError;
 use super::{clock, random};
 use crate::config::{NodeConfig, NodeResource};
-use crate::metadata::{Found, Recovered, Superblock, recover};
+use crate::metadata::{Found, Recovered, Superblock, recover, sum_head};
 use crate::replica::{Replica, Settings, Start};
 use crate::store::{CanaryCopy, DataFile, MappedMap, Sidecar, Store, Threads, place};
 use crate::units::{Instance, ReplicaId, ResourceSize};
@@ -71,6 +71,12 @@ pub(super) fn open(node: &NodeConfig, resource: &NodeResource) -> Result<Opened,
         data_len: data.len_bytes().map_err(&failed)?,
     })
     .map_err(damaged)?;
+    if recovered.sums_lost {
+        warn!(resource = %resource.name,
+            "the sums of the dirty map are damaged: they count for nothing and are made anew");
+        let head = sum_head(size, &recovered.superblock.ids());
+        sidecar.remake_dirty_sum(size, &head).map_err(&failed)?;
+    }
     info!(resource = %resource.name, crash = ?recovered.crash, doubtful = recovered.doubtful,
         marked_blocks = recovered.dirty.count(), "recovered");
     let settings = settings(node, resource, data.zeroing_is_cheap());
@@ -90,7 +96,7 @@ pub(super) fn open(node: &NodeConfig, resource: &NodeResource) -> Result<Opened,
 }
 
 /// Where the copy of the canary may be: file systems that a power loss empties.
-fn canary_paths(replica: ReplicaId) -> [PathBuf; 2] {
+pub(super) fn canary_paths(replica: ReplicaId) -> [PathBuf; 2] {
     let name = format!("hotpair-canary-{:032x}", replica.0);
     [PathBuf::from("/run/hotpair").join(&name), PathBuf::from("/dev/shm").join(&name)]
 }

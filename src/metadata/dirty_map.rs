@@ -260,10 +260,36 @@ impl<M: MapMemory> DirtyMap<M> {
     /// Raises the canary and returns it. Before that, the marks of this turn are set; after it, the
     /// copy on the tmpfs is written: so the canary is the copy or one ahead.
     pub fn raise_canary(&mut self) -> u64 {
-        let canary = self.canary().wrapping_add(1);
+        let canary = match self.canary() {
+            DISTRUSTED => DISTRUSTED,
+            canary => (canary + 1) % DISTRUSTED,
+        };
+        self.set_canary(canary);
+        canary
+    }
+
+    /// The disk failed: whatever the next start finds, it counts as a power loss, since the page
+    /// cache may have dropped what could not be written. It takes effect at once, whether or not
+    /// anything can still be recorded.
+    pub fn distrust(&mut self) {
+        self.set_canary(DISTRUSTED);
+    }
+
+    /// The doubt that [`DirtyMap::distrust`] asked for is on record.
+    pub fn trust(&mut self) {
+        if self.is_distrusted() {
+            self.set_canary(0);
+        }
+    }
+
+    /// Whether the disk failed in the run that left this map.
+    pub(super) fn is_distrusted(&self) -> bool {
+        self.canary() == DISTRUSTED
+    }
+
+    fn set_canary(&mut self, canary: u64) {
         let place = self.memory.bytes_mut().get_mut(CANARY_AT..CANARY_AT + 8);
         place.expect("in the header page").copy_from_slice(&canary.to_le_bytes());
-        canary
     }
 
     /// What the canary says.
@@ -389,6 +415,8 @@ enum Change {
 const KIND: PageKind = PageKind { file: DIRTY_MAP_FILE, magic: *b"HPDIRTY1", unit: BLOCK_LEN };
 /// A sector of its own, so that it is never torn together with the header.
 const CANARY_AT: usize = 512;
+/// A canary that equals no copy.
+const DISTRUSTED: u64 = u64::MAX;
 const WORDS_PER_PAGE: u64 = PAGE_LEN as u64 / 8;
 const BLOCKS_PER_PAGE: u64 = PAGE_LEN as u64 * 8;
 

@@ -20,12 +20,17 @@ pub fn sum_offset(page: u64) -> u64 {
 
 /// The file for a map without marks; the rest of its length is zero.
 pub fn sum_image(size: ResourceSize, ids: &FileIds) -> Vec<u8> {
-    let mut image = KIND.encode(ids, pages_of(size)).to_vec();
+    let mut image = sum_head(size, ids).to_vec();
     let clean = crc32c::crc32c(&[0; PAGE_LEN]).to_le_bytes();
     for _ in 0..pages_of(size) {
         image.extend_from_slice(&clean);
     }
     image
+}
+
+/// The head of a file without sums; what follows it is zero, which vouches for no page.
+pub fn sum_head(size: ResourceSize, ids: &FileIds) -> [u8; PAGE_LEN] {
+    KIND.encode(ids, pages_of(size))
 }
 
 /// The stored sums as they lie in the file; none of them counts if the file cannot be trusted.
@@ -45,6 +50,11 @@ impl<'a> Sums<'a> {
             Err(newer @ Damage::Format { .. }) => Err(newer),
             Err(_) => Ok(Self(&[])),
         }
+    }
+
+    /// Whether there is a place for the sum of each page.
+    pub(super) fn are_whole(self, size: ResourceSize) -> bool {
+        self.0.len() as u64 >= sum_file_len(size)
     }
 
     /// The stored sum of a page.

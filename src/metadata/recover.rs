@@ -62,6 +62,9 @@ pub struct Recovered<M: MapMemory> {
     pub hot: BTreeSet<ExtentIndex>,
     /// The log could not be read: every block is marked.
     pub log_lost: bool,
+    /// The file of the sums is damaged or too short: none of what it lacks counted, and it must be
+    /// made anew before a sum is written to it.
+    pub sums_lost: bool,
 }
 
 impl<M: MapMemory> Recovered<M> {
@@ -85,6 +88,7 @@ pub fn recover<M: MapMemory>(found: Found<'_, M>) -> Result<Recovered<M>, Damage
     check_data_file(&superblock, &found.place, found.data_len)?;
     let ids = superblock.ids();
     let sums = Sums::open(found.dirty_sum, &ids)?;
+    let sums_lost = !sums.are_whole(size);
     let (mut log, log_lost) = match ActivityLog::recover(found.activity_log, &ids) {
         Ok(log) => (log, false),
         Err(Damage::LogUnreadable) => (ActivityLog::begin_anew(found.activity_log, &ids), true),
@@ -96,7 +100,9 @@ pub fn recover<M: MapMemory>(found: Found<'_, M>) -> Result<Recovered<M>, Damage
     log.keep_below(size.extent_count());
     let hot = log.hot();
     let is_same_memory = is_map_whole
+        && !dirty.is_distrusted()
         && found.place == superblock.place
+        && found.place.data_mount != UNKNOWN_MOUNT
         && found.canary_copy.is_some_and(|copy| dirty.canary().wrapping_sub(copy) <= 1);
     let crash = if superblock.clean && hot.is_empty() && !log_lost {
         Crash::Clean
@@ -119,8 +125,11 @@ pub fn recover<M: MapMemory>(found: Found<'_, M>) -> Result<Recovered<M>, Damage
         (_, Crash::Process) => superblock.memsync_secondary || log_lost,
         (_, Crash::Power) => superblock.memsync_secondary || log_lost || !hot.is_empty(),
     };
-    Ok(Recovered { superblock, dirty, log, crash, doubtful, hot, log_lost })
+    Ok(Recovered { superblock, dirty, log, crash, doubtful, hot, log_lost, sums_lost })
 }
+
+/// Nobody can say whether the data is where it was.
+const UNKNOWN_MOUNT: u64 = 0;
 
 /// The data file must be the recorded one. Across a boot, and for another mount, the device's
 /// number may be another one; the inode may not.
@@ -181,5 +190,91 @@ fn compare_sums<M: MapMemory>(dirty: &mut DirtyMap<M>, sums: Sums<'_>, crash: Cr
             Crash::Process => {}
             Crash::Clean | Crash::Power => dirty.set_page(page),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::birth::{Birth, Newborn, birth};
+    use super::*;
+    use crate::units::{ReplicaId, ResourceId};
+
+    const PLACE: Place = Place { boot_id: 1, sidecar_mount: 2, data_mount: 3, device: 4, inode: 5 };
+
+    /// The files of a replica whose daemon did not stop.
+    struct Files {
+        superblock: Vec<u8>,
+        map: Vec<u8>,
+        sum: Vec<u8>,
+        log: Vec<u8>,
+        place: Place,
+    }
+
+    impl Files {
+        fn of_a_crash(place: Place) -> Self {
+            let newborn = Newborn {
+                resource_id: ResourceId(6),
+                replica_id: ReplicaId(7),
+                generation_id: 8,
+                size: ResourceSize::new(1 << 30).unwrap(),
+                place,
+            };
+            let [map, sum, log, superblock] = birth(Birth::This, &newborn).map(|file| file.image());
+            let record = Superblock::newest(&superblock).unwrap();
+            let record = Superblock { clean: false, counter: 2, ..record };
+            let superblock = [&record.encode()[..], &superblock[4096..]].concat();
+            Self { superblock, map, sum, log, place }
+        }
+
+        fn recover(&self) -> Recovered<Vec<u8>> {
+            recover(Found {
+                superblock: &self.superblock,
+                dirty_map: self.map.clone(),
+                dirty_sum: &self.sum,
+                activity_log: &self.log,
+                place: self.place,
+                canary_copy: Some(0),
+                data_len: 1 << 30,
+            })
+            .unwrap()
+        }
+    }
+
+    #[test]
+    fn without_sums_the_map_counts_after_a_process_crash_and_for_nothing_after_a_power_loss() {
+        let breaks: [fn(&mut Vec<u8>); 4] = [
+            |sum| sum.clear(),
+            |sum| sum.truncate(4096 + 5),
+            |sum| sum[9] ^= 1,
+            |sum| sum[..4096].fill(0),
+        ];
+        let whole = Files::of_a_crash(PLACE).recover();
+        assert!(!whole.sums_lost && whole.crash == Crash::Process && whole.dirty.count() == 0);
+        for damage in breaks {
+            let mut files = Files::of_a_crash(PLACE);
+            damage(&mut files.sum);
+            let found = files.recover();
+            assert!(found.sums_lost);
+            assert_eq!((found.crash, found.dirty.count()), (Crash::Process, 0));
+            assert!(found.dirty.has_changed_pages(), "all sums are written with the next ones");
+            files.place.boot_id += 1;
+            let found = files.recover();
+            assert!(found.sums_lost);
+            assert_eq!(found.crash, Crash::Power);
+            assert!(found.dirty.count() > 0);
+        }
+    }
+
+    #[test]
+    fn a_disk_that_has_no_number_counts_as_attached_anew() {
+        let unknown = Place { data_mount: UNKNOWN_MOUNT, ..PLACE };
+        assert_eq!(Files::of_a_crash(unknown).recover().crash, Crash::Power);
+    }
+
+    #[test]
+    fn a_map_longer_than_its_resource_needs_is_read() {
+        let mut files = Files::of_a_crash(PLACE);
+        files.map.resize(files.map.len() + 8192, 0);
+        assert_eq!(files.recover().crash, Crash::Process);
     }
 }

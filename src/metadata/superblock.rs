@@ -96,7 +96,8 @@ pub struct Place {
     pub boot_id: u128,
     /// Mount id of the folder of the metadata.
     pub sidecar_mount: u64,
-    /// Mount id of the data file.
+    /// Mount id of the data file; of a block device, the number that the kernel gave it when it was
+    /// attached, or zero if it gave none.
     pub data_mount: u64,
     /// Device number of the data file.
     pub device: u64,

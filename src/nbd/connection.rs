@@ -21,7 +21,9 @@ use super::protocol::transmission::{
 use super::protocol::{PAYLOAD_LEN_MAX, Terms};
 use super::socket::{self, Socket};
 use super::usage::{Room, Usage};
-use crate::replica::{Request, RequestError, RequestId, RequestKind, RequestResult};
+use crate::replica::{
+    Request, RequestError, RequestId, RequestKind, RequestResult, ZERO_PART_LEN_MAX,
+};
 use crate::units::ByteRange;
 use crate::wire::BufferPool;
 
@@ -503,7 +505,8 @@ fn usage_of(command: &Command) -> Usage {
     match command {
         Command::Read { range } => usage_of_read(*range),
         Command::Write { range, .. } => usage_of_write(*range),
-        Command::Zero { .. } | Command::Flush => Usage { parts: 1, ..Usage::default() },
+        Command::Zero { range, .. } => usage_of_zero(*range),
+        Command::Flush => Usage { parts: 1, ..Usage::default() },
         Command::BlockStatus { range, single } => usage_of_status(*range, *single),
         Command::Cache { .. } | Command::Disconnect => Usage::default(),
     }
@@ -513,6 +516,11 @@ fn usage_of(command: &Command) -> Usage {
 fn usage_of_status(range: ByteRange, single: bool) -> Usage {
     let runs = if single { 1 } else { range.blocks().block_count().min(EXTENTS_MAX) };
     Usage { reply_bytes: 24 + 8 * runs, ..Usage::default() }
+}
+
+fn usage_of_zero(range: ByteRange) -> Usage {
+    let parts = range.parts(ZERO_PART_LEN_MAX).count();
+    Usage { parts: u64::try_from(parts).expect("65 parts at most"), ..Usage::default() }
 }
 
 fn usage_of_read(range: ByteRange) -> Usage {
@@ -570,5 +578,24 @@ impl Slots {
         let asked = self.slots.get_mut(slot).and_then(Option::take);
         self.free.push(u16::try_from(slot).expect("IN_FLIGHT_MAX fits"));
         asked.expect("a request is answered once")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::{ResourceSize, ZeroKind};
+
+    #[test]
+    fn a_request_counts_as_many_parts_as_it_is_cut_into() {
+        let size = ResourceSize::new(1 << 40).unwrap();
+        let parts = |start, len| {
+            let range = ByteRange::new(start, len, size).unwrap();
+            let (kind, fua, fast_only) = (ZeroKind::Trim, false, false);
+            usage_of(&Command::Zero { range, kind, fua, fast_only }).parts
+        };
+        assert_eq!(parts(0, 512), 1);
+        assert_eq!(parts(4096, u64::from(u32::MAX) - 4095), 64);
+        assert_eq!(parts((64 << 20) - 1, u64::from(u32::MAX)), 65);
     }
 }

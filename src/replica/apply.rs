@@ -1,15 +1,19 @@
 //! The secondary: applies the primary's writes in an order that clients could have seen.
 //!
-//! A write is applied when everything it names in `after` is applied, the rest in parallel; so
-//! this copy always is a state that clients could have seen. Its extents are in this node's
-//! activity log first. Nothing is marked here: the primary marks.
+//! A write names in `after` the last one that was answered when it began, and is applied when all
+//! up to that one are applied, the rest in parallel; so this copy always is a state that clients
+//! could have seen, and overlapping writes are applied in one order. Its extents are in this node's
+//! activity log first. Nothing is marked here: the primary marks. What was received is applied
+//! also when the session is over, and before anything new begins: in `memsync` it may have been
+//! acknowledged.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::effect::{DiskOutcome, Effect};
 use super::io::Purpose;
 use super::parts::Op;
 use super::planted::Planted;
+use super::records::Change;
 use super::session::Fault;
 use super::{Effects, Replica};
 use crate::metadata::{MapMemory, Want};
@@ -22,7 +26,9 @@ pub(super) struct Applier {
     /// The last one received; the first of a session sets it.
     last: Option<Sequence>,
     applied_through: Sequence,
-    applied_beyond: BTreeSet<Sequence>,
+    /// Runs of applied writes behind one that is not, by their first: between two of them is a
+    /// write that waits, so there are not more than of those.
+    applied_beyond: BTreeMap<Sequence, Sequence>,
     entries: BTreeMap<Sequence, Entry>,
     bytes: u64,
     flushes: Vec<Flush>,
@@ -50,8 +56,26 @@ struct Syncing {
 
 impl Applier {
     /// All up to this one are in the file; `None` if nothing came in this session.
-    pub(super) fn applied_through(&self) -> Option<Sequence> {
+    fn applied_through(&self) -> Option<Sequence> {
         self.last.map(|_| self.applied_through)
+    }
+
+    /// Whether all that was received is in the file.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The session is over: nobody waits for an answer, but what was received is still applied.
+    pub(super) fn end_session(&mut self) {
+        self.flushes.clear();
+        self.fua.clear();
+        self.acks.clear();
+        self.syncing = None;
+    }
+
+    /// The disk failed: nothing is applied any more.
+    pub(super) fn give_up(&mut self) {
+        *self = Self::default();
     }
 
     /// Blocks of writes that were received and are not applied.
@@ -59,15 +83,31 @@ impl Applier {
         self.entries.values().map(|entry| entry.range.blocks())
     }
 
+    /// FUA writes that are applied and wait for a sync.
+    fn unsynced_fua(&self) -> usize {
+        self.fua.len() + self.syncing.as_ref().map_or(0, |syncing| syncing.fua.len())
+    }
+
     /// Ranges that are being written: their extents are pinned.
-    pub(super) fn pinned(&self) -> impl Iterator<Item = ByteRange> {
+    fn pinned(&self) -> impl Iterator<Item = ByteRange> {
         self.entries.values().filter(|entry| entry.is_writing).map(|entry| entry.range)
     }
 
     fn note_applied(&mut self, sequence: Sequence) {
-        self.applied_beyond.insert(sequence);
-        while self.applied_beyond.remove(&self.applied_through.next()) {
-            self.applied_through = self.applied_through.next();
+        let (mut first, mut last) = (sequence, sequence);
+        if let Some((&before, end)) = self.applied_beyond.range(..sequence).next_back()
+            && end.next() == sequence
+        {
+            first = before;
+        }
+        if let Some(end) = self.applied_beyond.remove(&sequence.next()) {
+            last = end;
+        }
+        if first == self.applied_through.next() {
+            self.applied_beyond.remove(&first);
+            self.applied_through = last;
+        } else {
+            self.applied_beyond.insert(first, last);
         }
     }
 }
@@ -118,7 +158,7 @@ impl<M: MapMemory> Replica<M> {
         let (parts_max, bytes_max) =
             (self.settings.in_flight_parts_max, self.settings.in_flight_bytes_max);
         let is_memsync = self.settings.mode == ReplicationMode::MemSync;
-        let Some(applier) = self.link.applier_mut() else { return Ok(()) };
+        let applier = &mut self.applier;
         match applier.last {
             Some(last) if sequence != last.next() => {
                 return Err(Fault::SequenceGap { found: sequence.0, last: last.0 });
@@ -132,6 +172,9 @@ impl<M: MapMemory> Replica<M> {
         }
         if applier.entries.len() >= parts_max {
             return Err(Fault::Credit { what: "writes", limit: parts_max as u64 });
+        }
+        if applier.unsynced_fua() >= 2 * parts_max {
+            return Err(Fault::Credit { what: "unsynced writes", limit: 2 * parts_max as u64 });
         }
         if applier.bytes > bytes_max + super::PART_LEN_MAX {
             return Err(Fault::Credit { what: "bytes", limit: bytes_max });
@@ -156,7 +199,7 @@ impl<M: MapMemory> Replica<M> {
 
     pub(super) fn on_flush(&mut self, flush: Flush) -> Result<(), Fault> {
         let limit = self.settings.in_flight_parts_max;
-        let Some(applier) = self.link.applier_mut() else { return Ok(()) };
+        let applier = &mut self.applier;
         if applier.last.is_some_and(|last| flush.covers > last) {
             return Err(Fault::UnknownSequence { sequence: flush.covers.0 });
         }
@@ -185,19 +228,17 @@ impl<M: MapMemory> Replica<M> {
     pub(super) fn pump_applier(&mut self, effects: &mut Effects) {
         self.apply_due(effects);
         self.sync_applied(effects);
-        if let Some(applier) = self.link.applier_mut()
-            && !applier.acks.is_empty()
-        {
-            let acks = std::mem::take(&mut applier.acks);
+        let acks = std::mem::take(&mut self.applier.acks);
+        if !acks.is_empty() && self.link.session().is_some() {
             self.send(Message::Acks(acks), effects);
         }
     }
 
     fn apply_due(&mut self, effects: &mut Effects) {
         let ignores_order = self.is_planted(Planted::OverlapReordered);
-        let Some(applier) = self.link.applier() else { return };
-        let through = applier.applied_through;
-        let mut due: Vec<(Sequence, ByteRange)> = applier
+        let through = self.applier.applied_through;
+        let mut due: Vec<(Sequence, ByteRange)> = self
+            .applier
             .entries
             .iter()
             .filter(|(_, entry)| !entry.is_writing && (entry.after <= through || ignores_order))
@@ -219,11 +260,7 @@ impl<M: MapMemory> Replica<M> {
                 continue;
             }
             let io = self.io.start(Purpose::Apply(sequence));
-            let Some(entry) =
-                self.link.applier_mut().and_then(|applier| applier.entries.get_mut(&sequence))
-            else {
-                continue;
-            };
+            let Some(entry) = self.applier.entries.get_mut(&sequence) else { continue };
             entry.is_writing = true;
             effects.push(match &entry.op {
                 Op::Write(payload) => Effect::Write { io, range, bytes: payload.bytes().clone() },
@@ -239,21 +276,36 @@ impl<M: MapMemory> Replica<M> {
         outcome: &DiskOutcome,
         effects: &mut Effects,
     ) {
-        if *outcome != DiskOutcome::Done {
-            // A full disk is as good as none here: what is acknowledged must have no hole.
-            self.on_disk_failed(effects);
-            return;
+        match outcome {
+            DiskOutcome::Done => self.finish_applied(sequence),
+            DiskOutcome::NoSpace => self.on_secondary_full(effects),
+            DiskOutcome::Failed | DiskOutcome::Bytes(_) | DiskOutcome::Hashes { .. } => {
+                self.on_disk_failed(effects);
+            }
         }
-        self.finish_applied(sequence);
+    }
+
+    /// This copy cannot take what the primary writes, so it is outdated and out of the way. It
+    /// comes back by itself, as a target, after the pause that follows a refusal.
+    pub(super) fn on_secondary_full(&mut self, effects: &mut Effects) {
+        if self.link.session().is_none() && self.applier.is_empty() {
+            return; // another write of the same session said so
+        }
+        self.event("no-space", "no space is left on the disk: this copy falls behind");
+        self.records.change(Change::OutOfSpace);
+        self.tell_peer_disk_failed(effects);
+        self.orphaned.extend(self.applier.pinned());
+        self.applier.give_up();
+        self.close_link(true, effects);
     }
 
     fn is_zero(&self, sequence: Sequence) -> bool {
-        let entry = self.link.applier().and_then(|applier| applier.entries.get(&sequence));
+        let entry = self.applier.entries.get(&sequence);
         entry.is_some_and(|entry| matches!(entry.op, Op::Zero(_)))
     }
 
     fn finish_applied(&mut self, sequence: Sequence) {
-        let Some(applier) = self.link.applier_mut() else { return };
+        let applier = &mut self.applier;
         let Some(entry) = applier.entries.remove(&sequence) else { return };
         if let Op::Write(payload) = &entry.op {
             applier.bytes -= u64::try_from(payload.len()).unwrap_or(u64::MAX);
@@ -271,10 +323,10 @@ impl<M: MapMemory> Replica<M> {
 
     /// One sync answers every flush and every FUA write whose data was written before it began.
     fn sync_applied(&mut self, effects: &mut Effects) {
-        let Some(applier) = self.link.applier_mut() else { return };
-        if applier.syncing.is_some() {
+        if self.link.session().is_none() || self.applier.syncing.is_some() {
             return;
         }
+        let applier = &mut self.applier;
         let through = applier.applied_through();
         let due = |flush: &Flush| through.is_none_or(|through| flush.covers <= through);
         let flushes: Vec<Flush> = applier.flushes.iter().copied().filter(due).collect();
@@ -294,7 +346,7 @@ impl<M: MapMemory> Replica<M> {
             self.on_disk_failed(effects);
             return;
         }
-        let Some(applier) = self.link.applier_mut() else { return };
+        let applier = &mut self.applier;
         let Some(done) = applier.syncing.take() else { return };
         let durable = |sequence| Ack { sequence, stage: AckStage::Durable };
         applier.acks.extend(done.fua.into_iter().map(durable));
@@ -305,21 +357,25 @@ impl<M: MapMemory> Replica<M> {
 
     /// This node's disk failed: the primary is told before anything else.
     pub(super) fn tell_peer_disk_failed(&mut self, effects: &mut Effects) {
-        let Some(applier) = self.link.applier() else { return };
-        if let Some(sequence) = applier.last {
+        if let Some(sequence) = self.applier.last
+            && self.link.session().is_some()
+        {
             let ack = Ack { sequence, stage: AckStage::Failed };
             self.send(Message::Acks(vec![ack]), effects);
         }
     }
 
-    /// Writes that were being applied or transferred outlive the session: their extents stay in
-    /// the log until they end.
+    /// All writes up to this one are in the file; `None` if nothing came in this session.
+    pub(super) fn applied_through(&self) -> Option<Sequence> {
+        self.link.session().and_then(|_| self.applier.applied_through())
+    }
+
+    /// Chunks that were being written outlive the session: their extents stay in the log until
+    /// those writes end.
     pub(super) fn orphan_session_writes(&mut self) {
-        let applying = self.link.applier().into_iter().flat_map(Applier::pinned);
         let target = self.link.target().into_iter().flat_map(super::target::Target::pinned);
         let size = self.size;
-        let ranges: Vec<ByteRange> =
-            applying.chain(target.filter_map(|chunk| chunk.range(size))).collect();
+        let ranges: Vec<ByteRange> = target.filter_map(|chunk| chunk.range(size)).collect();
         self.orphaned.extend(ranges);
         self.unpin_orphans();
     }
@@ -334,5 +390,35 @@ impl<M: MapMemory> Replica<M> {
                 self.log.unpin(extent);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_applied_behind_one_that_waits_are_runs_and_join_it_when_it_is_applied() {
+        let mut applier = Applier { applied_through: Sequence(9), ..Applier::default() };
+        for sequence in [12, 14, 13, 17, 11, 16] {
+            applier.note_applied(Sequence(sequence));
+            assert_eq!(applier.applied_through, Sequence(9));
+        }
+        let runs = [(Sequence(11), Sequence(14)), (Sequence(16), Sequence(17))];
+        assert_eq!(applier.applied_beyond, BTreeMap::from(runs));
+        applier.note_applied(Sequence(10));
+        assert_eq!(applier.applied_through, Sequence(14));
+        applier.note_applied(Sequence(15));
+        assert_eq!(applier.applied_through, Sequence(17));
+        assert!(applier.applied_beyond.is_empty());
+    }
+
+    #[test]
+    fn a_million_writes_behind_one_that_waits_are_one_run() {
+        let mut applier = Applier::default();
+        (2..=1_000_000).map(Sequence).for_each(|sequence| applier.note_applied(sequence));
+        assert_eq!(applier.applied_beyond.len(), 1);
+        applier.note_applied(Sequence(1));
+        assert_eq!(applier.applied_through, Sequence(1_000_000));
     }
 }

@@ -15,7 +15,7 @@ use super::records::Change;
 use super::settings::Settings;
 use super::{Effects, Replica};
 use crate::metadata::MapMemory;
-use crate::units::{Applied, DiskState, ExtentIndex, Instant};
+use crate::units::{Applied, ExtentIndex, Instant};
 
 /// What is not a client's or the peer's business.
 #[derive(Clone, Debug)]
@@ -128,12 +128,6 @@ impl Background {
 
 impl<M: MapMemory> Replica<M> {
     pub(super) fn on_started(&mut self, _effects: &mut Effects) {
-        if self.records.stable().disk == DiskState::Failed {
-            // What was hot when the disk failed may or may not be there.
-            for extent in self.log.hot() {
-                self.dirty.set_range(extent.blocks(self.size));
-            }
-        }
         let doubt = if self.is_planted(Planted::DoubtForgotten) { None } else { self.doubt };
         let (instance, place) = (self.start.instance, self.start.place);
         self.records.change(Change::Start { instance, place, doubt });
@@ -145,6 +139,7 @@ impl<M: MapMemory> Replica<M> {
     /// This run is on record: the nodes may meet.
     pub(super) fn on_start_recorded(&mut self, effects: &mut Effects) {
         self.background.is_started = true;
+        self.dirty.trust();
         let record = self.records.stable();
         let is_apart = record.stand_alone;
         let (disk, epoch) = (record.disk, record.epoch);
@@ -186,8 +181,10 @@ impl<M: MapMemory> Replica<M> {
             Purpose::TargetSync => self.on_target_synced(&outcome, effects),
             Purpose::VerifyMine(chunk) => self.on_verify_mine(chunk, outcome, effects),
             Purpose::VerifyForPeer(chunk) => self.on_verify_for_peer(chunk, outcome, effects),
-            Purpose::Orphan if outcome != DiskOutcome::Done => self.on_disk_failed(effects),
-            Purpose::Orphan => {}
+            // Full or not, the source still has the mark.
+            Purpose::Orphan if matches!(outcome, DiskOutcome::Done | DiskOutcome::NoSpace) => {}
+            Purpose::Orphan => self.on_disk_failed(effects),
+            Purpose::Forgotten => {}
         }
     }
 
@@ -205,6 +202,9 @@ impl<M: MapMemory> Replica<M> {
 
     /// Cooling and checkpoints, when they are due.
     pub(super) fn pump_background(&mut self, effects: &mut Effects) {
+        if self.background.disk_failed && self.records.is_settled() {
+            self.answer_stop("stopped; the disk failed, so the next start compares", effects);
+        }
         if !self.background.is_started || self.background.disk_failed {
             return;
         }
@@ -262,7 +262,7 @@ impl<M: MapMemory> Replica<M> {
         let sequence = if self.role.is_primary() {
             Some(self.writes.answered_through())
         } else {
-            self.link.applied_through()
+            self.applied_through()
         };
         let epoch = match self.link.session() {
             Some(session) => session.epoch,
@@ -354,6 +354,7 @@ impl<M: MapMemory> Replica<M> {
         let is_cold = self.log.hot_count() == 0
             && self.background.log_ticket.is_none()
             && self.background.cooling.is_none()
+            && self.applier.is_empty()
             && self.io.write_count() == 0;
         if self.background.stopping == Stopping::Cooling && is_cold {
             self.background.stopping = Stopping::Mapping;
@@ -363,16 +364,21 @@ impl<M: MapMemory> Replica<M> {
 
     /// The clean flag is stable: the process may end.
     pub(super) fn on_clean_recorded(&mut self, effects: &mut Effects) {
-        for request in self.desk_stop_askers() {
-            let text = "stopped cleanly".to_owned();
-            effects.push(Effect::Answer { request, result: Ok(Answer { text }) });
-        }
+        self.answer_stop("stopped cleanly", effects);
         self.role.exit = None;
+    }
+
+    /// The process may end.
+    fn answer_stop(&mut self, text: &str, effects: &mut Effects) {
+        for request in self.desk_stop_askers() {
+            let result = Ok(Answer { text: text.to_owned() });
+            effects.push(Effect::Answer { request, result });
+        }
     }
 
     /// Local invariants, in every build.
     pub(super) fn check_invariants(&self) {
-        debug_assert!(
+        assert!(
             self.window.len() <= self.settings.unflushed_blocks_max + WINDOW_SLACK,
             "the unflushed window is bounded"
         );

@@ -11,7 +11,7 @@ use super::{Effects, Replica};
 use crate::metadata::MapMemory;
 use crate::promotion::{PromoteHow, Refusal};
 use crate::units::{DiskState, Generation, Instant, Outcome, Resolution, Role, Side, VetoReason};
-use crate::wire::message::{Ask, Message, Outdate, PeerCommand, Told};
+use crate::wire::message::{Ask, Message, Outdate, PeerCommand, Told, Verified};
 
 /// Commands that wait for something.
 #[derive(Clone, Debug, Default, Hash)]
@@ -91,7 +91,7 @@ impl<M: MapMemory> Replica<M> {
     pub(super) fn answer_done(&mut self, asker: Asker, text: &str, effects: &mut Effects) {
         match asker {
             Asker::Local(request) => answer(request, text, effects),
-            Asker::Peer(request) => self.tell(request, None, effects),
+            Asker::Peer(request) => self.tell(request, Ok(None), effects),
         }
     }
 
@@ -101,13 +101,22 @@ impl<M: MapMemory> Replica<M> {
                 let next = format!("hotpair explain {}", self.settings.resource);
                 refuse(request, why, &next, effects);
             }
-            Asker::Peer(request) => self.tell(request, Some(why.to_owned()), effects),
+            Asker::Peer(request) => self.tell(request, Err(why.to_owned()), effects),
         }
     }
 
-    /// Tells the peer what became of what it asked.
-    pub(super) fn tell(&mut self, request: u64, refused: Option<String>, effects: &mut Effects) {
-        self.send(Message::Told(Told { request, refused }), effects);
+    /// Tells the peer what became of what it asked: done, and what a verify found, or why not.
+    pub(super) fn tell(
+        &mut self,
+        request: u64,
+        result: Result<Option<Verified>, String>,
+        effects: &mut Effects,
+    ) {
+        let (refused, verified) = match result {
+            Ok(verified) => (None, verified),
+            Err(why) => (Some(why), None),
+        };
+        self.send(Message::Told(Told { request, refused, verified }), effects);
     }
 
     /// Asks the peer to carry out a command that was typed here.
@@ -119,6 +128,10 @@ impl<M: MapMemory> Replica<M> {
             PeerCommand::ResizePrepare(_) | PeerCommand::ResizeCommit(_) => "resized",
         };
         match self.link.standing() {
+            Standing::Running { .. } | Standing::Apart if self.desk.asked.len() >= ASKED_MAX => {
+                let why = format!("{} has not answered {ASKED_MAX} commands", self.settings.peer);
+                refuse(request, &why, "wait for them, or type: hotpair disconnect", effects);
+            }
             Standing::Running { .. } | Standing::Apart => {
                 self.desk.next_ask += 1;
                 let id = self.desk.next_ask;
@@ -155,6 +168,9 @@ impl<M: MapMemory> Replica<M> {
         let Some(asked) = self.desk.asked.remove(&told.request) else {
             return; // it was given up here
         };
+        if let Some(found) = told.verified {
+            self.verify.note_result(self.now, found);
+        }
         match told.refused {
             None => answer(asked.request, asked.text, effects),
             Some(why) => {
@@ -300,7 +316,9 @@ impl<M: MapMemory> Replica<M> {
     }
 
     fn on_pause(&mut self, request: u64, is_paused: bool, effects: &mut Effects) {
-        if self.link.source().is_none() && self.link.target().is_none() {
+        let is_sending = self.link.source().is_some_and(|source| !source.is_complete());
+        let is_receiving = self.link.target().is_some_and(|target| !target.is_complete());
+        if !is_sending && !is_receiving {
             let next = format!("hotpair status {}", self.settings.resource);
             refuse(request, "no resync is running", &next, effects);
             return;
@@ -336,10 +354,12 @@ impl<M: MapMemory> Replica<M> {
     }
 
     fn on_resolve(&mut self, request: u64, keep: Side, effects: &mut Effects) {
-        let is_split = matches!(
-            self.link.up.as_ref().map(|up| &up.phase),
-            Some(Phase::Apart(Outcome::SplitBrain))
-        );
+        if self.records.stable().stand_alone {
+            let next = format!("hotpair connect {}", self.settings.resource);
+            refuse(request, "an operator disconnected this node", &next, effects);
+            return;
+        }
+        let is_split = self.must_choose();
         let generations = self
             .link
             .peer_hello()
@@ -359,12 +379,22 @@ impl<M: MapMemory> Replica<M> {
         self.adopt_resolution(resolution, effects);
     }
 
-    /// A resolution typed at the peer counts only if it names exactly what both have.
+    /// Whether both agree, now, that an operator must choose.
+    pub(super) fn must_choose(&self) -> bool {
+        matches!(self.link.up.as_ref().map(|up| &up.phase), Some(Phase::Apart(Outcome::SplitBrain)))
+    }
+
+    /// A resolution typed at the peer counts only in a split brain, which the peer's verdict told
+    /// before, and only if it names exactly what both have.
     fn accept_resolution(&mut self, asker: Asker, resolution: Resolution, effects: &mut Effects) {
         let theirs = self.link.peer_hello().and_then(|hello| hello.generation);
         let mine = self.records.stable().generation;
         let names = [Some(resolution.kept), Some(resolution.dropped)];
         let fits = names == [mine, theirs] || names == [theirs, mine];
+        if !self.must_choose() {
+            self.answer_refused(asker, "there is no split brain", effects);
+            return;
+        }
         if !fits {
             self.answer_refused(asker, "a generation changed meanwhile", effects);
             return;
@@ -421,17 +451,21 @@ impl<M: MapMemory> Replica<M> {
     }
 
     /// A secondary's clean stop begins when it has left.
-    fn pump_stop_command(&mut self, _effects: &mut Effects) {
-        let has_left = self.link.standing() == Standing::Down;
-        if self.desk.is_stopping
+    fn pump_stop_command(&mut self, effects: &mut Effects) {
+        let may_begin = self.desk.is_stopping
             && !self.desk.stop_began
             && !self.role.is_primary()
             && self.role.exit.is_none()
-            && has_left
-            && self.records.is_idle()
-        {
+            && self.records.is_idle();
+        if !may_begin {
+            return;
+        }
+        if self.link.standing() == Standing::Down {
             self.desk.stop_began = true;
             self.begin_clean_stop();
+        } else {
+            // It has said that it leaves, or was primary until a moment ago.
+            self.close_link(false, effects);
         }
     }
 
@@ -483,6 +517,8 @@ pub(super) fn refuse(request: u64, why: &str, next: &str, effects: &mut Effects)
     effects.push(Effect::Answer { request, result });
 }
 
+/// Commands that may wait for the peer.
+const ASKED_MAX: usize = 64;
 /// What a switchover says when it is done; it alone must be answered in bounded time.
 const RELAYED_SWITCHOVER: &str = "the roles are exchanged";
 /// What a resolution says when it is on record here.

@@ -9,7 +9,7 @@ use super::flush::FlushWhy;
 use super::io::Purpose;
 use super::records::Change;
 use super::role::AckNeed;
-use super::session::Fault;
+use super::session::{Fault, Standing};
 use super::{Effects, Replica};
 use crate::metadata::MapMemory;
 use crate::promotion;
@@ -45,13 +45,33 @@ pub(super) enum Asker {
 
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 enum Stage {
+    /// The last transfer is about to end: clients are served until it has.
+    Pairing,
     Draining,
-    Flushing { sync: u64, is_local_done: bool, is_peer_done: bool },
+    Flushing {
+        sync: u64,
+        is_local_done: bool,
+        is_peer_done: bool,
+    },
     AskingPeer,
     PeerReady,
     ClosingClients,
     Recording,
     HandedOver,
+}
+
+impl Exit {
+    /// Whether requests are still taken.
+    pub(super) fn takes_requests(&self) -> bool {
+        self.stage == Stage::Pairing
+    }
+}
+
+impl Exit {
+    /// Whether the record that ends the role is on its way, or stable.
+    pub(super) fn is_recording(&self) -> bool {
+        matches!(self.stage, Stage::Recording | Stage::HandedOver)
+    }
 }
 
 impl super::role::RoleState {
@@ -66,8 +86,18 @@ impl super::role::RoleState {
 impl<M: MapMemory> Replica<M> {
     /// Begins a planned end of serving.
     pub(super) fn begin_exit(&mut self, why: ExitWhy, asker: Option<Asker>, effects: &mut Effects) {
+        self.begin_exit_at(Stage::Draining, why, asker, effects);
+    }
+
+    fn begin_exit_at(
+        &mut self,
+        stage: Stage,
+        why: ExitWhy,
+        asker: Option<Asker>,
+        effects: &mut Effects,
+    ) {
         if let Some(exit) = &mut self.role.exit {
-            if exit.why == why {
+            if exit.why == why && exit.answers.len() < ASKERS_MAX {
                 exit.answers.extend(asker);
             } else if let Some(asker) = asker {
                 self.answer_refused(asker, "another change of role is under way", effects);
@@ -77,7 +107,7 @@ impl<M: MapMemory> Replica<M> {
         self.role.exit = Some(Exit {
             why,
             answers: asker.into_iter().collect(),
-            stage: Stage::Draining,
+            stage,
             since: self.now,
             hand: None,
         });
@@ -89,11 +119,16 @@ impl<M: MapMemory> Replica<M> {
         let (why, stage) = (exit.why, exit.stage);
         let is_late = self.now.since(exit.since) >= 3 * self.settings.io_timeout;
         match stage {
+            Stage::Pairing if self.is_in_sync() => self.set_exit_stage(Stage::Draining),
+            Stage::Pairing if is_late || !self.is_pairing() => {
+                self.abort_exit("the copies are not in sync", effects);
+            }
             Stage::Draining | Stage::Flushing { .. } | Stage::AskingPeer
                 if why == ExitWhy::Switchover && (is_late || !self.is_in_sync()) =>
             {
                 self.abort_exit("the peer is not in sync any more, or does not answer", effects);
             }
+            Stage::Draining if is_late => self.give_up_draining(why, effects),
             Stage::Draining => {
                 if self.writes.is_empty() && self.flushes.ticket_count() == 0 {
                     self.flush_before_exit(effects);
@@ -113,11 +148,31 @@ impl<M: MapMemory> Replica<M> {
                 self.role.peer_is_flushed();
             }
             Stage::PeerReady => self.close_clients(effects),
-            Stage::Flushing { .. }
+            Stage::Pairing
+            | Stage::Flushing { .. }
             | Stage::AskingPeer
             | Stage::ClosingClients
             | Stage::Recording
             | Stage::HandedOver => {}
+        }
+    }
+
+    /// Writes are held and nothing that would release them comes: a demotion is taken back, but a
+    /// daemon that was told to stop leaves them unanswered, as if it had been killed.
+    fn give_up_draining(&mut self, why: ExitWhy, effects: &mut Effects) {
+        match why {
+            ExitWhy::Demote | ExitWhy::Switchover => {
+                self.abort_exit("writes are held until the peer is back", effects);
+            }
+            ExitWhy::Stop => {
+                self.event("requests-dropped", "held writes stay unanswered: the daemon stops");
+                self.set_exit_stage(Stage::ClosingClients);
+                if self.role.has_clients {
+                    self.close_export(Closing::Fenced, effects);
+                } else {
+                    self.on_exit_clients_gone(effects);
+                }
+            }
         }
     }
 
@@ -208,12 +263,12 @@ impl<M: MapMemory> Replica<M> {
 
     /// Ownership may leave: this node serves no more and tells the peer so.
     pub(super) fn on_handing_over_recorded(&mut self, effects: &mut Effects) {
-        let Some(exit) = &mut self.role.exit else { return };
-        exit.stage = Stage::HandedOver;
-        let hand = exit.hand;
         self.role.primary = None;
         self.event("role-changed", "the role was handed over to the peer");
-        if let Some(hand) = hand {
+        // Without an exit the connection was lost meanwhile: the next Hello says what became of it.
+        let Some(exit) = &mut self.role.exit else { return };
+        exit.stage = Stage::HandedOver;
+        if let Some(hand) = exit.hand {
             self.send(Message::HandDone(hand), effects);
         }
     }
@@ -235,13 +290,20 @@ impl<M: MapMemory> Replica<M> {
         }
     }
 
+    /// This node resumes: the peer did not take over.
+    pub(super) fn take_hand_over_back(&mut self, effects: &mut Effects) {
+        if self.role.exit.as_ref().is_some_and(|exit| exit.stage == Stage::HandedOver) {
+            self.abort_exit("the peer did not take over", effects);
+        }
+    }
+
     /// Everybody who waits for the end is told.
     pub(super) fn finish_exit(&mut self, text: &str, effects: &mut Effects) {
         let Some(exit) = self.role.exit.take() else { return };
         for asker in exit.answers {
             match asker {
                 Asker::Local(request) => answer(request, text, effects),
-                Asker::Peer(request) => self.tell(request, None, effects),
+                Asker::Peer(request) => self.tell(request, Ok(None), effects),
             }
         }
     }
@@ -255,6 +317,13 @@ impl<M: MapMemory> Replica<M> {
         self.writes.recheck();
     }
 
+    /// As [`Self::abort_exit`], of what needs the peer.
+    pub(super) fn abort_switchover(&mut self, why: &str, effects: &mut Effects) {
+        if self.role.exit.as_ref().is_some_and(|exit| exit.why == ExitWhy::Switchover) {
+            self.abort_exit(why, effects);
+        }
+    }
+
     /// The link is lost while a handover is under way.
     pub(super) fn exit_lost_link(&mut self, effects: &mut Effects) {
         let Some(exit) = &self.role.exit else { return };
@@ -262,7 +331,8 @@ impl<M: MapMemory> Replica<M> {
             return;
         }
         match exit.stage {
-            Stage::Draining
+            Stage::Pairing
+            | Stage::Draining
             | Stage::Flushing { .. }
             | Stage::AskingPeer
             | Stage::PeerReady
@@ -286,7 +356,20 @@ impl<M: MapMemory> Replica<M> {
     pub(super) fn on_switchover(&mut self, asker: Asker, effects: &mut Effects) {
         match promotion::check_switchover(self.peer_for_promotion()) {
             Ok(()) => self.begin_exit(ExitWhy::Switchover, Some(asker), effects),
+            Err(promotion::Refusal::NotInSync) if self.is_pairing() => {
+                self.begin_exit_at(Stage::Pairing, ExitWhy::Switchover, Some(asker), effects);
+            }
             Err(refusal) => self.answer_refused(asker, &refusal.to_string(), effects),
+        }
+    }
+
+    /// Whether both copies are about to be in sync: the nodes meet, or nothing but the end of a
+    /// replay is missing.
+    fn is_pairing(&self) -> bool {
+        match self.link.standing() {
+            Standing::Meeting => true,
+            Standing::Running { peer_acknowledges } => peer_acknowledges && !self.has_hard_marks(),
+            Standing::Down | Standing::Apart => false,
         }
     }
 
@@ -310,3 +393,6 @@ impl<M: MapMemory> Replica<M> {
         });
     }
 }
+
+/// Operators, here and at the peer, who wait for one change of role.
+const ASKERS_MAX: usize = 64;

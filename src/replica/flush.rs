@@ -120,7 +120,11 @@ impl<M: MapMemory> Replica<M> {
         let Some(asked) = self.flushes.asked.remove(&done.request) else {
             return Err(Fault::UnknownRequest { request: done.request });
         };
-        self.peer_is_durable_through(asked.covers);
+        // What is not written here yet stays marked: this process may end before it is.
+        let written = Sequence(self.writes.written_before().0 - 1);
+        for block in self.window.durable_through(self.now, asked.covers.min(written)) {
+            self.dirty.clear(block);
+        }
         match asked.why {
             FlushWhy::Ticket(id) => {
                 if let Some(ticket) = self.flushes.tickets.get_mut(&id) {
@@ -181,8 +185,10 @@ impl<M: MapMemory> Replica<M> {
 
     /// The peer is asked to flush before the window is full or old.
     fn bound_the_window(&mut self, effects: &mut Effects) {
-        let Some(oldest) = self.window.oldest() else { return };
-        let is_old = self.now.since(oldest) >= self.settings.unflushed_age;
+        let is_old = self
+            .window
+            .oldest()
+            .is_some_and(|at| self.now.since(at) >= self.settings.unflushed_age);
         let is_large = self.window.len() * 2 >= self.settings.unflushed_blocks_max;
         if (is_old || is_large) && !self.flushes.window_asked && self.session_is_running() {
             self.flushes.window_asked = true;

@@ -47,6 +47,8 @@ pub(super) enum Purpose {
     VerifyForPeer(ChunkIndex),
     /// A write of a session that is over; only its end matters.
     Orphan,
+    /// A read of a session that is over; it only occupies a thread of the driver until it ends.
+    Forgotten,
 }
 
 impl Purpose {
@@ -67,15 +69,40 @@ impl Purpose {
             | Self::TargetCheck(_)
             | Self::TargetSync
             | Self::VerifyMine(_)
-            | Self::VerifyForPeer(_) => false,
+            | Self::VerifyForPeer(_)
+            | Self::Forgotten => false,
+        }
+    }
+
+    /// Whether the peer's word began it, and it is read for the session only.
+    fn reads_for_session(self) -> bool {
+        match self {
+            Self::SourceHash(_)
+            | Self::SourceRead(_)
+            | Self::TargetHash(_)
+            | Self::TargetCheck(_)
+            | Self::VerifyMine(_)
+            | Self::VerifyForPeer(_)
+            | Self::Forgotten => true,
+            Self::Part(_)
+            | Self::Read(_)
+            | Self::Flush(_)
+            | Self::Fua(_)
+            | Self::Role(_)
+            | Self::Cool
+            | Self::Checkpoint(_)
+            | Self::Apply(_)
+            | Self::ApplySync
+            | Self::TargetWrite(_)
+            | Self::TargetSync
+            | Self::Orphan => false,
         }
     }
 
     /// Whether it belongs to a session, and means nothing once that is over.
     fn is_of_session(self) -> bool {
         match self {
-            Self::Apply(_)
-            | Self::ApplySync
+            Self::ApplySync
             | Self::SourceHash(_)
             | Self::SourceRead(_)
             | Self::TargetHash(_)
@@ -91,7 +118,9 @@ impl Purpose {
             | Self::Role(_)
             | Self::Cool
             | Self::Checkpoint(_)
-            | Self::Orphan => false,
+            | Self::Apply(_)
+            | Self::Orphan
+            | Self::Forgotten => false,
         }
     }
 }
@@ -102,12 +131,14 @@ pub(super) struct IoTable {
     next: u64,
     pending: BTreeMap<u64, Purpose>,
     writes: usize,
+    session_reads: usize,
 }
 
 /// Without the numbers: see `fingerprint.rs`.
 impl Hash for IoTable {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.pending.len().hash(state);
+        self.session_reads.hash(state);
         self.pending.values().for_each(|purpose| purpose.hash(state));
     }
 }
@@ -118,6 +149,7 @@ impl IoTable {
         self.next += 1;
         self.pending.insert(self.next, purpose);
         self.writes += usize::from(purpose.writes());
+        self.session_reads += usize::from(purpose.reads_for_session());
         IoId(self.next)
     }
 
@@ -131,6 +163,7 @@ impl IoTable {
     pub(super) fn finish(&mut self, io: IoId) -> Option<Purpose> {
         let purpose = self.pending.remove(&io.0)?;
         self.writes -= usize::from(purpose.writes());
+        self.session_reads -= usize::from(purpose.reads_for_session());
         Some(purpose)
     }
 
@@ -139,11 +172,20 @@ impl IoTable {
         self.writes
     }
 
-    /// Forgets what belonged to the session that is over; its writes are still waited for.
+    /// Reads under way that a session asked for, this one or one that is over: what the peer can
+    /// make this node do at once, however often it begins anew.
+    pub(super) fn session_read_count(&self) -> usize {
+        self.session_reads
+    }
+
+    /// Forgets what belonged to the session that is over; its writes are still waited for, its
+    /// reads still counted.
     pub(super) fn end_session(&mut self) {
         self.pending.retain(|_, purpose| {
             if purpose.is_of_session() && purpose.writes() {
                 *purpose = Purpose::Orphan;
+            } else if purpose.is_of_session() && purpose.reads_for_session() {
+                *purpose = Purpose::Forgotten;
             }
             !purpose.is_of_session()
         });

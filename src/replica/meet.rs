@@ -6,7 +6,8 @@
 
 use super::apply::Applier;
 use super::effect::Closing;
-use super::records::{Change, Join};
+use super::records::{Acquaintance, Change, Join};
+use super::request::PART_LEN_MAX;
 use super::role::AckNeed;
 use super::session::{Phase, Session, SessionPart};
 use super::{Effects, Replica};
@@ -14,7 +15,7 @@ use crate::metadata::MapMemory;
 use crate::metadata::generation::{Standpoint, decide};
 use crate::promotion::{self, Claim};
 use crate::units::{
-    DiskState, Outcome, ReplicationMode, ResourceId, Role, SessionId, Side, Transfer,
+    CHUNK_LEN, DiskState, Outcome, ReplicationMode, ResourceId, Role, SessionId, Side, Transfer,
 };
 use crate::wire::frame::session_id;
 use crate::wire::message::{Credit, Hello, Message, RefusalCode, Verdict};
@@ -45,6 +46,7 @@ impl<M: MapMemory> Replica<M> {
         let answers_alone = self.ack_need() == AckNeed::Alone && self.writes.has_submitted();
         self.background.is_started()
             && self.io.write_count() == 0
+            && self.applier.is_empty()
             && self.records.is_idle()
             && !self.role.is_changing()
             && !answers_alone
@@ -165,12 +167,12 @@ impl<M: MapMemory> Replica<M> {
         let (outcome, reason) = self.judge(mine, theirs);
         let credit = Credit {
             frames: u32::try_from(self.settings.in_flight_parts_max).unwrap_or(u32::MAX),
-            bytes: u32::try_from(self.settings.in_flight_bytes_max).unwrap_or(u32::MAX),
+            bytes: u32::try_from(self.settings.in_flight_bytes_max.max(PART_LEN_MAX))
+                .unwrap_or(u32::MAX),
         };
-        let resync_credit = Credit {
-            frames: u32::try_from(self.settings.resync_chunks_max).unwrap_or(u32::MAX),
-            bytes: credit.bytes,
-        };
+        let chunks = u32::try_from(self.settings.resync_chunks_max).unwrap_or(u32::MAX);
+        let chunk_len = u32::try_from(CHUNK_LEN).expect("64 KiB");
+        let resync_credit = Credit { frames: chunks, bytes: chunks.saturating_mul(chunk_len) };
         let verdict = Verdict {
             outcome,
             reason,
@@ -184,7 +186,7 @@ impl<M: MapMemory> Replica<M> {
             if let Some(old) = up.session.replace(session)
                 && old != session
             {
-                up.ended.push(old);
+                up.end(old);
             }
             up.phase = Phase::Waiting { verdict: Some(Box::new(verdict.clone())) };
         }
@@ -204,16 +206,21 @@ impl<M: MapMemory> Replica<M> {
     fn judge(&self, mine: &Hello, theirs: &Hello) -> (Outcome, String) {
         let first = standpoint(mine, self.settings.side);
         let second = standpoint(theirs, self.settings.side.other());
+        let decision = decide(&first, &second);
+        let moves = match decision.outcome {
+            Outcome::InSync | Outcome::Source(_) | Outcome::Target(_) => true,
+            Outcome::SplitBrain | Outcome::Unrelated | Outcome::Refused => false,
+        };
         for (a, b) in [(mine, theirs), (theirs, mine)] {
-            if a.role == Role::Primary && b.promised > a.epoch {
+            if moves && a.role == Role::Primary && b.promised > a.epoch {
                 let reason = format!(
-                    "{} is primary at epoch {}, but {} promised epoch {}",
-                    a.node, a.epoch, b.node, b.promised
+                    "{} is primary at epoch {}, but {} promised epoch {}: type `hotpair demote` on \
+                     {}, and promote the one that is to go on",
+                    a.node, a.epoch, b.node, b.promised, a.node
                 );
                 return (Outcome::Refused, reason);
             }
         }
-        let decision = decide(&first, &second);
         (decision.outcome, decision.reason)
     }
 
@@ -225,7 +232,7 @@ impl<M: MapMemory> Replica<M> {
         }
         if theirs.outcome != mine.outcome.mirrored() {
             let text = format!(
-                "the nodes conclude differently: {:?} ({}) here, {:?} ({}) at the peer",
+                "the nodes conclude differently: {} ({}) here, {} ({}) at the peer",
                 mine.outcome, mine.reason, theirs.outcome, theirs.reason
             );
             self.event("refused", text.clone());
@@ -234,15 +241,15 @@ impl<M: MapMemory> Replica<M> {
             return;
         }
         let (outcome, reason) = (mine.outcome, mine.reason.clone());
-        self.event("verdict", format!("{outcome:?}: {reason}"));
+        self.event("verdict", format!("{outcome}: {reason}"));
         if self.role.promoting.is_some() || self.role.take_over.is_some() {
             self.restart_session();
             return;
         }
         match outcome {
-            Outcome::InSync => self.join(None, reason),
-            Outcome::Source(transfer) => self.join(Some((transfer, true)), reason),
-            Outcome::Target(transfer) => self.join(Some((transfer, false)), reason),
+            Outcome::InSync => self.join(None, theirs, reason),
+            Outcome::Source(transfer) => self.join(Some((transfer, true)), theirs, reason),
+            Outcome::Target(transfer) => self.join(Some((transfer, false)), theirs, reason),
             Outcome::SplitBrain | Outcome::Unrelated | Outcome::Refused => {
                 self.stay_apart(outcome, reason, effects);
             }
@@ -261,7 +268,7 @@ impl<M: MapMemory> Replica<M> {
         if let Some(up) = &mut self.link.up {
             up.phase = Phase::Apart(outcome);
         }
-        self.abort_exit("the nodes are not in sync", effects);
+        self.abort_switchover("the nodes are not in sync", effects);
         if outcome == Outcome::SplitBrain && !self.records.stable().split {
             self.event("split-brain", reason);
             self.records.change(Change::Split);
@@ -269,7 +276,7 @@ impl<M: MapMemory> Replica<M> {
     }
 
     /// Both agree: what was found is made durable before anything of the session is written.
-    fn join(&mut self, transfer: Option<(Transfer, bool)>, reason: String) {
+    fn join(&mut self, transfer: Option<(Transfer, bool)>, verdict: &Verdict, reason: String) {
         let Some(theirs) = self.link.peer_hello().cloned() else { return };
         let record = self.records.stable();
         let i_am_primary = self.role.is_primary();
@@ -294,9 +301,8 @@ impl<M: MapMemory> Replica<M> {
         let own_id = record.resource_id;
         let join = Join {
             resource_id: if own_id == ResourceId::default() { theirs.resource_id } else { own_id },
-            peer_replica_id: theirs.replica_id,
-            peer_instance: theirs.instances.first().copied().unwrap_or_default(),
-            peer_applied: theirs.applied,
+            acquaintance: (is_target || transfer != Transfer::ResyncAll)
+                .then(|| acquaintance_of(&theirs)),
             peer_never_promotes: theirs.never_promotes,
             follows,
             target: is_target.then_some((transfer, source_generation)),
@@ -311,9 +317,12 @@ impl<M: MapMemory> Replica<M> {
                 part,
                 is_joined: false,
                 is_vetoed: false,
-                applier: Applier::default(),
+                client_credit: verdict.client_credit,
+                resync_credit: verdict.resync_credit,
             }));
         }
+        self.applier = Applier::default();
+        self.link.peer_stable = theirs.applied;
         self.link.refusal = None;
         self.role.peer_vetoed = None;
         if transfer == Transfer::Replay && !is_target {
@@ -330,10 +339,8 @@ impl<M: MapMemory> Replica<M> {
         let is_source = !matches!(session.part, SessionPart::Target(_));
         let Some(theirs) = self.link.peer_hello() else { return };
         let claim = claim_of(theirs);
-        // A veto on its way is a consent that the peer may count on.
-        let is_vetoed = self.link.session().is_some_and(|session| session.is_vetoed);
-        if is_source && !is_vetoed && !self.role.is_primary() {
-            self.resume_if_possible(claim);
+        if is_source && !self.role.is_primary() {
+            self.resume_if_possible(claim, effects);
         }
         if !matches!(self.link.session(), Some(Session { part: SessionPart::Source(_), .. })) {
             return;
@@ -355,6 +362,15 @@ impl<M: MapMemory> Replica<M> {
             veto: Some(crate::units::VetoReason::Superseded),
             stopped: false,
         });
+    }
+}
+
+/// What is stored of the peer that said `hello`.
+pub(super) fn acquaintance_of(hello: &Hello) -> Acquaintance {
+    Acquaintance {
+        replica_id: hello.replica_id,
+        instance: hello.instances.first().copied().unwrap_or_default(),
+        applied: hello.applied,
     }
 }
 

@@ -52,6 +52,7 @@ use crate::metadata::{ActivityLog, DirtyMap, MapMemory, Recovered, Superblock};
 use crate::units::{
     BlockRange, ByteRange, DiskReason, ExtentIndex, Instance, Instant, ResourceSize,
 };
+use apply::Applier;
 use background::Background;
 use desk::Desk;
 use flush::Flushes;
@@ -94,6 +95,7 @@ pub struct Replica<M> {
     role: RoleState,
     link: Link,
     writes: Writes,
+    applier: Applier,
     window: Window,
     flushes: Flushes,
     background: Background,
@@ -123,6 +125,7 @@ impl<M: MapMemory> Replica<M> {
             role: RoleState::default(),
             link: Link::default(),
             writes: Writes::default(),
+            applier: Applier::default(),
             window: Window::default(),
             flushes: Flushes::default(),
             background: Background::new(start.now),
@@ -190,7 +193,8 @@ impl<M: MapMemory> Replica<M> {
 
     /// Blocks of writes that were admitted and not answered yet, or that the peer has not applied.
     pub fn in_flight(&self) -> Vec<BlockRange> {
-        self.writes.in_flight().chain(self.link.in_motion(self.size)).collect()
+        let transferred = self.link.in_motion(self.size);
+        self.writes.in_flight().chain(self.applier.blocks()).chain(transferred).collect()
     }
 
     /// Goes on with everything that the last input may have made possible.
@@ -218,7 +222,13 @@ impl<M: MapMemory> Replica<M> {
     }
 
     fn event(&mut self, kind: &'static str, reason: impl Into<String>) {
+        if self.events.len() >= EVENTS_MAX {
+            return; // one step that says so much was made to say it
+        }
         let epoch = self.records.stable().epoch;
         self.events.push(Event { kind, epoch, reason: reason.into() });
     }
 }
+
+/// Events of one step.
+const EVENTS_MAX: usize = 64;

@@ -36,6 +36,13 @@ pub(super) struct Part {
     pub(super) peer: Option<AckStage>,
 }
 
+impl Part {
+    /// Number of blocks that it touches.
+    pub(super) fn block_count(&self) -> usize {
+        usize::try_from(self.blocks.block_count()).expect("a part is at most 64 MiB")
+    }
+}
+
 /// What happens to the bytes of a part.
 #[derive(Clone, Debug, Hash)]
 pub(super) enum Op {
@@ -43,6 +50,16 @@ pub(super) enum Op {
     Write(Payload),
     /// They read as zero.
     Zero(ZeroKind),
+}
+
+impl Op {
+    /// Bytes that travel with it.
+    pub(super) fn payload_len(&self) -> u64 {
+        match self {
+            Self::Write(payload) => u64::try_from(payload.len()).expect("a part is at most 1 MiB"),
+            Self::Zero(_) => 0,
+        }
+    }
 }
 
 /// How far a part is on this node.
@@ -72,7 +89,7 @@ impl Intervals {
 
     /// Adds a range that overlaps none of them.
     pub(super) fn insert(&mut self, blocks: BlockRange) {
-        debug_assert!(!self.overlaps(blocks), "overlapping writes in flight");
+        assert!(!self.overlaps(blocks), "overlapping writes in flight");
         self.by_first.insert(blocks.first, blocks.end);
     }
 

@@ -54,6 +54,17 @@ pub(super) struct TakeOver {
     step: TakeStep,
 }
 
+impl TakeOver {
+    /// Whether the peer may have given it up and offer it again: no sync is under way for it, and
+    /// this node does not own the resource yet.
+    fn may_begin_anew(&self) -> bool {
+        match self.step {
+            TakeStep::Applying | TakeStep::Ready => true,
+            TakeStep::Syncing(_) | TakeStep::Recording => false,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 enum TakeStep {
     Applying,
@@ -174,7 +185,8 @@ impl<M: MapMemory> Replica<M> {
             Step::Consented => {
                 // What this node received is applied before it serves, and stable before it may
                 // acknowledge alone.
-                if self.io.write_count() > 0 || !self.records.is_idle() {
+                if self.io.write_count() > 0 || !self.applier.is_empty() || !self.records.is_idle()
+                {
                     return;
                 }
                 let sync = self.role.name_sync();
@@ -248,9 +260,6 @@ impl<M: MapMemory> Replica<M> {
         if promoted.generation.is_some() {
             self.has_own_generation();
         }
-        if promoted.mode == ServeMode::Solo {
-            self.role.marks_are_proven();
-        }
         if let Some(request) = asker {
             let text = format!("this node is primary at epoch {}", promoted.epoch);
             answer(request, &text, effects);
@@ -263,6 +272,7 @@ impl<M: MapMemory> Replica<M> {
         let can_take = self.is_in_sync()
             && !self.role.is_primary()
             && self.role.promoting.is_none()
+            && self.role.take_over.as_ref().is_none_or(TakeOver::may_begin_anew)
             && record.generation == Some(hand.generation)
             && record.promised <= hand.epoch;
         if !can_take {
@@ -277,7 +287,7 @@ impl<M: MapMemory> Replica<M> {
         let Some(take) = &self.role.take_over else { return };
         let last: Sequence = take.hand.last;
         if take.step == TakeStep::Applying
-            && self.link.applied_through().is_none_or(|through| through >= last)
+            && self.applied_through().is_none_or(|through| through >= last)
             && self.io.write_count() == 0
         {
             let sync = self.role.name_sync();

@@ -22,6 +22,10 @@ pub(super) enum Change {
     Start { instance: Instance, place: Place, doubt: Option<DiskReason> },
     /// The peer's state as this session found it.
     Join(Box<Join>),
+    /// The peer is known as it is from here on: its marks and ours cover what can differ.
+    Acquaint(Acquaintance),
+    /// The source has all its marks stable: a transfer that is interrupted goes on from them.
+    Resumable { source: Generation },
     /// This node goes on alone.
     Solo { generation: Option<Generation> },
     /// This node acknowledges what the peer lacks: its data is another from here on.
@@ -44,6 +48,8 @@ pub(super) enum Change {
     StandAlone(bool),
     /// The disk failed.
     DiskFailed(DiskReason),
+    /// The disk of a secondary is full.
+    OutOfSpace,
     /// All of it is to be compared.
     Invalidate,
     /// Split brain was found.
@@ -60,9 +66,9 @@ pub(super) enum Change {
 #[derive(Clone, Debug, Hash, PartialEq)]
 pub(super) struct Join {
     pub(super) resource_id: ResourceId,
-    pub(super) peer_replica_id: ReplicaId,
-    pub(super) peer_instance: Instance,
-    pub(super) peer_applied: Applied,
+    /// `None` on a source that has to mark everything first: until then the next meeting must find
+    /// the same.
+    pub(super) acquaintance: Option<Acquaintance>,
     pub(super) peer_never_promotes: bool,
     /// The peer is primary at this epoch, or was promoted since.
     pub(super) follows: Option<(Side, Epoch)>,
@@ -73,6 +79,14 @@ pub(super) struct Join {
     pub(super) memsync_secondary: bool,
 }
 
+/// What a node stores of the other, to tell later whether that is still what it met.
+#[derive(Clone, Copy, Debug, Hash, PartialEq)]
+pub(super) struct Acquaintance {
+    pub(super) replica_id: ReplicaId,
+    pub(super) instance: Instance,
+    pub(super) applied: Applied,
+}
+
 /// The record, and what waits to be written.
 #[derive(Clone, Debug)]
 pub(super) struct Records {
@@ -80,6 +94,7 @@ pub(super) struct Records {
     queued: Vec<Change>,
     writing: Vec<Change>,
     ticket: Option<Ticket>,
+    has_failed: bool,
 }
 
 /// Without the counter of the record and the number of the write: see `fingerprint.rs`.
@@ -95,7 +110,7 @@ impl Hash for Records {
 impl Records {
     pub(super) fn new(record: Superblock) -> Self {
         let record = Durable::new(record);
-        Self { record, queued: Vec::new(), writing: Vec::new(), ticket: None }
+        Self { record, queued: Vec::new(), writing: Vec::new(), ticket: None, has_failed: false }
     }
 
     /// What is on disk.
@@ -113,6 +128,21 @@ impl Records {
         self.ticket.is_none() && self.queued.is_empty()
     }
 
+    /// Whether nothing more will become stable.
+    pub(super) fn is_settled(&self) -> bool {
+        self.has_failed || self.is_idle()
+    }
+
+    /// Changes that wait for the write under way.
+    pub(super) fn waiting_count(&self) -> usize {
+        self.queued.len()
+    }
+
+    /// Metadata cannot be written any more.
+    pub(super) fn fail(&mut self) {
+        self.has_failed = true;
+    }
+
     /// Queues a change.
     pub(super) fn change(&mut self, change: Change) {
         self.queued.push(change);
@@ -122,7 +152,10 @@ impl Records {
 impl<M: MapMemory> Replica<M> {
     /// Writes what is queued, unless a write is under way.
     pub(super) fn pump_records(&mut self, effects: &mut Effects) {
-        if self.records.ticket.is_some() || self.records.queued.is_empty() {
+        if self.records.ticket.is_some()
+            || self.records.has_failed
+            || self.records.queued.is_empty()
+        {
             return;
         }
         let mut next = self.records.stable().clone();
@@ -133,6 +166,12 @@ impl<M: MapMemory> Replica<M> {
             apply(change, side, &mut next);
         }
         next.memsync_secondary &= self.settings.mode == ReplicationMode::MemSync;
+        // Two records that cannot be read back leave none. It costs little beside the sync.
+        assert_eq!(
+            Superblock::decode(&next.encode()).as_ref(),
+            Ok(&next),
+            "a record that is written is one that can be read"
+        );
         self.records.writing = queued;
         let ticket = self.io.ticket();
         self.records.ticket = Some(ticket);
@@ -179,8 +218,13 @@ impl<M: MapMemory> Replica<M> {
             Change::Invalidate => self.on_invalidated(effects),
             Change::Resolve(_) => self.on_resolution_recorded(effects),
             Change::Clean => self.on_clean_recorded(effects),
-            Change::DiskFailed(_) => self.restart_session(),
-            Change::SourceComplete | Change::Split | Change::Checkpoint { .. } => {}
+            Change::Acquaint(_)
+            | Change::Resumable { .. }
+            | Change::DiskFailed(_)
+            | Change::OutOfSpace
+            | Change::SourceComplete
+            | Change::Split
+            | Change::Checkpoint { .. } => {}
         }
         self.writes.recheck();
     }
@@ -203,6 +247,12 @@ fn apply(change: &Change, side: Side, record: &mut Superblock) {
     match change {
         Change::Start { instance, place, doubt } => start(*instance, *place, *doubt, record),
         Change::Join(join) => apply_join(join, side, record),
+        Change::Acquaint(acquaintance) => acquaint(*acquaintance, record),
+        Change::Resumable { source } => {
+            if record.disk == DiskState::Inconsistent {
+                record.resync_source = Some(*source);
+            }
+        }
         Change::Solo { generation } => {
             record.serve_mode = ServeMode::Solo;
             record.served_epoch = record.epoch;
@@ -227,13 +277,9 @@ fn apply(change: &Change, side: Side, record: &mut Superblock) {
         }
         Change::Promote(promoted) => promote(promoted, side, record),
         Change::StepDown { owner, promised, veto, stopped } => {
-            record.serve_mode = ServeMode::None;
             record.owner = *owner;
-            record.promised = record.promised.max(*promised);
             record.stopped |= *stopped;
-            if let Some(reason) = veto {
-                record.veto = Some(Veto { reason: *reason, epoch: record.promised });
-            }
+            step_down(*promised, *veto, record);
         }
         Change::Veto { reason, epoch, is_outdated } => {
             record.veto = Some(Veto { reason: *reason, epoch: *epoch });
@@ -245,11 +291,12 @@ fn apply(change: &Change, side: Side, record: &mut Superblock) {
         }
         Change::HandingOver => record.serve_mode = ServeMode::HandingOver,
         Change::StandAlone(is_apart) => record.stand_alone = *is_apart,
-        Change::DiskFailed(reason) => {
-            record.disk = DiskState::Failed;
-            record.disk_reason = *reason;
-            record.serve_mode = ServeMode::None;
-            record.veto = Some(Veto { reason: VetoReason::IoError, epoch: record.promised });
+        Change::DiskFailed(reason) => fail_disk(*reason, record),
+        Change::OutOfSpace => {
+            if record.disk == DiskState::UpToDate {
+                record.disk = DiskState::Outdated;
+                record.disk_reason = DiskReason::NoSpace;
+            }
         }
         Change::Invalidate => {
             record.disk = DiskState::Outdated;
@@ -290,11 +337,12 @@ fn start(instance: Instance, place: Place, doubt: Option<DiskReason>, record: &m
 
 fn apply_join(join: &Join, side: Side, record: &mut Superblock) {
     record.resource_id = join.resource_id;
-    record.peer_replica_id = join.peer_replica_id;
-    record.peer_instance = join.peer_instance;
-    record.peer_applied = join.peer_applied;
+    if let Some(acquaintance) = join.acquaintance {
+        acquaint(acquaintance, record);
+    }
     record.peer_never_promotes = join.peer_never_promotes;
     record.memsync_secondary = join.memsync_secondary;
+    record.split = false;
     if let Some((owner, epoch)) = join.follows {
         if record.owner == Some(side) && record.serve_mode != ServeMode::None {
             record.veto = Some(Veto { reason: VetoReason::Superseded, epoch });
@@ -309,14 +357,36 @@ fn apply_join(join: &Join, side: Side, record: &mut Superblock) {
         record.disk_reason = DiskReason::None;
     }
     match join.target {
-        Some((Transfer::Resync | Transfer::ResyncAll, source)) => {
+        Some((transfer @ (Transfer::Resync | Transfer::ResyncAll), source)) => {
             record.disk = DiskState::Inconsistent;
             record.disk_reason = DiskReason::Resync;
-            record.resync_source = Some(source);
+            // All of it begins anew until the source's marks are stable.
+            record.resync_source = (transfer == Transfer::Resync).then_some(source);
             record.veto = Some(Veto { reason: VetoReason::Inconsistent, epoch: record.promised });
         }
         Some((Transfer::Replay, _)) | None => {}
     }
+}
+
+fn fail_disk(reason: DiskReason, record: &mut Superblock) {
+    record.disk = DiskState::Failed;
+    record.disk_reason = reason;
+    record.serve_mode = ServeMode::None;
+    record.veto = Some(Veto { reason: VetoReason::IoError, epoch: record.promised });
+}
+
+fn step_down(promised: Epoch, veto: Option<VetoReason>, record: &mut Superblock) {
+    record.serve_mode = ServeMode::None;
+    record.promised = record.promised.max(promised);
+    if let Some(reason) = veto {
+        record.veto = Some(Veto { reason, epoch: record.promised });
+    }
+}
+
+fn acquaint(acquaintance: Acquaintance, record: &mut Superblock) {
+    record.peer_replica_id = acquaintance.replica_id;
+    record.peer_instance = acquaintance.instance;
+    record.peer_applied = acquaintance.applied;
 }
 
 fn complete(

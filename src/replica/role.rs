@@ -95,7 +95,7 @@ impl RoleState {
 
     /// Whether new requests are taken.
     pub(super) fn intake_is_open(&self) -> bool {
-        self.is_exported() && self.exit.is_none()
+        self.is_exported() && self.exit.as_ref().is_none_or(Exit::takes_requests)
     }
 
     pub(super) fn marks_unproven(&self) -> bool {
@@ -192,13 +192,14 @@ impl<M: MapMemory> Replica<M> {
 
     /// Becomes primary as the stable record says.
     pub(super) fn become_primary(&mut self, why: &str) {
-        let epoch = self.records.stable().epoch;
+        let record = self.records.stable();
+        let (epoch, is_solo) = (record.epoch, record.serve_mode == ServeMode::Solo);
         self.role.primary = Some(Primary {
             epoch,
             is_exported: false,
             solo: SoloStep::No,
             generation: OwnGeneration::No,
-            marks_unproven: true,
+            marks_unproven: !is_solo,
             told_no_permit: false,
         });
         let applied = self.records.stable().applied;
@@ -255,13 +256,11 @@ impl<M: MapMemory> Replica<M> {
     /// is the invariant `StableBeforeSolo`: when the peer stops being needed, nothing acknowledged
     /// exists only in its cache.
     fn pump_solo(&mut self, effects: &mut Effects) {
-        let may_go = match self.link.standing() {
-            Standing::Down | Standing::Apart => true,
-            Standing::Running { peer_acknowledges } => !peer_acknowledges,
-            Standing::Meeting => false,
-        };
         let record = self.records.stable();
-        if !may_go || record.serve_mode != ServeMode::Paired || !self.records.is_idle() {
+        if !self.peer_is_not_needed()
+            || record.serve_mode != ServeMode::Paired
+            || !self.records.is_idle()
+        {
             return;
         }
         let vetoed = self.role.peer_vetoed.is_some();
@@ -286,6 +285,15 @@ impl<M: MapMemory> Replica<M> {
         effects.push(Effect::SyncData { io });
     }
 
+    /// Whether the peer is away or not a candidate, so that this node may try to go on alone.
+    fn peer_is_not_needed(&self) -> bool {
+        match self.link.standing() {
+            Standing::Down | Standing::Apart => true,
+            Standing::Running { peer_acknowledges } => !peer_acknowledges,
+            Standing::Meeting => false,
+        }
+    }
+
     /// A sync that a change of role waits for ended.
     pub(super) fn on_role_synced(
         &mut self,
@@ -297,15 +305,16 @@ impl<M: MapMemory> Replica<M> {
             self.on_disk_failed(effects);
             return;
         }
-        let peer_counts = self.link.standing() == Standing::Running { peer_acknowledges: true };
-        if self.role.primary.as_ref().is_some_and(|p| p.solo == SoloStep::Syncing(sync)) {
-            if peer_counts {
-                // The transfer was over before the sync was: there is no reason left.
-                if let Some(primary) = &mut self.role.primary {
-                    primary.solo = SoloStep::No;
-                }
-                return;
+        let is_for_solo =
+            self.role.primary.as_ref().is_some_and(|p| p.solo == SoloStep::Syncing(sync));
+        let is_leaving = self.role.exit.as_ref().is_some_and(Exit::is_recording);
+        if is_for_solo && (is_leaving || !self.peer_is_not_needed()) {
+            // The peer came back, or has all of it, or the record that ends the role is on its
+            // way: what was decided before the sync is void.
+            if let Some(primary) = &mut self.role.primary {
+                primary.solo = SoloStep::No;
             }
+        } else if is_for_solo {
             let generation =
                 if self.writes.has_parts() { self.next_generation(effects) } else { None };
             if let Some(primary) = &mut self.role.primary {
@@ -319,6 +328,7 @@ impl<M: MapMemory> Replica<M> {
     }
 
     pub(super) fn on_solo_recorded(&mut self, has_generation: bool) {
+        self.writes.nothing_is_at_risk();
         if let Some(primary) = &mut self.role.primary {
             primary.solo = SoloStep::No;
             primary.marks_unproven = false;
@@ -365,8 +375,9 @@ impl<M: MapMemory> Replica<M> {
     }
 
     /// A former primary meets its peer: it goes on if nobody was promoted since.
-    pub(super) fn resume_if_possible(&mut self, peer: Claim) {
-        if self.role.is_primary() || self.role.promoting.is_some() {
+    pub(super) fn resume_if_possible(&mut self, peer: Claim, effects: &mut Effects) {
+        // A veto on its way is a consent that the peer counts on.
+        if self.role.is_primary() || self.role.promoting.is_some() || self.link.is_vetoed() {
             return;
         }
         let record = self.records.stable();
@@ -378,6 +389,7 @@ impl<M: MapMemory> Replica<M> {
                 if record.serve_mode == ServeMode::HandingOver {
                     self.records.change(Change::Paired);
                 }
+                self.take_hand_over_back(effects);
                 self.become_primary("it was primary, and the peer was not promoted since");
             }
             Resume::WasNotPrimary | Resume::Superseded | Resume::NotWhole => {}
@@ -413,12 +425,20 @@ impl<M: MapMemory> Replica<M> {
         }
         self.refuse_waiting_operators("the local disk failed", effects);
         self.tell_peer_disk_failed(effects);
+        self.applier.give_up();
+        // What was hot may or may not be there, and no acknowledgement clears a mark any more.
+        for extent in self.log.hot() {
+            self.dirty.set_range(extent.blocks(self.size));
+        }
+        self.dirty.distrust();
         self.records.change(Change::DiskFailed(DiskReason::IoError));
+        self.restart_session();
     }
 
     /// A write of metadata failed: nothing that must be stable can be any more.
     pub(super) fn on_metadata_failed(&mut self, effects: &mut Effects) {
         self.event("disk-failed", "a write of metadata failed");
+        self.records.fail();
         if self.background.disk_has_failed() {
             return;
         }
@@ -427,6 +447,7 @@ impl<M: MapMemory> Replica<M> {
         self.role.primary = None;
         self.refuse_waiting_operators("metadata cannot be written", effects);
         self.tell_peer_disk_failed(effects);
+        self.applier.give_up();
         self.leave_link(effects);
     }
 

@@ -4,16 +4,15 @@
 //! them anew on the same connection, with another session id, so that nothing said before can be
 //! taken for something said after.
 
-use super::apply::Applier;
 use super::effect::{Effect, LinkId};
 use super::source::Source;
 use super::target::Target;
 use super::{Effects, Replica};
 use crate::metadata::MapMemory;
 use crate::units::{
-    Applied, BlockRange, Epoch, Instant, Outcome, ResourceSize, Role, Sequence, SessionId, Transfer,
+    Applied, BlockRange, Epoch, Instant, Outcome, ResourceSize, Role, SessionId, Transfer,
 };
-use crate::wire::message::{Beat, Frame, Hello, Message, Refusal, RefusalCode, Verdict};
+use crate::wire::message::{Beat, Credit, Frame, Hello, Message, Refusal, RefusalCode, Verdict};
 
 /// The connection, if there is one.
 #[derive(Clone, Debug, Default, Hash)]
@@ -70,7 +69,9 @@ pub(super) struct Session {
     pub(super) is_joined: bool,
     /// This node vetoed itself in it, and told the peer or will: no end of a transfer lifts that.
     pub(super) is_vetoed: bool,
-    pub(super) applier: Applier,
+    /// What the peer lets us have in motion.
+    pub(super) client_credit: Credit,
+    pub(super) resync_credit: Credit,
 }
 
 /// This node's part in it.
@@ -150,6 +151,16 @@ pub(super) enum Fault {
     },
 }
 
+impl Up {
+    /// Late frames of `session` mean nothing.
+    pub(super) fn end(&mut self, session: SessionId) {
+        self.ended.push(session);
+        if self.ended.len() > ENDED_MAX {
+            self.ended.remove(0);
+        }
+    }
+}
+
 impl Link {
     pub(super) fn standing(&self) -> Standing {
         let Some(up) = &self.up else { return Standing::Down };
@@ -178,6 +189,18 @@ impl Link {
             Phase::Session(session) => Some(session),
             Phase::Draining | Phase::Waiting { .. } | Phase::Apart(_) => None,
         }
+    }
+
+    /// This node vetoes itself: whatever still comes in this session does not make it complete.
+    pub(super) fn note_veto(&mut self) {
+        if let Some(session) = self.session_mut() {
+            session.is_vetoed = true;
+        }
+    }
+
+    /// Whether this node vetoed itself in this session.
+    pub(super) fn is_vetoed(&self) -> bool {
+        self.session().is_some_and(|session| session.is_vetoed)
     }
 
     pub(super) fn session_mut(&mut self) -> Option<&mut Session> {
@@ -215,26 +238,6 @@ impl Link {
         }
     }
 
-    /// This node vetoes itself: whatever still comes in this session does not make it complete.
-    pub(super) fn note_veto(&mut self) {
-        if let Some(session) = self.session_mut() {
-            session.is_vetoed = true;
-        }
-    }
-
-    pub(super) fn applier(&self) -> Option<&Applier> {
-        self.session().map(|session| &session.applier)
-    }
-
-    pub(super) fn applier_mut(&mut self) -> Option<&mut Applier> {
-        self.session_mut().map(|session| &mut session.applier)
-    }
-
-    /// All writes up to this one are in the file; `None` if nothing came in this session.
-    pub(super) fn applied_through(&self) -> Option<Sequence> {
-        self.applier().and_then(Applier::applied_through)
-    }
-
     /// What the peer said on this connection.
     pub(super) fn peer_hello(&self) -> Option<&Hello> {
         self.up.as_ref()?.theirs.as_ref()
@@ -249,12 +252,9 @@ impl Link {
         self.source().is_some_and(|source| source.moves(blocks))
     }
 
-    /// Blocks of chunks in motion, on either side.
+    /// Blocks of chunks that are being written here.
     pub(super) fn in_motion(&self, size: ResourceSize) -> impl Iterator<Item = BlockRange> {
-        let applying = self.applier().into_iter().flat_map(Applier::blocks);
-        let writing =
-            self.target().into_iter().flat_map(Target::chunks).map(move |c| c.blocks(size));
-        applying.chain(writing)
+        self.target().into_iter().flat_map(Target::chunks).map(move |chunk| chunk.blocks(size))
     }
 }
 
@@ -361,14 +361,12 @@ impl<M: MapMemory> Replica<M> {
         self.verify.end_session();
         self.end_take_over();
         self.orphan_session_writes();
+        self.applier.end_session();
         self.io.end_session();
         if let Some(up) = &mut self.link.up
             && let Some(session) = up.session.take()
         {
-            up.ended.push(session);
-            if up.ended.len() > ENDED_MAX {
-                up.ended.remove(0);
-            }
+            up.end(session);
         }
     }
 
@@ -393,6 +391,11 @@ impl<M: MapMemory> Replica<M> {
             Phase::Draining | Phase::Waiting { .. } | Phase::Apart(_) => record_epoch,
         };
         let has_none = matches!(message, Message::Hello(_) | Message::Refusal(_));
+        let needs_one = !has_none
+            && !matches!(message, Message::Verdict(_) | Message::Ping(_) | Message::Pong(_));
+        if needs_one && up.session.is_none() {
+            return; // what it answers was asked in a session that is over
+        }
         let session = up.session.filter(|_| !has_none).unwrap_or_default();
         up.last_sent = self.now;
         effects.push(Effect::Send { link: up.id, frame: Frame { session, epoch, message } });
@@ -454,11 +457,17 @@ impl<M: MapMemory> Replica<M> {
             Message::Ping(beat) => self.on_ping(beat, effects),
             Message::Pong(beat) => self.link.peer_stable = beat.stable,
             Message::ResyncPause(is_paused) => self.on_resync_pause(is_paused),
-            Message::Outdate(outdate) => self.on_outdate(outdate, effects),
+            Message::Outdate(outdate) => {
+                self.check_change_room()?;
+                self.on_outdate(outdate, effects);
+            }
             Message::OutdateDone(outdate) => self.on_outdate_done(outdate, effects),
             Message::Leave(outdate) => self.on_leave(outdate, effects),
             Message::HandOver(hand) => self.on_hand_over(hand, effects),
-            Message::Ask(ask) => self.on_ask(&ask, effects),
+            Message::Ask(ask) => {
+                self.check_change_room()?;
+                self.on_ask(&ask, effects);
+            }
             Message::Told(told) => self.on_told(told, effects),
             message => return self.on_bound_message(epoch, message, effects),
         }
@@ -508,6 +517,23 @@ impl<M: MapMemory> Replica<M> {
         }
     }
 
+    /// Each change of the record that the peer asks for waits for a sync.
+    fn check_change_room(&self) -> Result<(), Fault> {
+        if self.records.waiting_count() >= CHANGES_MAX {
+            return Err(Fault::Credit { what: "changes", limit: CHANGES_MAX as u64 });
+        }
+        Ok(())
+    }
+
+    /// Reads that the peer makes this node begin share threads with clients' reads.
+    pub(super) fn check_read_room(&self) -> Result<(), Fault> {
+        let limit = READS_PER_CHUNK * self.settings.resync_chunks_max;
+        if self.io.session_read_count() >= limit {
+            return Err(Fault::Credit { what: "reads", limit: limit as u64 });
+        }
+        Ok(())
+    }
+
     fn on_ping(&mut self, beat: Beat, effects: &mut Effects) {
         self.link.peer_stable = beat.stable;
         let stable = self.records.stable().applied;
@@ -530,7 +556,7 @@ impl<M: MapMemory> Replica<M> {
         let slowest = oldest.into_iter().flatten().min().map(|at| self.now.since(at));
         let why = if silence >= self.settings.suspect_after {
             Some("the peer is silent")
-        } else if slowest.is_some_and(|age| age >= self.settings.io_timeout) {
+        } else if slowest.is_some_and(|age| age >= self.settings.peer_timeout()) {
             Some("the peer does not acknowledge")
         } else if self.link.standing() == Standing::Meeting && meeting >= self.settings.io_timeout {
             Some("the peer does not get ready")
@@ -555,3 +581,8 @@ impl<M: MapMemory> Replica<M> {
 
 /// Sessions of this connection whose late frames are dropped without a word.
 const ENDED_MAX: usize = 16;
+/// Changes of the record that may wait when the peer asks for another one.
+const CHANGES_MAX: usize = 64;
+/// Reads under way for this session and for those that are over, per chunk that may be in motion:
+/// a source has one for each, a target and a verify two, and some may be left from before.
+const READS_PER_CHUNK: usize = 8;

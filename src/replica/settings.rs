@@ -58,6 +58,17 @@ pub struct Settings {
     pub planted: Option<super::planted::Planted>,
 }
 
+impl Settings {
+    /// The longest that the peer may take to acknowledge. In `async` it may be behind by the age
+    /// that the budget allows, which is no sign of failure.
+    pub(super) fn peer_timeout(&self) -> Duration {
+        match self.mode {
+            ReplicationMode::Sync | ReplicationMode::MemSync => self.io_timeout,
+            ReplicationMode::Async => self.io_timeout + self.at_risk_age,
+        }
+    }
+}
+
 impl Default for Settings {
     /// The limits of a release, timers as configured by default, and names to be replaced.
     fn default() -> Self {

@@ -223,9 +223,21 @@ impl<M: MapMemory> Replica<M> {
             source.pass_start = total;
             source.since = now;
             self.writes.recheck();
+            self.acquaint();
             if total > 0 {
                 self.event("transfer-started", format!("{} bytes may differ", total * BLOCK_LEN));
             }
+        }
+    }
+
+    /// Everything is marked, stable: the target may be taken for what it is.
+    fn acquaint(&mut self) {
+        let transfer = self.link.session().map(|session| session.transfer);
+        if transfer == Some(Transfer::ResyncAll)
+            && let Some(theirs) = self.link.peer_hello()
+        {
+            let acquaintance = super::meet::acquaintance_of(theirs);
+            self.records.change(Change::Acquaint(acquaintance));
         }
     }
 
@@ -249,6 +261,7 @@ impl<M: MapMemory> Replica<M> {
         }
         if hard == 0 && is_empty {
             self.role.marks_are_proven();
+            self.writes.nothing_is_at_risk();
             self.writes.rescan();
             self.set_source_stage(Stage::Barrier);
             if self.is_planted(Planted::EndBeforeTargetSynced) {
@@ -277,6 +290,8 @@ impl<M: MapMemory> Replica<M> {
     /// Offers as many chunks as the window allows, in order, wrapping.
     fn pick_chunks(&mut self, effects: &mut Effects) {
         let window = self.background.resync_window(&self.settings);
+        let Some(session) = self.link.session() else { return };
+        let window = window.min(usize::try_from(session.resync_credit.frames).unwrap_or(window));
         let Some(source) = self.link.source() else { return };
         if source.is_paused() || source.motion.len() >= window {
             return;
@@ -521,9 +536,7 @@ impl<M: MapMemory> Replica<M> {
             return;
         }
         let mode = self.records.stable().serve_mode;
-        // A record on its way says solo: that it is paired again comes after it.
-        let goes_solo = self.role.is_changing();
-        if self.role.is_primary() && (goes_solo || mode != ServeMode::Paired) {
+        if self.role.is_primary() && (mode != ServeMode::Paired || self.role.is_changing()) {
             self.set_source_stage(Stage::Recording);
             self.records.change(Change::Paired);
         } else {

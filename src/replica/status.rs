@@ -124,10 +124,15 @@ impl<M: MapMemory> Replica<M> {
         })
     }
 
+    /// Found now, or on record from an earlier meeting.
+    fn is_split(&self) -> bool {
+        self.records.stable().split || self.must_choose()
+    }
+
     fn split_brain(&self) -> Option<SplitBrain> {
         let record = self.records.stable();
         let theirs = self.link.last_hello.as_ref()?;
-        if !record.split {
+        if !self.is_split() {
             return None;
         }
         let mine = record.generation?;
@@ -147,7 +152,7 @@ impl<M: MapMemory> Replica<M> {
     fn state_name(&self) -> &'static str {
         let standing = self.link.standing();
         let record = self.records.stable();
-        if record.split && standing == Standing::Apart {
+        if self.is_split() && standing == Standing::Apart {
             return "split-brain";
         }
         if self.role.promoting.is_some() {
@@ -180,15 +185,15 @@ impl<M: MapMemory> Replica<M> {
         let peer = &self.settings.peer;
         let record = self.records.stable();
         let refused = |why: String, next: String| Refused { why, next };
-        if record.split {
+        if record.stand_alone {
+            let why = "an operator disconnected this node".to_owned();
+            return refused(why, format!("hotpair connect {resource}"));
+        }
+        if self.is_split() {
             return refused(
                 format!("both nodes have data that the other lacks: {}", self.apart_reason()),
                 format!("hotpair split-brain show {resource}"),
             );
-        }
-        if record.stand_alone {
-            let why = "an operator disconnected this node".to_owned();
-            return refused(why, format!("hotpair connect {resource}"));
         }
         match self.disk_state() {
             DiskState::Failed | DiskState::Missing => {

@@ -14,7 +14,9 @@ use super::records::Change;
 use super::session::{Fault, SessionPart};
 use super::{Effects, Replica};
 use crate::metadata::MapMemory;
-use crate::units::{BLOCK_LEN, BlockIndex, ByteRange, CHUNK_LEN, ChunkIndex, Instant, ZeroKind};
+use crate::units::{
+    BLOCK_LEN, BlockIndex, ByteRange, CHUNK_LEN, ChunkIndex, Generation, Instant, ZeroKind,
+};
 use crate::wire::message::{
     ChunkAck, ChunkData, ChunkHash, ChunkNeed, ChunkStage, ChunkZero, MapPart, Message, ResyncEnd,
     ResyncStart,
@@ -26,10 +28,15 @@ use crate::wire::message::{
 pub(super) struct Target {
     is_started: bool,
     is_ready: bool,
+    is_offered: bool,
     end: Option<ResyncEnd>,
     is_completing: bool,
     is_complete: bool,
+    /// What the source's end must be, or descend from: as its Hello and `ResyncStart` said.
+    began_as: Vec<Generation>,
     offers: BTreeMap<ChunkIndex, [u8; 32]>,
+    asked: BTreeMap<ChunkIndex, Asked>,
+    asked_count: u64,
     incoming: BTreeMap<ChunkIndex, Incoming>,
     needs: Vec<ChunkNeed>,
     acks: Vec<ChunkAck>,
@@ -45,10 +52,20 @@ pub(super) struct Target {
     pub(super) since: Instant,
 }
 
+/// A chunk of which blocks were asked for, and nothing came. A client may have written to it at
+/// the source: then nothing comes, and it is offered again.
+#[derive(Clone, Copy, Debug, Hash)]
+struct Asked {
+    hash: [u8; 32],
+    serial: u64,
+}
+
 /// A chunk that is being written.
 #[derive(Clone, Debug, Hash)]
 struct Incoming {
     hash: [u8; 32],
+    /// Blocks that came; none comes twice.
+    mask: u16,
     /// What is to be written, in the order it came.
     pieces: Vec<Piece>,
     /// Writes under way.
@@ -64,6 +81,14 @@ enum Piece {
     Zero { mask: u16 },
 }
 
+impl Piece {
+    fn mask(&self) -> u16 {
+        match self {
+            Self::Data { mask, .. } | Self::Zero { mask } => *mask,
+        }
+    }
+}
+
 impl Target {
     /// Chunks that are being written.
     pub(super) fn chunks(&self) -> impl Iterator<Item = ChunkIndex> {
@@ -73,6 +98,31 @@ impl Target {
     /// Those whose extents are pinned.
     pub(super) fn pinned(&self) -> impl Iterator<Item = ChunkIndex> {
         self.incoming.iter().filter(|(_, incoming)| incoming.is_pinned).map(|(chunk, _)| *chunk)
+    }
+
+    /// Whether the source was told nothing yet of what became of `chunk`: it cannot offer it now.
+    fn has_in_hand(&self, chunk: ChunkIndex) -> bool {
+        self.offers.contains_key(&chunk)
+            || self.incoming.contains_key(&chunk)
+            || self.unsynced.contains(&chunk)
+            || self.syncing.as_ref().is_some_and(|syncing| syncing.contains(&chunk))
+    }
+
+    fn in_hand_count(&self) -> usize {
+        let syncing = self.syncing.as_ref().map_or(0, BTreeSet::len);
+        self.offers.len() + self.incoming.len() + self.unsynced.len() + syncing
+    }
+
+    /// Blocks of `chunk` are asked for. Of those for which nothing comes the oldest are forgotten:
+    /// the source has given them up long ago.
+    fn ask_for(&mut self, chunk: ChunkIndex, hash: [u8; 32], limit: usize) {
+        self.asked_count += 1;
+        self.asked.insert(chunk, Asked { hash, serial: self.asked_count });
+        if self.asked.len() > limit {
+            let half = u64::try_from(limit / 2).expect("a small number");
+            let oldest = self.asked_count - half;
+            self.asked.retain(|_, asked| asked.serial > oldest);
+        }
     }
 
     pub(super) fn is_complete(&self) -> bool {
@@ -87,6 +137,7 @@ impl Target {
 impl<M: MapMemory> Replica<M> {
     pub(super) fn on_resync_start(&mut self, start: &ResyncStart) -> Result<(), Fault> {
         let now = self.now;
+        let source = self.link.peer_hello().and_then(|hello| hello.generation);
         let Some(session) = self.link.session_mut() else { return Ok(()) };
         let transfer = session.transfer;
         let SessionPart::Target(target) = &mut session.part else {
@@ -96,6 +147,7 @@ impl<M: MapMemory> Replica<M> {
             return Err(Fault::Unexpected { message: "ResyncStart" });
         }
         target.is_started = true;
+        target.began_as = source.into_iter().chain([start.generation]).collect();
         target.total_blocks = start.blocks;
         target.since = now;
         Ok(())
@@ -160,18 +212,21 @@ impl<M: MapMemory> Replica<M> {
         offers: &[ChunkHash],
         effects: &mut Effects,
     ) -> Result<(), Fault> {
+        self.note_resumable();
         let limit = self.settings.resync_chunks_max;
         for offer in offers {
             if offer.chunk.range(self.size).is_none() {
                 return Err(Fault::Outside { what: "chunk", index: offer.chunk.0 });
             }
+            self.check_read_room()?;
             let Some(target) = self.link.target_mut() else {
                 return Err(Fault::Unexpected { message: "HashOffer" });
             };
-            if !target.is_ready {
+            if !target.is_ready || target.end.is_some() || target.has_in_hand(offer.chunk) {
                 return Err(Fault::Unexpected { message: "HashOffer" });
             }
-            if target.offers.len() + target.incoming.len() >= 2 * limit {
+            target.asked.remove(&offer.chunk);
+            if target.in_hand_count() >= 2 * limit {
                 return Err(Fault::Credit { what: "chunks", limit: 2 * limit as u64 });
             }
             target.offers.insert(offer.chunk, offer.hash);
@@ -179,6 +234,19 @@ impl<M: MapMemory> Replica<M> {
             effects.push(Effect::HashChunk { io, chunk: offer.chunk });
         }
         Ok(())
+    }
+
+    /// The first offer proves that the source's marks are stable: from here on an interrupted
+    /// transfer of everything goes on where it was.
+    fn note_resumable(&mut self) {
+        let source = self.link.peer_hello().and_then(|hello| hello.generation);
+        let Some(target) = self.link.target_mut() else { return };
+        if !std::mem::replace(&mut target.is_offered, true)
+            && self.records.stable().resync_source.is_none()
+            && let Some(source) = source
+        {
+            self.records.change(Change::Resumable { source });
+        }
     }
 
     /// This node's hash of an offered chunk is there.
@@ -192,6 +260,7 @@ impl<M: MapMemory> Replica<M> {
             self.on_disk_failed(effects);
             return;
         };
+        let asked_max = ASKED_PER_CHUNK * self.settings.resync_chunks_max;
         let Some(target) = self.link.target_mut() else { return };
         let Some(theirs) = target.offers.remove(&chunk) else { return };
         let is_same = mine == theirs;
@@ -199,17 +268,8 @@ impl<M: MapMemory> Replica<M> {
         target.needs.push(ChunkNeed { chunk, blocks });
         if is_same {
             self.clear_chunk(chunk);
-        } else if let Some(target) = self.link.target_mut() {
-            target.incoming.insert(
-                chunk,
-                Incoming {
-                    hash: theirs,
-                    pieces: Vec::new(),
-                    writing: 0,
-                    is_whole: false,
-                    is_pinned: false,
-                },
-            );
+        } else {
+            target.ask_for(chunk, theirs, asked_max);
         }
     }
 
@@ -247,12 +307,24 @@ impl<M: MapMemory> Replica<M> {
         let Some(target) = self.link.target_mut() else {
             return Err(Fault::Unexpected { message: "ChunkData" });
         };
+        if let Some(asked) = target.asked.remove(&chunk) {
+            let incoming = Incoming {
+                hash: asked.hash,
+                mask: 0,
+                pieces: Vec::new(),
+                writing: 0,
+                is_whole: false,
+                is_pinned: false,
+            };
+            target.incoming.insert(chunk, incoming);
+        }
         let Some(incoming) = target.incoming.get_mut(&chunk) else {
             return Err(Fault::Outside { what: "chunk", index: chunk.0 });
         };
-        if incoming.hash != hash || incoming.is_whole {
+        if incoming.hash != hash || incoming.is_whole || incoming.mask & piece.mask() != 0 {
             return Err(Fault::Unexpected { message: "ChunkData" });
         }
+        incoming.mask |= piece.mask();
         incoming.pieces.push(piece);
         incoming.is_whole = !more;
         Ok(())
@@ -330,9 +402,12 @@ impl<M: MapMemory> Replica<M> {
         outcome: &DiskOutcome,
         effects: &mut Effects,
     ) {
-        if *outcome != DiskOutcome::Done {
-            self.on_disk_failed(effects);
-            return;
+        match outcome {
+            DiskOutcome::Done => {}
+            DiskOutcome::NoSpace => return self.on_secondary_full(effects),
+            DiskOutcome::Failed | DiskOutcome::Bytes(_) | DiskOutcome::Hashes { .. } => {
+                return self.on_disk_failed(effects);
+            }
         }
         let Some(target) = self.link.target_mut() else { return };
         let Some(incoming) = target.incoming.get_mut(&chunk) else { return };
@@ -376,7 +451,8 @@ impl<M: MapMemory> Replica<M> {
         if target.syncing.is_some() || target.unsynced.is_empty() {
             return;
         }
-        let is_quiet = target.incoming.is_empty() && target.offers.is_empty();
+        let is_quiet =
+            target.incoming.is_empty() && target.offers.is_empty() && target.asked.is_empty();
         let many = u64::try_from(target.unsynced.len()).unwrap_or(u64::MAX) * CHUNK_LEN;
         let age = target.unsynced_since.map_or(0, |since| now.since(since).as_millis());
         if !is_quiet && many < SYNC_BATCH_LEN && age < SYNC_AGE_MS {
@@ -403,12 +479,14 @@ impl<M: MapMemory> Replica<M> {
         }
     }
 
-    /// Nothing differs any more.
+    /// Nothing differs any more. What this copy becomes is what the source had when it began, or
+    /// what came of that when the source went on alone meanwhile.
     pub(super) fn on_resync_end(&mut self, end: ResyncEnd) -> Result<(), Fault> {
+        let is_of = |past: &Generation| end.generation == *past || end.history.contains(past);
         let Some(target) = self.link.target_mut() else {
             return Err(Fault::Unexpected { message: "ResyncEnd" });
         };
-        if !target.is_ready || target.end.is_some() {
+        if !target.is_ready || target.end.is_some() || !target.began_as.iter().all(is_of) {
             return Err(Fault::Unexpected { message: "ResyncEnd" });
         }
         target.end = Some(end);
@@ -418,11 +496,11 @@ impl<M: MapMemory> Replica<M> {
     /// The record says that this copy is complete, in one write with the source's generation.
     fn complete_target(&mut self) {
         let peer_is_primary = self.link.peer_is_primary();
-        if self.link.session().is_some_and(|session| session.is_vetoed) {
+        if self.link.is_vetoed() {
             return;
         }
         let Some(target) = self.link.target_mut() else { return };
-        let is_quiet = target.incoming.is_empty() && target.syncing.is_none();
+        let is_quiet = target.in_hand_count() == 0;
         let Some(end) = &target.end else { return };
         if target.is_completing || !is_quiet {
             return;
@@ -446,12 +524,9 @@ impl<M: MapMemory> Replica<M> {
         let received = target.payload_bytes;
         self.send(Message::ResyncDone(end), effects);
         self.event("in-sync", format!("this copy is up-to-date; {received} bytes were received"));
-        let is_vetoed = self.link.session().is_some_and(|session| session.is_vetoed);
-        if let Some(theirs) = self.link.peer_hello()
-            && !is_vetoed
-        {
+        if let Some(theirs) = self.link.peer_hello() {
             let claim = super::meet::claim_of(theirs);
-            self.resume_if_possible(claim);
+            self.resume_if_possible(claim, effects);
         }
     }
 
@@ -469,6 +544,9 @@ impl<M: MapMemory> Replica<M> {
 
 /// Answers in one `HashNeed`: 64 chunks of 16 hashes.
 const NEEDS_MAX: usize = 64;
+/// Chunks for which nothing came that are remembered, per chunk that may be in motion: more than
+/// were offered since any that still is.
+const ASKED_PER_CHUNK: usize = 64;
 /// Length of one `MapPart` in bytes.
 const MAP_PART_LEN: usize = 16 * crate::metadata::PAGE_LEN;
 /// Chunks are synced after this many bytes, or after this long.

@@ -13,8 +13,8 @@ use super::operator::VerifyStatus;
 use super::session::Fault;
 use super::{Effects, Replica};
 use crate::metadata::MapMemory;
-use crate::units::{BLOCK_LEN, BlockRange, ChunkIndex};
-use crate::wire::message::{Message, SettleAsk, SettleTell};
+use crate::units::{BLOCK_LEN, BlockRange, ChunkIndex, Instant};
+use crate::wire::message::{Message, SettleAsk, SettleTell, VERIFIED_RANGES_MAX, Verified};
 
 /// Verify, on the node that compares and on the one that is asked.
 #[derive(Clone, Debug, Default, Hash)]
@@ -62,6 +62,12 @@ impl VerifyState {
     /// Chunks compared, of the run under way.
     pub(super) fn compared(&self) -> Option<u64> {
         self.run.as_ref().map(|run| run.compared)
+    }
+
+    /// A comparison ended, here or at the peer for somebody here.
+    pub(super) fn note_result(&mut self, now: Instant, found: Verified) {
+        let Verified { differences, ranges } = found;
+        self.last = Some(VerifyStatus { ended: now, differences, ranges });
     }
 
     pub(super) fn end_session(&mut self) {
@@ -188,6 +194,7 @@ impl<M: MapMemory> Replica<M> {
     /// The peer wants a chunk compared.
     pub(super) fn on_settle_ask(&mut self, ask: SettleAsk) -> Result<(), Fault> {
         let limit = 2 * self.settings.resync_chunks_max;
+        self.check_read_room()?;
         if ask.chunk.range(self.size).is_none() {
             return Err(Fault::Outside { what: "chunk", index: ask.chunk.0 });
         }
@@ -199,7 +206,7 @@ impl<M: MapMemory> Replica<M> {
     }
 
     fn hash_for_peer(&mut self, effects: &mut Effects) {
-        let through = self.link.applied_through();
+        let through = self.applied_through();
         let is_due = |ask: &SettleAsk| through.is_none_or(|through| through >= ask.sequence);
         let due: Vec<SettleAsk> = self.verify.asked.iter().copied().filter(is_due).collect();
         self.verify.asked.retain(|ask| !is_due(ask));
@@ -264,7 +271,7 @@ impl<M: MapMemory> Replica<M> {
             run.differences += 1;
             let start = block.0 * BLOCK_LEN;
             let len = BLOCK_LEN.min(size.bytes() - start);
-            let has_room = run.ranges.len() < RANGES_MAX;
+            let has_room = run.ranges.len() < VERIFIED_RANGES_MAX;
             match run.ranges.last_mut() {
                 Some((first, length)) if *first + *length == start => *length += len,
                 Some(_) | None if has_room => run.ranges.push((start, len)),
@@ -281,12 +288,12 @@ impl<M: MapMemory> Replica<M> {
         run.ranges.sort_unstable();
         let text = format!("verify ended: {} blocks differ", run.differences);
         self.event("verify-ended", text.clone());
-        self.verify.last = Some(VerifyStatus {
-            ended: self.now,
-            differences: run.differences,
-            ranges: run.ranges,
-        });
-        self.answer_done(run.asker, &text, effects);
+        let found = Verified { differences: run.differences, ranges: run.ranges };
+        self.verify.note_result(self.now, found.clone());
+        match run.asker {
+            Asker::Local(request) => super::desk::answer(request, &text, effects),
+            Asker::Peer(request) => self.tell(request, Ok(Some(found)), effects),
+        }
         if run.repair && run.differences > 0 {
             // The marks are transferred like any others, from the primary.
             self.restart_session();
@@ -302,5 +309,3 @@ impl<M: MapMemory> Replica<M> {
 
 /// Comparisons of one chunk before writes to it wait.
 const TRIES_MAX: u32 = 8;
-/// Differing ranges that are kept for people.
-const RANGES_MAX: usize = 64;

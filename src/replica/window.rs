@@ -49,23 +49,15 @@ impl Window {
         self.last.remove(&block.0);
     }
 
-    /// The peer made everything up to `covers` durable: the blocks whose last write that was. Those
-    /// of writes that `is_here` denies stay in the window; [`Window::durable`] is for them.
-    pub(super) fn durable_through(
-        &mut self,
-        now: Instant,
-        covers: Sequence,
-        is_here: impl Fn(Sequence) -> bool,
-    ) -> Vec<BlockIndex> {
+    /// The peer made everything up to `covers` durable: the blocks whose last write that was.
+    pub(super) fn durable_through(&mut self, now: Instant, covers: Sequence) -> Vec<BlockIndex> {
         let mut cleared = Vec::new();
         while let Some(&(sequence, blocks)) = self.order.front() {
             if sequence > covers {
                 break;
             }
             self.order.pop_front();
-            if is_here(sequence) {
-                self.take(sequence, blocks, &mut cleared);
-            }
+            self.take(sequence, blocks, &mut cleared);
         }
         self.oldest = (!self.order.is_empty()).then_some(now);
         cleared
@@ -108,9 +100,9 @@ mod tests {
             }
             window.sent(Instant(0), Sequence(sequence), blocks);
         }
-        assert_eq!(window.durable_through(Instant(1), Sequence(1), |_| true), [BlockIndex(0)]);
+        assert_eq!(window.durable_through(Instant(1), Sequence(1)), [BlockIndex(0)]);
         assert!(window.contains(BlockIndex(1)));
-        assert_eq!(window.durable_through(Instant(2), Sequence(2), |_| true), [BlockIndex(1)]);
+        assert_eq!(window.durable_through(Instant(2), Sequence(2)), [BlockIndex(1)]);
         assert_eq!(window.len(), 0);
     }
 
@@ -121,6 +113,6 @@ mod tests {
         window.note(BlockIndex(7), Sequence(1));
         window.sent(Instant(0), Sequence(1), range);
         window.harden(BlockIndex(7));
-        assert_eq!(window.durable_through(Instant(1), Sequence(1), |_| true), []);
+        assert_eq!(window.durable_through(Instant(1), Sequence(1)), []);
     }
 }

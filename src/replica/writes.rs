@@ -32,13 +32,21 @@ pub(super) struct Writes {
     /// be taken back.
     reading: BTreeMap<RequestId, BlockRange>,
     cold: VecDeque<PartId>,
+    /// Blocks of the cold ones: they will be in the unflushed window.
+    cold_blocks: usize,
     requests: BTreeMap<RequestId, Pending>,
     bytes: u64,
     last_sequence: Sequence,
     unanswered: BTreeSet<Sequence>,
+    /// The highest that was answered.
+    answered_max: Sequence,
     sent: BTreeMap<Sequence, Sent>,
+    /// Payload bytes of what was sent.
+    sent_bytes: u64,
     at_risk_bytes: u64,
     at_risk_count: u64,
+    /// `async`: since when something is at risk that was sent in a session that is over.
+    stranded_since: Option<Instant>,
     /// Extents that the peer was told of since the last batch of the log.
     heated: BTreeSet<ExtentIndex>,
     recheck: bool,
@@ -65,6 +73,8 @@ enum Waiting {
 struct Sent {
     blocks: BlockRange,
     len: u64,
+    /// Its share of the peer's credit in bytes.
+    payload_len: u64,
     at: Instant,
     part: PartId,
     /// `async`: it was answered before the peer applied it, at this moment.
@@ -134,11 +144,18 @@ impl Writes {
     /// Writes of an epoch that goes on are numbered behind all that were given out before.
     pub(super) fn number_from(&mut self, sequence: Sequence) {
         self.last_sequence = sequence;
+        self.answered_max = Sequence(0);
     }
 
     /// Whether a local write is under way.
     pub(super) fn is_writing(&self) -> bool {
         self.parts.values().any(|part| part.local == Local::Writing)
+    }
+
+    /// Everything before this one is written here, as far as it was sent in this session.
+    pub(super) fn written_before(&self) -> Sequence {
+        let writing = self.parts.values().filter(|part| part.local == Local::Writing);
+        writing.filter_map(|part| part.sequence).min().unwrap_or(Sequence(u64::MAX))
     }
 
     /// Whether a write began that is not answered.
@@ -153,8 +170,16 @@ impl Writes {
 
     /// `async`: writes and bytes that only this node has, and since when.
     pub(super) fn at_risk(&self) -> (u64, u64, Option<Instant>) {
-        let oldest = self.sent.values().find_map(|sent| sent.answered);
-        (self.at_risk_count, self.at_risk_bytes, oldest)
+        let sent = || self.sent.values().find_map(|sent| sent.answered);
+        (self.at_risk_count, self.at_risk_bytes, self.stranded_since.or_else(sent))
+    }
+
+    /// This node goes on alone, or the peer has it all: the risk has another name, or none.
+    pub(super) fn nothing_is_at_risk(&mut self) {
+        (self.at_risk_count, self.at_risk_bytes, self.stranded_since) = (0, 0, None);
+        for sent in self.sent.values_mut() {
+            sent.answered = None;
+        }
     }
 
     /// When the last request came.
@@ -185,10 +210,10 @@ impl Writes {
             part.sequence = None;
             part.peer = None;
         }
+        self.stranded_since = self.at_risk().2;
         self.sent.clear();
+        self.sent_bytes = 0;
         self.unanswered.clear();
-        self.at_risk_bytes = 0;
-        self.at_risk_count = 0;
         self.recheck();
     }
 
@@ -337,21 +362,22 @@ impl<M: MapMemory> Replica<M> {
     fn may_write(&self, blocks: BlockRange) -> bool {
         !self.writes.intervals.overlaps(blocks)
             && !self.writes.reading.values().any(|read| read.overlaps(blocks))
-            && self.window.len() < self.settings.unflushed_blocks_max
-            && self.may_submit(blocks)
+            && self.window.len() + self.writes.cold_blocks < self.settings.unflushed_blocks_max
+            && !self.verify.locks(blocks)
+            && self.may_send_past_transfer(blocks)
     }
 
-    /// Whether nothing moves these blocks. It is asked again when a part was waiting for the log:
-    /// the target applies a write and a chunk in any order, so an older chunk could land last.
-    fn may_submit(&self, blocks: BlockRange) -> bool {
-        !self.verify.locks(blocks)
-            && (self.ack_need() == AckNeed::Alone || !self.link.moves(blocks))
+    /// A write that the peer must acknowledge waits for a chunk on its way: frame and chunk would
+    /// be written there in any order.
+    fn may_send_past_transfer(&self, blocks: BlockRange) -> bool {
+        self.ack_need() == AckNeed::Alone || !self.link.moves(blocks)
     }
 
     fn start_part(&mut self, part: Part) {
         self.writes.next_part += 1;
         let id = PartId(self.writes.next_part);
         self.writes.intervals.insert(part.blocks);
+        self.writes.cold_blocks += part.block_count();
         self.writes.parts.insert(id, part);
         self.writes.cold.push_back(id);
     }
@@ -364,15 +390,23 @@ impl<M: MapMemory> Replica<M> {
         let mut still = VecDeque::new();
         let mut is_full = false;
         while let Some(id) = self.writes.cold.pop_front() {
-            let range = self.writes.parts[&id].range;
+            let (range, blocks) = (self.writes.parts[&id].range, self.writes.parts[&id].blocks);
+            if !self.may_send_past_transfer(blocks) {
+                // It was not in the way when this part began to wait for the log.
+                still.push_back(id);
+                continue;
+            }
+            let payload_len = self.writes.parts[&id].op.payload_len();
+            if self.ack_need() == AckNeed::Peer && !self.has_credit(payload_len) {
+                // Acknowledgements bring it; the order of what waits stays.
+                still.push_back(id);
+                still.append(&mut self.writes.cold);
+                break;
+            }
             if !self.settings.is_planted(Planted::AckBeforeActivityLog)
                 && !self.heat(range, &mut is_full)
             {
                 self.announce_heat(range, effects);
-                still.push_back(id);
-                continue;
-            }
-            if !self.may_submit(range.blocks()) {
                 still.push_back(id);
                 continue;
             }
@@ -425,16 +459,17 @@ impl<M: MapMemory> Replica<M> {
     fn submit(&mut self, id: PartId, effects: &mut Effects) {
         let part = &self.writes.parts[&id];
         let (range, blocks, fua) = (part.range, part.blocks, part.fua);
+        self.writes.cold_blocks -= part.block_count();
         let op = part.op.clone();
-        let sequence = self.sequence_for(blocks);
+        let sequence = self.sequence_for(blocks, op.payload_len());
         self.mark(range, sequence);
         if let Some(sequence) = sequence {
-            let after = match self.writes.unanswered.first() {
-                Some(first) => Sequence(first.0 - 1),
-                None => Sequence(sequence.0 - 1),
-            };
+            let after = self.writes.answered_max;
             self.writes.unanswered.insert(sequence);
-            let sent = Sent { blocks, len: range.len(), at: self.now, part: id, answered: None };
+            let payload_len = op.payload_len();
+            self.writes.sent_bytes += payload_len;
+            let (len, at) = (range.len(), self.now);
+            let sent = Sent { blocks, len, payload_len, at, part: id, answered: None };
             self.writes.sent.insert(sequence, sent);
             let message = match &op {
                 Op::Write(payload) => {
@@ -458,7 +493,7 @@ impl<M: MapMemory> Replica<M> {
 
     /// The place in the session of a write to `blocks`, or `None` if it stays here: there is no
     /// session, or the peer gets these blocks by the resync.
-    fn sequence_for(&mut self, blocks: BlockRange) -> Option<Sequence> {
+    fn sequence_for(&mut self, blocks: BlockRange, payload_len: u64) -> Option<Sequence> {
         let is_sent = match self.ack_need() {
             AckNeed::Peer => true,
             AckNeed::Hold => false,
@@ -466,12 +501,21 @@ impl<M: MapMemory> Replica<M> {
                 self.session_is_running()
                     && !self.link.moves(blocks)
                     && !self.has_hard_marks_near(blocks)
-                    && self.writes.sent.len() < self.settings.in_flight_parts_max
+                    && self.has_credit(payload_len)
             }
         };
         is_sent.then(|| {
             self.writes.last_sequence = self.writes.last_sequence.next();
             self.writes.last_sequence
+        })
+    }
+
+    /// Whether the peer has room for one more frame with so many bytes.
+    fn has_credit(&self, payload_len: u64) -> bool {
+        let credit = self.link.session().map(|session| session.client_credit);
+        credit.is_some_and(|credit| {
+            self.writes.sent.len() < usize::try_from(credit.frames).unwrap_or(usize::MAX)
+                && self.writes.sent_bytes + payload_len <= u64::from(credit.bytes)
         })
     }
 
@@ -520,13 +564,9 @@ impl<M: MapMemory> Replica<M> {
     ) {
         let Some(part) = self.writes.parts.get_mut(&id) else { return };
         let (blocks, fua) = (part.blocks, part.fua);
-        let durable_there = part.sequence.filter(|_| part.peer == Some(AckStage::Durable));
         match outcome {
             DiskOutcome::Done => {
                 part.local = Local::Done;
-                if let Some(sequence) = durable_there {
-                    self.clear_durable(sequence, blocks);
-                }
                 if fua {
                     let io = self.io.start(Purpose::Fua(id));
                     effects.push(Effect::SyncData { io });
@@ -610,48 +650,20 @@ impl<M: MapMemory> Replica<M> {
                 self.writes.at_risk_bytes -= sent.len;
                 self.writes.at_risk_count -= 1;
             }
-            if is_over {
-                self.writes.sent.remove(&ack.sequence);
+            if is_over && let Some(sent) = self.writes.sent.remove(&ack.sequence) {
+                self.writes.sent_bytes -= sent.payload_len;
             }
         }
-        if ack.stage == AckStage::Durable && !self.is_being_written(id) {
-            self.clear_durable(ack.sequence, blocks);
+        if ack.stage == AckStage::Durable && ack.sequence < self.writes.written_before() {
+            for block in self.window.durable(ack.sequence, blocks) {
+                self.dirty.clear(block);
+            }
         }
         if let Some(part) = self.writes.parts.get_mut(&id) {
             part.peer = part.peer.max(Some(ack.stage));
             self.check_part(id, effects);
         }
         self.writes.rescan = true;
-    }
-
-    /// The peer made everything up to `covers` stable. What is not in the local file yet keeps its
-    /// marks until it is: this node may die first, and then only the peer has it.
-    pub(super) fn peer_is_durable_through(&mut self, covers: Sequence) {
-        let mut missing = BTreeSet::new();
-        for part in self.writes.parts.values_mut() {
-            if let Some(sequence) = part.sequence
-                && sequence <= covers
-                && part.local == Local::Writing
-            {
-                part.peer = Some(AckStage::Durable);
-                missing.insert(sequence);
-            }
-        }
-        let is_here = |sequence| !missing.contains(&sequence);
-        for block in self.window.durable_through(self.now, covers, is_here) {
-            self.dirty.clear(block);
-        }
-    }
-
-    /// A write is stable at the peer and in the local file: its marks go, where it was the last.
-    fn clear_durable(&mut self, sequence: Sequence, blocks: BlockRange) {
-        for block in self.window.durable(sequence, blocks) {
-            self.dirty.clear(block);
-        }
-    }
-
-    fn is_being_written(&self, id: PartId) -> bool {
-        self.writes.parts.get(&id).is_some_and(|part| part.local == Local::Writing)
     }
 
     fn part_wants_durable(&self, id: PartId) -> bool {
@@ -731,6 +743,7 @@ impl<M: MapMemory> Replica<M> {
         self.background.note_latency(self.now.since(part.admitted));
         if let Some(sequence) = part.sequence {
             self.writes.unanswered.remove(&sequence);
+            self.writes.answered_max = self.writes.answered_max.max(sequence);
             if self.settings.mode == ReplicationMode::Async
                 && part.peer < Some(AckStage::Applied)
                 && let Some(sent) = self.writes.sent.get_mut(&sequence)
@@ -759,8 +772,7 @@ impl<M: MapMemory> Replica<M> {
             }
         }
         if self.settings.is_planted(Planted::UnflushedWindowForgotten) {
-            let last = self.writes.last_sequence;
-            for block in self.window.durable_through(self.now, last, |_| true) {
+            for block in self.window.durable_through(self.now, self.writes.last_sequence) {
                 self.dirty.clear(block);
             }
         }

@@ -4,8 +4,8 @@
 use bytes::Bytes;
 use tracing::error;
 
-use super::{DataFile, Sidecar, StoreError, Via};
-use crate::replica::{DiskOutcome, IoId, MetadataFailed, Ticket};
+use super::{DataFile, Run, Sidecar, StoreError, Via};
+use crate::replica::{DiskOutcome, IoId, MetadataFailed, RequestId, Ticket};
 use crate::units::{ByteRange, ChunkIndex, ZeroKind};
 use crate::wire::{Buffer, BufferPool};
 
@@ -35,6 +35,18 @@ pub enum Completion {
         /// Whether it is stable.
         result: Result<(), MetadataFailed>,
     },
+    /// What of a range is allocated, as a client asked.
+    Runs {
+        /// Whose request it answers.
+        request: RequestId,
+        /// From the start of the range on, never none.
+        runs: Vec<Run>,
+    },
+    /// Whether the path still leads to the data file.
+    Identity {
+        /// Why not.
+        result: Result<(), StoreError>,
+    },
 }
 
 /// One operation that may block.
@@ -58,6 +70,10 @@ pub(super) enum Call {
     Append { ticket: Ticket, start: u64, bytes: Vec<u8> },
     /// The dirty map and its sums.
     SyncMap { ticket: Ticket, sums: Vec<(u64, u32)> },
+    /// What of `range` is allocated.
+    Runs { request: RequestId, range: ByteRange, most: usize },
+    /// A look at the path of the data file.
+    Identity,
 }
 
 /// Which threads make a call.
@@ -96,7 +112,9 @@ impl Call {
             | Self::ReadForClient { .. }
             | Self::ReadRange { .. }
             | Self::Hash { .. }
-            | Self::SyncMap { .. } => Lane::Io,
+            | Self::SyncMap { .. }
+            | Self::Runs { .. }
+            | Self::Identity => Lane::Io,
             Self::SyncData { .. } => Lane::Sync,
             Self::Superblock { .. } | Self::Append { .. } => Lane::Metadata,
         }
@@ -140,6 +158,10 @@ impl Disk {
                 metadata(ticket, self.sidecar.append_log(start, &bytes))
             }
             Call::SyncMap { ticket, sums } => metadata(ticket, self.sidecar.sync_map(&sums)),
+            Call::Runs { request, range, most } => {
+                Completion::Runs { request, runs: self.data.runs(range, most) }
+            }
+            Call::Identity => Completion::Identity { result: self.data.check_identity() },
         }
     }
 

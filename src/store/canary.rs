@@ -54,6 +54,22 @@ impl CanaryCopy {
         Err(last)
     }
 
+    /// What the daemon that used the first usable of `paths` stored there last, without changing
+    /// anything; `None` if there is no copy that counts.
+    pub fn peek(paths: &[PathBuf]) -> Option<u64> {
+        paths.iter().find_map(|path| Self::peek_one(path))
+    }
+
+    fn peek_one(path: &Path) -> Option<u64> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = File::from(open(path, flags, Mode::empty()).ok()?);
+        let kind = u64::try_from(fstatfs(&file).ok()?.f_type).ok()?;
+        let is_a_copy = IN_MEMORY.contains(&kind) && check_ours(&file, path).ok()? == LEN;
+        let mut first = [0; 8];
+        std::os::unix::fs::FileExt::read_exact_at(&file, &mut first, 0).ok()?;
+        is_a_copy.then_some(u64::from_le_bytes(first))
+    }
+
     fn open_one(path: &Path) -> Result<(Self, Option<u64>), StoreError> {
         let failed = |action| move |errno| StoreError::from_errno(path, action, errno);
         let folder = make_folder(path.parent().unwrap_or(Path::new("/")))?;
@@ -120,6 +136,19 @@ mod tests {
         drop(copy);
         let (copy, found) = CanaryCopy::open(&paths).unwrap();
         assert_eq!((found, copy.value()), (Some(42), 42));
+    }
+
+    #[test]
+    fn a_look_at_the_copy_changes_nothing() {
+        let folder = in_memory();
+        let paths = [folder.path().join("none"), folder.path().join("canary")];
+        assert_eq!(CanaryCopy::peek(&paths), None);
+        CanaryCopy::open(&paths[1..]).unwrap().0.store(7);
+        assert_eq!(CanaryCopy::peek(&paths), Some(7));
+        assert_eq!(CanaryCopy::open(&paths[1..]).unwrap().1, Some(7));
+        assert!(!paths[0].exists());
+        std::fs::write(&paths[1], "short").unwrap();
+        assert_eq!(CanaryCopy::peek(&paths), None);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::StoreError;
+use super::files::read_file;
 use crate::units::ResourceSize;
 
 /// Which file it is: another one at the next start is another disk.
@@ -26,7 +27,9 @@ pub struct Identity {
     pub device: u64,
     /// Its inode; zero for a block device, whose node is made anew at each boot.
     pub inode: u64,
-    /// The mount it was reached by, unique since boot where the kernel says so (Linux 6.8).
+    /// The mount it was reached by, unique since boot where the kernel says so (Linux 6.8). Of a
+    /// block device, the number that the kernel gave this disk when it was attached (Linux 5.15);
+    /// zero if it does not say, which no disk has.
     pub mount: u64,
 }
 
@@ -318,12 +321,31 @@ pub(super) fn lock(file: &File, path: &Path) -> Result<(), StoreError> {
 
 fn identify(file: &File, path: &Path, kind: Kind) -> Result<Identity, StoreError> {
     let status = fstat(file).map_err(|errno| StoreError::from_errno(path, "look at", errno))?;
-    let (device, inode) = match kind {
-        Kind::File => (status.st_dev, status.st_ino),
-        Kind::Device => (status.st_rdev, 0),
-    };
-    Ok(Identity { device, inode, mount: mount_id(file, path)? })
+    Ok(match kind {
+        Kind::File => {
+            Identity { device: status.st_dev, inode: status.st_ino, mount: mount_id(file, path)? }
+        }
+        Kind::Device => {
+            let device = status.st_rdev;
+            Identity { device, inode: 0, mount: disk_sequence(device).unwrap_or(0) }
+        }
+    })
 }
+
+/// The number of the disk behind a block device: another one for each disk that was attached since
+/// boot. The mount of its node would not change when it is detached and another takes its number.
+fn disk_sequence(device: u64) -> Option<u64> {
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let folder = format!("/sys/dev/block/{major}:{minor}");
+    // That of a partition is its disk's.
+    ["diskseq", "../diskseq"].into_iter().find_map(|name| {
+        let bytes = read_file(&Path::new(&folder).join(name), DISK_SEQUENCE_LEN_MAX).ok()?;
+        std::str::from_utf8(&bytes).ok()?.trim().parse().ok()
+    })
+}
+
+/// Length of a disk's number as text, with its line end and some room.
+const DISK_SEQUENCE_LEN_MAX: usize = 64;
 
 /// The mount that `file` was reached by. Unique ids are never used again; the others may be, which
 /// hides a remount, so the kernel's best answer is asked for.

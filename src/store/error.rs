@@ -48,7 +48,7 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// It does not hold the whole resource, or no longer does.
-    #[error("{path}: {found_bytes} bytes long, the resource has {expected_bytes}; it is never extended with zeroes: put the right file back", path = path.display())]
+    #[error("{path}: {found_bytes} bytes long, the resource has {expected_bytes}; it is never extended with zeroes", path = path.display())]
     Shorter {
         /// Which file.
         path: PathBuf,

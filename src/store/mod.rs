@@ -41,7 +41,7 @@ use pool::Pool;
 pub use sidecar::{Existing, Sidecar};
 use transfer::Inline;
 
-use crate::replica::{DiskOutcome, IoId, Ticket};
+use crate::replica::{DiskOutcome, IoId, RequestId, Ticket};
 use crate::units::{ByteRange, ChunkIndex, ZeroKind};
 use crate::wire::{Buffer, BufferPool};
 
@@ -181,6 +181,23 @@ impl Store {
     /// Makes the mapped dirty map stable, and then `sums`, the crc32c of some of its pages.
     pub fn sync_map(&mut self, ticket: Ticket, sums: Vec<(u64, u32)>) -> Option<Completion> {
         self.leave(Call::SyncMap { ticket, sums })
+    }
+
+    /// Finds out what of `range` is allocated, at most `most` runs of it: the file system may have
+    /// to read its books for that.
+    pub fn runs(
+        &mut self,
+        request: RequestId,
+        range: ByteRange,
+        most: usize,
+    ) -> Option<Completion> {
+        self.leave(Call::Runs { request, range, most })
+    }
+
+    /// Looks whether the path still leads to the data file; any folder on the way may be on a disk
+    /// or a server that hangs.
+    pub fn check_identity(&mut self) -> Option<Completion> {
+        self.leave(Call::Identity)
     }
 
     /// Adds what ended since the last call to `completions`; pending if nothing did.

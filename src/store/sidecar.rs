@@ -17,7 +17,7 @@ use super::map::{MappedMap, check_ours};
 use super::transfer::offset;
 use crate::metadata::{
     ACTIVITY_LOG_FILE, BirthFile, DIRTY_MAP_FILE, DIRTY_SUM_FILE, DirtyMap, SUPERBLOCK_FILE,
-    sum_file_len, sum_offset,
+    Superblock, sum_file_len, sum_offset,
 };
 use crate::units::ResourceSize;
 
@@ -148,6 +148,30 @@ impl Sidecar {
     pub fn grow(&self, size: ResourceSize) -> Result<(), StoreError> {
         self.dirty_map.grow(DirtyMap::<MappedMap>::file_len(size))?;
         self.dirty_sum.grow(sum_file_len(size))
+    }
+
+    /// Makes the file of the sums anew, without any: `head`, then zeroes. Blocks: not for the data
+    /// thread.
+    ///
+    /// # Errors
+    /// [`StoreError::NoSpace`] or [`StoreError::Io`]; then it is as damaged as before.
+    pub fn remake_dirty_sum(&self, size: ResourceSize, head: &[u8]) -> Result<(), StoreError> {
+        let sums = &self.dirty_sum;
+        sums.grow(sum_file_len(size))?;
+        fill(&sums.file, &sums.path, offset(head.len())..sums.len_bytes())?;
+        sums.write(0, head)?;
+        // It is whole before the first sum is written to it.
+        sums.sync()
+    }
+
+    /// Makes the mapped dirty map, the sums of these pages, and then a record stable. For commands
+    /// that work without a daemon.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]; the record is the old one then, or the new one.
+    pub fn save(&self, sums: &[(u64, u32)], record: &Superblock) -> Result<(), StoreError> {
+        self.sync_map(sums)?;
+        self.write_superblock(Superblock::slot_offset(record.counter), &record.encode())
     }
 
     /// Writes one slot of the superblock and makes it stable; the other one is not touched, so one
@@ -393,6 +417,27 @@ mod tests {
         let sums = sidecar.read_dirty_sum().unwrap();
         assert_eq!(sums.len() as u64, sum_file_len(size));
         assert_eq!(sums[4096 + 4 * 8191..][..4], 7_u32.to_le_bytes());
+    }
+
+    #[test]
+    fn sums_that_were_cut_or_damaged_are_made_anew_without_any() {
+        let size = ResourceSize::new(1 << 30).unwrap();
+        for len in [0, 100, 4096, 5000, sum_file_len(size) + 4096] {
+            let folder = tempfile::tempdir().unwrap();
+            Sidecar::create(folder.path(), &births(), Existing::Keep).unwrap();
+            let path = folder.path().join(DIRTY_SUM_FILE);
+            let file = File::options().write(true).open(&path).unwrap();
+            file.set_len(len).unwrap();
+            std::os::unix::fs::FileExt::write_all_at(&file, &[0xff; 64], 0).unwrap();
+            drop(file);
+            let sidecar = Sidecar::open(folder.path()).unwrap();
+            sidecar.remake_dirty_sum(size, &[7; 4096]).unwrap();
+            let sums = sidecar.read_dirty_sum().unwrap();
+            assert_eq!(sums.len() as u64, len.max(sum_file_len(size)));
+            assert!(sums[..4096].iter().all(|byte| *byte == 7));
+            assert!(sums[4096..].iter().all(|byte| *byte == 0));
+            sidecar.sync_map(&[(7, 1)]).unwrap();
+        }
     }
 
     #[test]

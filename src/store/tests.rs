@@ -83,7 +83,9 @@ fn outcome_of(completion: Completion, expected: IoId) -> DiskOutcome {
             assert_eq!(io, expected);
             outcome
         }
-        Completion::Metadata { .. } => panic!("{completion:?}"),
+        Completion::Metadata { .. } | Completion::Runs { .. } | Completion::Identity { .. } => {
+            panic!("{completion:?}")
+        }
     }
 }
 
@@ -99,6 +101,36 @@ fn read(store: &mut Store, start: u64, len: u64) -> Vec<u8> {
     match outcome_of(ended(store, now), IoId(9)) {
         DiskOutcome::Bytes(bytes) => bytes.to_vec(),
         other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_may_wait_for_a_path_or_for_books_is_left_to_the_pool() {
+    for threads in BOTH {
+        let (folder, mut store) = store(100_000, threads);
+        let (request, range) = (RequestId(7), store.data().size().whole());
+        let now = store.runs(request, range, 10);
+        assert_eq!(now.is_none(), threads != Threads::None);
+        match ended(&mut store, now) {
+            Completion::Runs { request, runs } => {
+                assert_eq!(request, RequestId(7));
+                assert_eq!(runs.iter().map(|run| run.len).sum::<u64>(), 100_000);
+            }
+            other => panic!("{other:?}"),
+        }
+        for is_there in [true, false] {
+            if !is_there {
+                let path = store.data().path().to_owned();
+                std::fs::remove_file(path).unwrap();
+            }
+            let now = store.check_identity();
+            assert_eq!(now.is_none(), threads != Threads::None);
+            match ended(&mut store, now) {
+                Completion::Identity { result } => assert_eq!(result.is_ok(), is_there),
+                other => panic!("{other:?}"),
+            }
+        }
+        drop(folder);
     }
 }
 

@@ -2,7 +2,11 @@
 //!
 //! A length in a body is the peer's word. What serde does by itself with it is bounded, but by a
 //! megabyte per list; these are bounded by what the protocol allows.
+//!
+//! A text is shown to people: in status, in events, on terminals that obey what is in it. So one
+//! with control characters is refused, and none is sent.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -91,6 +95,9 @@ impl<const MAX: usize> Visitor<'_> for TextVisitor<MAX> {
         if text.len() > MAX {
             return Err(E::invalid_length(text.len(), &self));
         }
+        if text.contains(is_control) {
+            return Err(E::custom("a control character in a text"));
+        }
         Ok(text.to_owned())
     }
 }
@@ -110,9 +117,10 @@ pub(super) fn maybe_text<'de, D: Deserializer<'de>>(from: D) -> Result<Option<St
     Option::<Text>::deserialize(from).map(|text| text.map(|text| text.0))
 }
 
-/// Writes a text for people, cut to [`TEXT_LEN_MAX`]: a long explanation must not cost the link.
+/// Writes a text for people, cut to [`TEXT_LEN_MAX`]: a long explanation must not cost the link,
+/// nor must a character that the peer would refuse.
 pub(super) fn cut_text<S: Serializer>(text: &str, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_str(cut(text))
+    to.serialize_str(cut(&shown(text)))
 }
 
 /// Writes a text for people, if there is one, cut to [`TEXT_LEN_MAX`].
@@ -121,7 +129,19 @@ pub(super) fn maybe_cut_text<S>(text: &Option<String>, to: S) -> Result<S::Ok, S
 where
     S: Serializer,
 {
-    text.as_deref().map(cut).serialize(to)
+    text.as_deref().map(|text| cut(&shown(text)).to_owned()).serialize(to)
+}
+
+/// Whether a terminal may take `c` for an order, or show what follows it elsewhere.
+fn is_control(c: char) -> bool {
+    let turns_text = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}');
+    let splits_or_isolates = matches!(c, '\u{2028}' | '\u{2029}' | '\u{2066}'..='\u{2069}');
+    c.is_control() || turns_text || splits_or_isolates
+}
+
+/// `text` with `?` in place of control characters.
+fn shown(text: &str) -> Cow<'_, str> {
+    if text.contains(is_control) { text.replace(is_control, "?").into() } else { text.into() }
 }
 
 fn cut(text: &str) -> &str {
@@ -138,5 +158,20 @@ mod tests {
         assert_eq!(cut("short"), "short");
         let long = format!("{}\u{e9}tail", "x".repeat(TEXT_LEN_MAX - 1));
         assert_eq!(cut(&long), "x".repeat(TEXT_LEN_MAX - 1));
+    }
+
+    #[test]
+    fn control_characters_are_neither_sent_nor_taken() {
+        assert_eq!(shown("two\nlines \u{1b}[2J and \u{202e}back"), "two?lines ?[2J and ?back");
+        assert_eq!(shown("na\u{ef}ve \u{2014} fine"), "na\u{ef}ve \u{2014} fine");
+        let read = |text: &str| {
+            let mut body = Vec::new();
+            super::super::body::put(text, &mut body);
+            super::super::body::take::<Text>(super::super::Kind::Told, &body).is_ok()
+        };
+        assert!(read("plain, na\u{ef}ve"));
+        for text in ["\n", "a\u{7}", "\u{1b}[31m", "\u{9b}", "\u{202e}", "\u{2028}", "\0"] {
+            assert!(!read(text), "{text:?}");
+        }
     }
 }

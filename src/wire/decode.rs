@@ -12,6 +12,7 @@ use super::message::{
     MapPart, Message, SettleAsk, SettleTell, Write, Zero,
 };
 use super::payload::Payload;
+use super::plausible;
 use crate::units::{ChunkIndex, ExtentIndex, ResourceSize, Sequence, ZeroKind};
 
 /// Makes a message of a checked header and what was read behind it.
@@ -35,7 +36,9 @@ pub fn decode(
     let message = if header.kind == Kind::Write {
         Message::Write(take_write(&header, payload, size)?)
     } else if content_digest(body, &payload) == header.digest {
-        take_message(&header, body, payload, size)?
+        let message = take_message(&header, body, payload, size)?;
+        plausible::check(header.kind, &message, size)?;
+        message
     } else {
         return Err(ProtocolError::ContentHash { kind: header.kind });
     };

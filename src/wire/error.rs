@@ -114,6 +114,14 @@ pub enum ProtocolError {
         /// What it waits for.
         after: u64,
     },
+    /// An epoch, a sequence, a generation or a count that no node can have made.
+    #[error("{kind:?} names {what}")]
+    Value {
+        /// Type of the frame.
+        kind: Kind,
+        /// What it names.
+        what: &'static str,
+    },
     /// The body is not what this type's body looks like.
     #[error("body of {kind:?} cannot be read")]
     Body {

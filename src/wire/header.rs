@@ -8,6 +8,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::error::ProtocolError;
 use super::kind::{Kind, MAP_PAGE_LEN, Rules, ZERO_LEN_MAX, field, flag};
+use super::plausible::{check_epoch, check_sequence};
 use super::version::Version;
 use crate::units::{BLOCK_LEN, ByteRange, Epoch, ResourceSize, Sequence, SessionId};
 
@@ -161,6 +162,18 @@ impl Header {
         ProtocolError::PayloadLength { kind: self.kind, found: wide(found), least, most }
     }
 
+    /// Where `sequence` is the number of a request, it is only echoed.
+    fn check_numbers(&self) -> Result<(), ProtocolError> {
+        let numbers = match self.kind {
+            Kind::Write | Kind::Zero => check_sequence(self.sequence),
+            Kind::Flush | Kind::FlushDone => check_sequence(self.after),
+            _ => Ok(()),
+        };
+        check_epoch(self.epoch)
+            .and(numbers)
+            .map_err(|what| ProtocolError::Value { kind: self.kind, what })
+    }
+
     fn check_lengths(&self, rules: &Rules) -> Result<(), ProtocolError> {
         if !(rules.body.0..=rules.body.1).contains(&self.body_len) {
             return Err(self.bad_body_length(self.body_len()));
@@ -275,6 +288,7 @@ pub fn decode_header(bytes: &[u8; HEADER_LEN], limits: &Limits) -> Result<Header
         digest: layout.digest,
         ..Header::blank(kind, SessionId(layout.session.get()), Epoch(layout.epoch.get()))
     };
+    header.check_numbers()?;
     header.check_lengths(&rules)?;
     header.check_place(limits.size)?;
     Ok(header)

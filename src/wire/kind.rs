@@ -242,7 +242,7 @@ impl Kind {
             Self::HandReady => body(68, (40, 40)),
             Self::HandDone => body(69, (40, 40)),
             Self::Ask => body(70, (12, 64)),
-            Self::Told => body(71, (9, 1024)),
+            Self::Told => body(71, (10, 2048)),
         }
     }
 }

@@ -537,4 +537,19 @@ pub struct Told {
     /// `None`: done. Else why not, for people; cut to 512 bytes when sent.
     #[serde(deserialize_with = "bounded::maybe_text", serialize_with = "bounded::maybe_cut_text")]
     pub refused: Option<String>,
+    /// What a verify found, where that was asked for.
+    pub verified: Option<Verified>,
 }
+
+/// What a comparison of both copies found.
+#[derive(Clone, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
+pub struct Verified {
+    /// Blocks that differ.
+    pub differences: u64,
+    /// The first differing ranges, as (byte offset, length).
+    #[serde(deserialize_with = "bounded::list_at_most::<_, _, { VERIFIED_RANGES_MAX }>")]
+    pub ranges: Vec<(u64, u64)>,
+}
+
+/// Differing ranges that are named.
+pub const VERIFIED_RANGES_MAX: usize = 64;

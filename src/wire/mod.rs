@@ -18,6 +18,7 @@ mod header;
 mod kind;
 pub mod message;
 pub mod payload;
+mod plausible;
 pub mod version;
 
 pub use error::ProtocolError;

@@ -228,9 +228,17 @@ fn command_samples() -> Vec<(&'static str, Message)> {
         ),
         ("ask-resize-prepare", ask(PeerCommand::ResizePrepare(1 << 30))),
         ("ask-resize-commit", ask(PeerCommand::ResizeCommit(1 << 30))),
-        ("told", Message::Told(Told { request: 4, refused: None })),
-        ("told-refused", Message::Told(Told { request: 4, refused: Some("not primary".into()) })),
+        ("told", told(None, None)),
+        ("told-refused", told(Some("not primary".into()), None)),
+        (
+            "told-verified",
+            told(None, Some(Verified { differences: 3, ranges: vec![(0, 8192), (65_536, 4096)] })),
+        ),
     ]
+}
+
+fn told(refused: Option<String>, verified: Option<Verified>) -> Message {
+    Message::Told(Told { request: 4, refused, verified })
 }
 
 fn generation(number: u64) -> Generation {
@@ -245,7 +253,7 @@ pub(super) fn any_frame() -> impl Strategy<Value = Frame> {
         2 => proptest::sample::select(samples()).prop_map(|(_, frame)| frame.message),
         1 => any_state_message(),
     ];
-    (any::<u64>(), any::<u64>(), message).prop_map(|(session, epoch, message)| Frame {
+    (any::<u64>(), 0..=Epoch::TAKEN_MAX.0, message).prop_map(|(session, epoch, message)| Frame {
         session: SessionId(session),
         epoch: Epoch(epoch),
         message,
@@ -253,7 +261,8 @@ pub(super) fn any_frame() -> impl Strategy<Value = Frame> {
 }
 
 fn any_client_message() -> impl Strategy<Value = Message> {
-    let order = (0..u64::MAX).prop_flat_map(|after| (Just(after), after + 1..=u64::MAX));
+    let last = Sequence::TAKEN_MAX.0;
+    let order = (0..last).prop_flat_map(move |after| (Just(after), after + 1..=last));
     let kind = prop_oneof![Just(ZeroKind::Trim), Just(ZeroKind::Punch), Just(ZeroKind::Keep)];
     let stage = proptest::sample::select(vec![
         AckStage::Received,
@@ -261,8 +270,8 @@ fn any_client_message() -> impl Strategy<Value = Message> {
         AckStage::Durable,
         AckStage::Failed,
     ]);
-    let ack = (any::<u64>(), stage)
-        .prop_map(|(sequence, stage)| Ack { sequence: Sequence(sequence), stage });
+    let ack =
+        (0..=last, stage).prop_map(|(sequence, stage)| Ack { sequence: Sequence(sequence), stage });
     let extent = (0..51_u32).prop_map(ExtentIndex);
     prop_oneof![
         (order.clone(), any::<bool>(), 0..=size().bytes() - 1, vec(any::<u8>(), 1..9000)).prop_map(
@@ -293,7 +302,7 @@ fn any_client_message() -> impl Strategy<Value = Message> {
         ),
         vec(ack, 0..200).prop_map(Message::Acks),
         vec(extent, 0..200).prop_map(Message::Heat),
-        any::<(u64, u64)>().prop_map(|(request, covers)| {
+        (any::<u64>(), 0..=last).prop_map(|(request, covers)| {
             Message::Flush(Flush { request, covers: Sequence(covers) })
         }),
     ]
@@ -330,13 +339,16 @@ fn any_resync_message() -> impl Strategy<Value = Message> {
 }
 
 fn any_state_message() -> impl Strategy<Value = Message> {
-    let generation = || any::<(u64, u128)>().prop_map(|(number, id)| Generation { number, id });
+    let generation = || {
+        (1..=Generation::NUMBER_TAKEN_MAX, 1..=u128::MAX)
+            .prop_map(|(number, id)| Generation { number, id })
+    };
     prop_oneof![
         (
             "[a-z]{0,255}",
             vec(generation(), 0..=HISTORY_LEN_MAX),
-            vec(any::<u64>().prop_map(Instance), 0..=INSTANCES_LEN_MAX),
-            any::<(u64, u64, u128)>(),
+            vec((1..=u64::MAX).prop_map(Instance), 0..=INSTANCES_LEN_MAX),
+            (0..=RESOURCE_LEN_MAX / BLOCK_LEN, any::<u64>(), any::<u128>()),
         )
             .prop_map(|(name, history, instances, (marks, size_next, boot_id))| {
                 Message::Hello(Box::new(Hello {
@@ -351,7 +363,7 @@ fn any_state_message() -> impl Strategy<Value = Message> {
                     ..hello()
                 }))
             }),
-        "\\PC{0,128}"
+        "[^\\p{C}\u{2028}\u{2029}]{0,128}"
             .prop_map(|text| { Message::Refusal(Refusal { code: RefusalCode::Protocol, text }) }),
         (generation(), vec(generation(), 0..=HISTORY_LEN_MAX)).prop_map(|(generation, history)| {
             Message::ResyncEnd(ResyncEnd { generation, history })

@@ -71,6 +71,11 @@ impl FaultDisk {
         self.folder.join("mount")
     }
 
+    /// All that is mounted for it, in the order to unmount it.
+    pub(crate) fn mounts(&self) -> [PathBuf; 2] {
+        [self.mount_point(), self.folder.join("disk")]
+    }
+
     /// Makes the disk's content a loop device.
     fn attach(&mut self) -> String {
         let (socket, disk) = (self.folder.join("socket"), text(&self.folder.join("disk")));

@@ -1,7 +1,7 @@
 //! Power cuts: of one node nothing acknowledged is lost, of both nothing flushed.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -69,7 +69,8 @@ impl Bench {
         let file = self.pair.folder().join(format!("boot-id-{at}"));
         let boots = self.boots;
         fs::write(&file, format!("00000000-0000-4000-8000-{boots:012x}\n")).unwrap();
-        self.pair.nodes[at].wrapper = in_a_world_with_boot_id(&file);
+        let others = self.disks[1 - at].mounts();
+        self.pair.nodes[at].wrapper = in_a_world_with_boot_id(&file, &others);
         self.pair.nodes[at].run();
     }
 
@@ -149,9 +150,14 @@ impl Bench {
     }
 }
 
-/// Words that run a command with the boot id in `file`, in a mount namespace of its own.
-fn in_a_world_with_boot_id(file: &Path) -> Vec<String> {
-    let script =
-        format!("mount --bind {} /proc/sys/kernel/random/boot_id && exec \"$@\"", file.display());
+/// Words that run a command with the boot id in `file`, in a mount namespace of its own without the
+/// mounts of the other node's disk: else that could not be given back while the command runs.
+fn in_a_world_with_boot_id(file: &Path, others: &[PathBuf; 2]) -> Vec<String> {
+    let [others_files, others_disk] = others.each_ref().map(|path| path.display());
+    let file = file.display();
+    let script = format!(
+        "umount {others_files} {others_disk} && \
+         mount --bind {file} /proc/sys/kernel/random/boot_id && exec \"$@\""
+    );
     ["unshare", "--mount", "sh", "-c", &script, "sh"].map(str::to_owned).to_vec()
 }

@@ -32,9 +32,12 @@ pub(crate) fn split_brain_is_shown_and_resolved() {
         });
         for node in &pair.nodes {
             let text = node.well(&["split-brain", "show", RESOURCE]);
-            assert!(text.contains("alpha") && text.contains("beta"), "{text}");
+            for name in ["alpha", "beta"] {
+                let way_out = format!("hotpair split-brain resolve {RESOURCE} --keep {name}");
+                assert!(text.contains(&way_out), "no way out is shown: {text}");
+            }
             let text = node.well(&["explain", RESOURCE]);
-            assert!(text.contains("split-brain resolve"), "no way out is shown: {text}");
+            assert!(text.contains("hotpair split-brain show"), "no way out is shown: {text}");
         }
         for (at, image) in pair.images().iter().enumerate() {
             assert!(*image == before[at], "the data of {} moved", pair.nodes[at].name);

@@ -21,17 +21,19 @@ pub(crate) fn strangers_are_refused() {
         let mut pair = Pair::start(plan, &record.first_image());
         let ids = [pair.nodes[0].daemon().id(), pair.nodes[1].daemon().id()];
         let load = pair.load(0, record);
-        for node in &pair.nodes {
-            for speech in speeches() {
-                let mut stranger = TcpStream::connect(node.replication).unwrap();
-                stranger.set_read_timeout(Some(HANDSHAKE_LIMIT)).unwrap();
-                // The node may have closed already; that is an answer too.
-                drop(stranger.write_all(&speech));
-                let mut answer = Vec::new();
-                let result = stranger.take(1 << 20).read_to_end(&mut answer);
-                let is_over = result.as_ref().map_or_else(|e| !is_timeout(e), |_| true);
-                assert!(is_over, "{} keeps a stranger that said {} bytes", node.name, speech.len());
-            }
+        // The node that sorts first dials and lets nobody connect; the other one listens.
+        let [dials, listens] = &pair.nodes;
+        let refused = TcpStream::connect(dials.replication).unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+        for speech in speeches() {
+            let mut stranger = TcpStream::connect(listens.replication).unwrap();
+            stranger.set_read_timeout(Some(HANDSHAKE_LIMIT)).unwrap();
+            // The node may have closed already; that is an answer too.
+            drop(stranger.write_all(&speech));
+            let mut answer = Vec::new();
+            let result = stranger.take(1 << 20).read_to_end(&mut answer);
+            let is_over = result.as_ref().map_or_else(|e| !is_timeout(e), |_| true);
+            assert!(is_over, "a stranger that said {} bytes is kept", speech.len());
         }
         load.wait_for_answers(200);
         let ended = load.stop();

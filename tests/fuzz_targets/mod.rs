@@ -4,7 +4,11 @@
 //! of the format, and what it accepts must encode back to what was read. The same functions serve
 //! a coverage-guided fuzzer.
 
+mod config;
+mod control;
 mod frame;
+mod metadata;
+mod nbd;
 
 /// One kind of input.
 #[derive(Clone, Copy)]
@@ -16,8 +20,15 @@ pub(crate) struct Target {
     /// Makes the checksums in the bytes right again, so that a broken field gets past them. Does
     /// nothing where there are none.
     pub(crate) repair: fn(&mut [u8]),
+    /// Valid inputs, made by the code that reads them; beside those in the folders.
+    pub(crate) made: fn() -> Vec<Vec<u8>>,
 }
 
 /// All of them.
-pub(crate) const TARGETS: &[Target] =
-    &[Target { name: "frame", run: frame::run, repair: frame::repair }];
+pub(crate) const TARGETS: &[Target] = &[
+    Target { name: "frame", run: frame::run, repair: frame::repair, made: Vec::new },
+    Target { name: "nbd", run: nbd::run, repair: |_| {}, made: nbd::made },
+    Target { name: "metadata", run: metadata::run, repair: metadata::repair, made: metadata::made },
+    Target { name: "config", run: config::run, repair: |_| {}, made: config::made },
+    Target { name: "control", run: control::run, repair: |_| {}, made: control::made },
+];

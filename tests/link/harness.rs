@@ -156,9 +156,9 @@ impl Joined {
     /// One frame there and one back: the link works.
     pub(crate) async fn check(&mut self, number: u64) {
         let beat = Beat { sent_at: number, stable: Applied::default() };
-        let (ping, pong) = (said(Message::Ping(beat)), said(Message::Pong(beat)));
-        exchange(&mut self.alpha, &mut self.beta, &ping).await;
-        exchange(&mut self.beta, &mut self.alpha, &pong).await;
+        let (question, answer) = (said(Message::Ping(beat)), said(Message::Pong(beat)));
+        exchange(&mut self.alpha, &mut self.beta, &question).await;
+        exchange(&mut self.beta, &mut self.alpha, &answer).await;
     }
 }
 
@@ -202,7 +202,7 @@ pub(crate) fn said(message: Message) -> Frame {
 
 pub(crate) fn bytes_of(frame: &Frame) -> Vec<u8> {
     let encoded = hotpair::wire::frame::encode(frame);
-    let mut bytes = encoded.head.to_vec();
+    let mut bytes = encoded.head.clone();
     bytes.extend(encoded.payload.iter().flatten());
     bytes
 }

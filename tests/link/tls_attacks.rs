@@ -189,7 +189,9 @@ fn old_client_hello(minor: u8) -> Vec<u8> {
     let mut extensions: Vec<u8> = Vec::new();
     let groups_and_signatures: [&[u8]; 2] =
         [&[0, 10, 0, 4, 0, 2, 0, 23], &[0, 13, 0, 6, 0, 4, 4, 3, 8, 4]];
-    groups_and_signatures.into_iter().for_each(|bytes| extensions.extend(bytes));
+    for bytes in groups_and_signatures {
+        extensions.extend(bytes);
+    }
     let mut body = vec![3, minor];
     body.extend([5; 32]);
     body.extend([0, 0, 4, 0xc0, 0x2b, 0xc0, 0x2f, 1, 0, 0]);

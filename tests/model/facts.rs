@@ -65,19 +65,19 @@ pub(crate) const FACTS: &[Fact] = &[
     },
     Fact {
         name: "the first node is resynced",
-        is_so: |_, pair| pair.is_told(0, "verdict", "Target(Resync)"),
+        is_so: |_, pair| pair.is_told(0, "verdict", "target of a resync"),
     },
     Fact {
         name: "the second node is resynced",
-        is_so: |_, pair| pair.is_told(1, "verdict", "Target(Resync)"),
+        is_so: |_, pair| pair.is_told(1, "verdict", "target of a resync"),
     },
     Fact {
         name: "the first node gets a replay",
-        is_so: |_, pair| pair.is_told(0, "verdict", "Target(Replay)"),
+        is_so: |_, pair| pair.is_told(0, "verdict", "target of a replay"),
     },
     Fact {
         name: "the second node gets a replay",
-        is_so: |_, pair| pair.is_told(1, "verdict", "Target(Replay)"),
+        is_so: |_, pair| pair.is_told(1, "verdict", "target of a replay"),
     },
     Fact {
         name: "both are in sync again",

@@ -164,10 +164,12 @@ impl Ghost {
             if !mine.peer_never_promotes && !is_vetoed {
                 return Err("VetoBeforeSolo");
             }
-            if lowest[at] < self.floor[at] {
+            // What is acknowledged while the record is on its way is in the peer's file too, and a
+            // peer that is being filled is no candidate in any case.
+            if theirs.disk == DiskState::UpToDate && lowest[at] < self.floor[at] {
                 return Err("StableBeforeSolo");
             }
-            self.flushed[at] = self.flushed[at].max(self.floor[at]);
+            self.flushed[at] = self.flushed[at].max(self.floor[at].min(lowest[at]));
         }
         if old.disk == DiskState::Inconsistent && mine.disk == DiskState::UpToDate {
             // What was flushed there alone is flushed here; the rest is at least written.

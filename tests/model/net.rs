@@ -15,6 +15,8 @@ pub(crate) struct Net {
     pub(crate) connections: u8,
     /// How often a node said on this one what it has.
     hellos: u8,
+    /// How often one asked the other to flush.
+    flushes: u8,
     /// What carries frames; `None` once it is lost.
     alive: Option<LinkId>,
     /// Ends that have not closed it.
@@ -31,14 +33,15 @@ impl Net {
         self.alive = Some(link);
         self.is_open = [true; 2];
         self.hellos = 0;
+        self.flushes = 0;
         self.to = Default::default();
         link
     }
 
-    /// Whether the nodes met so often on one connection that nothing new comes of it: while one
-    /// waits for the other's consent, they meet again and again until a timer ends that.
+    /// Whether the nodes repeat themselves on this connection: they meet again and again while one
+    /// waits for the other's consent, and flush again and again while a local write is slow.
     pub(crate) fn is_worn(&self) -> bool {
-        self.hellos > HELLOS_MAX
+        self.hellos > HELLOS_MAX || self.flushes > FLUSHES_MAX
     }
 
     /// Whether there is something to lose.
@@ -61,6 +64,7 @@ impl Net {
     pub(crate) fn send(&mut self, from: usize, link: LinkId, frame: Frame) {
         if self.alive == Some(link) && self.is_open == [true; 2] {
             self.hellos += u8::from(matches!(frame.message, Message::Hello(_)));
+            self.flushes += u8::from(matches!(frame.message, Message::Flush(_)));
             self.to[1 - from].push_back(frame);
         }
     }
@@ -91,5 +95,6 @@ impl Net {
     }
 }
 
-/// Hellos on one connection.
+/// Hellos on one connection, and flushes: more than any search needs.
 const HELLOS_MAX: u8 = 8;
+const FLUSHES_MAX: u8 = 6;

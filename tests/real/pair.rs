@@ -139,7 +139,7 @@ impl Pair {
     pub(crate) fn config_of(&self, reader: usize, identities: &[String; 2]) -> String {
         let mut text = format!(
             "cluster = \"test\"\n[link]\nencryption = \"{}\"\n[resource.{RESOURCE}]\n\
-             kind = \"block\"\npath = \"{}\"\nsize = \"{}\"\nmode = \"{}\"\nexport = \"unix:{}\"\n{}\n",
+             kind = \"block\"\npath = \"{}\"\nsize = \"{}B\"\nmode = \"{}\"\nexport = \"unix:{}\"\n{}\n",
             self.plan.encryption,
             self.nodes[0].data.display(),
             self.plan.size,

@@ -77,6 +77,10 @@ impl World {
                 self.after(1_000, Event::FreshId { node: at, life });
             }
             Effect::Answer { request, result } => self.operator.answered(request, result),
+            Effect::Event(event) if event.kind == "protocol-error" => {
+                let detail = format!("node {at} blames an honest peer: {}", event.reason);
+                return Err(Broken::new("HonestPeer", detail));
+            }
             Effect::Event(_) => {}
             Effect::Write { .. }
             | Effect::Zero { .. }
@@ -119,8 +123,8 @@ impl World {
     fn close_export(&mut self, at: usize, closing: Closing) -> Checked {
         let life = self.nodes[at].life;
         let Some(process) = &mut self.nodes[at].process else { return Ok(()) };
-        process.export = None;
-        let unanswered = process.admitted.len();
+        let open = process.export.take();
+        let unanswered = process.admitted.values().filter(|epoch| Some(**epoch) == open).count();
         if closing == Closing::Drained && unanswered > 0 {
             let detail = format!("node {at} closes as drained, {unanswered} requests unanswered");
             return Err(Broken::new("Drained", detail));

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use hotpair::units::ReplicationMode;
+
 use crate::broken::Checked;
 use crate::net::Time;
 use crate::world::{Event, World, millis, nanos};
@@ -170,6 +172,10 @@ impl World {
         }
         self.trace.note(&[self.now, 92], || format!("{} {at}: dies, power: {is_power}", self.now));
         let was_in_sync = self.is_in_sync();
+        let is_secondary = self.nodes[at].process.as_ref().is_some_and(|it| it.export.is_none());
+        if is_secondary && self.plan.mode == ReplicationMode::MemSync {
+            self.ghost.memory_lost(at);
+        }
         self.end_process(at, is_power)?;
         if is_power {
             self.nodes[at].lose_power(&mut self.disk_rng);

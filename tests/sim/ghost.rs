@@ -181,6 +181,15 @@ impl Ghost {
         }
     }
 
+    /// `memsync`: the process of a secondary is gone, and with it what it had acknowledged and not
+    /// written yet.
+    pub(crate) fn memory_lost(&mut self, node: usize) {
+        self.lost_power[node] = true;
+        if self.lost_power == [true; 2] {
+            self.excuse = self.excuse.max(Excuse::Power);
+        }
+    }
+
     /// Both nodes are compared and complete, and one of them serves.
     pub(crate) fn in_sync(&mut self) {
         self.lost_power = [false; 2];

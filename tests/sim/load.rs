@@ -112,7 +112,8 @@ impl Spot {
 
 /// Draws the next question of a client.
 pub(crate) fn draw_ask(load: &Load, spots: &[Spot], rng: &mut Rng) -> Ask {
-    let registers = rng.choice(spots).unwrap().draw(rng);
+    let Some(spot) = rng.choice(spots) else { return Ask::Flush };
+    let registers = spot.draw(rng);
     let fua = rng.u8(..100) < load.fua;
     let dice = rng.u8(..100);
     if dice < load.flushes {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use fastrand::Rng;
 use hotpair::metadata::Birth;
 use hotpair::replica::{Answer, Command, Input, LinkStatus, Refused};
-use hotpair::units::{DiskState, Role};
+use hotpair::units::{DiskState, Role, ServeMode};
 
 use crate::broken::{Broken, Checked};
 use crate::ghost::Excuse;
@@ -176,7 +176,13 @@ impl World {
         if status.disk == DiskState::Failed {
             return self.repair(at);
         }
-        if status.split_brain.is_some() {
+        let is_stuck =
+            status.role == Role::Primary && status.explain.why.contains("type `hotpair demote`");
+        if is_stuck {
+            self.command(at, Command::Demote)?;
+        } else if status.link == LinkStatus::StandAlone && self.operator.rng.u8(..3) == 0 {
+            self.command(at, Command::Connect)?;
+        } else if status.split_brain.is_some() {
             let keep = side(usize::from(self.operator.rng.bool()));
             self.command(at, Command::Resolve { keep })?;
         } else if status.link == LinkStatus::StandAlone {
@@ -242,7 +248,16 @@ impl World {
         let is_other_dead = self.nodes[1 - at].process.is_none();
         let was_refused = self.operator.attempt.is_some_and(|attempt| attempt.node == at);
         let may_force = is_other_dead && self.plan.faults.failover && !self.is_healing;
-        let force = may_force && was_refused && self.operator.rng.bool();
+        let mut force = may_force && was_refused && self.operator.rng.bool();
+        if force && self.nodes[1 - at].superblock().serve_mode == ServeMode::Solo {
+            // Status said solo: what the dead node wrote alone is here nowhere, and the two will
+            // not agree when it comes back.
+            force = self.plan.faults.accept_loss && !self.operator.split_is_explained;
+            if force {
+                self.operator.split_is_explained = true;
+                self.ghost.is_split = true;
+            }
+        }
         let accept = force
             && self.plan.faults.accept_loss
             && self.operator.broken_disk.is_none()

@@ -109,8 +109,11 @@ fn healing_time(world: &World) -> Time {
     let rate = world.plan.limits.resync_rate.unwrap_or(u64::MAX).min(bytes_per_s);
     let most = u64::try_from(world.differences.count()).unwrap() * BLOCK_LEN + (1 << 20);
     let in_motion = u64::try_from(world.plan.limits.resync_chunks_max).unwrap();
+    // A comparison of everything is paced like what it sends.
+    let compared = world.plan.limits.resync_rate.map_or(0, |rate| world.size.bytes() * 1000 / rate);
     let turns = world.size.chunk_count().div_ceil(in_motion.min(16));
     millis(60_000)
+        + millis(compared)
         + most * 1000 / rate * millis(1)
         + turns * (2 * world.net.latency_max() + millis(2))
 }

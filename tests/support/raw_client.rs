@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::memory_server::MemoryServer;
 
 /// Longest time a test waits for a byte; only a broken server needs it.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 pub(crate) const EXPORT_NAME: u32 = 1;
 pub(crate) const ABORT: u32 = 2;
@@ -322,7 +322,9 @@ pub(crate) fn option_bytes(option: u32, data: &[u8]) -> Vec<u8> {
 pub(crate) fn export(name: impl AsRef<[u8]>, wanted: &[u16]) -> Vec<u8> {
     let mut bytes = counted(name.as_ref());
     bytes.extend_from_slice(&u16::try_from(wanted.len()).unwrap().to_be_bytes());
-    wanted.iter().for_each(|wanted| bytes.extend_from_slice(&wanted.to_be_bytes()));
+    for wanted in wanted {
+        bytes.extend_from_slice(&wanted.to_be_bytes());
+    }
     bytes
 }
 
@@ -330,7 +332,9 @@ pub(crate) fn export(name: impl AsRef<[u8]>, wanted: &[u16]) -> Vec<u8> {
 pub(crate) fn contexts(name: &str, queries: &[&str]) -> Vec<u8> {
     let mut bytes = counted(name.as_bytes());
     bytes.extend_from_slice(&u32::try_from(queries.len()).unwrap().to_be_bytes());
-    queries.iter().for_each(|query| bytes.extend(counted(query.as_bytes())));
+    for query in queries {
+        bytes.extend(counted(query.as_bytes()));
+    }
     bytes
 }
 

@@ -61,11 +61,35 @@ impl Api {
         })
     }
 
+    /// The state of each at this moment; what a data thread that is stuck said last.
+    async fn status_of_all(&self, resources: &[&ResourceHandle]) -> Vec<ResourceStatus> {
+        refresh(resources).await;
+        resources.iter().map(|resource| self.status_of(resource)).collect()
+    }
+
     fn status_of(&self, resource: &ResourceHandle) -> ResourceStatus {
         ResourceStatus::new(&self.facts, &resource.facts, &resource.snapshot.borrow())
     }
 }
 
+/// Has the data threads show their newest state.
+async fn refresh(resources: &[&ResourceHandle]) {
+    let ask = |resource: &&ResourceHandle| {
+        let (answer, answered) = oneshot::channel();
+        resource.looks.try_send(answer).is_ok().then_some(answered)
+    };
+    let asked: Vec<_> = resources.iter().filter_map(ask).collect();
+    let all = async {
+        for answered in asked {
+            // A data thread that ends says nothing more: its last word stays.
+            let _ = answered.await;
+        }
+    };
+    let _ = tokio::time::timeout(FRESH_WITHIN, all).await;
+}
+
+/// Time that data threads get to show their newest state; they take a millisecond.
+const FRESH_WITHIN: Duration = Duration::from_secs(1);
 /// Longest body of a request in bytes; the largest command has about 100.
 const BODY_LEN_MAX: usize = 64 << 10;
 /// Longest time for one answer. A switchover waits for a flush on both nodes.
@@ -82,8 +106,10 @@ pub(super) fn router(api: Arc<Api>) -> Router {
         .route("/api/v1/resources/{name}/split-brain", get(split_brain))
         .route("/api/v1/resources/{name}/split-brain/resolve", post(resolve))
         .route("/api/v1/resources/{name}/{command}", post(command))
-        .layer(RequestBodyLimitLayer::new(BODY_LEN_MAX))
         .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, ANSWER_WITHIN))
+        // Reads all of both copies: it ends by itself, and nobody knows when.
+        .route("/api/v1/resources/{name}/verify", post(verify))
+        .layer(RequestBodyLimitLayer::new(BODY_LEN_MAX))
         .layer(middleware::from_fn(gate))
         .with_state(api)
 }
@@ -159,10 +185,10 @@ async fn status(
     Query(query): Query<StatusQuery>,
 ) -> Result<Json<NodeStatus>, Failure> {
     let resources = match query.resource {
-        Some(name) => vec![api.status_of(api.resource(&name)?)],
-        None => api.resources.values().map(|resource| api.status_of(resource)).collect(),
+        Some(name) => vec![api.resource(&name)?],
+        None => api.resources.values().collect(),
     };
-    Ok(Json(NodeStatus::new(&api.facts, resources)))
+    Ok(Json(NodeStatus::new(&api.facts, api.status_of_all(&resources).await)))
 }
 
 #[derive(Debug, Deserialize)]
@@ -194,6 +220,7 @@ async fn events(
 
 async fn explain(State(api): Shared, Path(name): Path<String>) -> Result<Json<Refused>, Failure> {
     let resource = api.resource(&name)?;
+    refresh(&[resource]).await;
     let explain = resource.snapshot.borrow().core.explain.clone();
     Ok(Json(explain))
 }
@@ -209,7 +236,9 @@ async fn split_brain(
     State(api): Shared,
     Path(name): Path<String>,
 ) -> Result<Json<SplitBrainBody>, Failure> {
-    let split_brain = api.status_of(api.resource(&name)?).split_brain;
+    let resource = api.resource(&name)?;
+    refresh(&[resource]).await;
+    let split_brain = api.status_of(resource).split_brain;
     Ok(Json(SplitBrainBody { split_brain }))
 }
 
@@ -265,6 +294,16 @@ async fn command(
     order(resource, read_command(&command, &bytes_of(body)?)?).await
 }
 
+async fn verify(
+    State(api): Shared,
+    Path(name): Path<String>,
+    body: Body,
+) -> Result<Json<Answer>, Failure> {
+    let resource = api.resource(&name)?;
+    let VerifyBody { repair } = read(&bytes_of(body)?)?;
+    order(resource, Command::Verify { repair }).await
+}
+
 fn read_command(command: &str, body: &[u8]) -> Result<Command, Failure> {
     let plain = |command: Command| read::<NoBody>(body).map(|_| command);
     match command {
@@ -275,10 +314,6 @@ fn read_command(command: &str, body: &[u8]) -> Result<Command, Failure> {
         "disconnect" => plain(Command::Disconnect),
         "pause-resync" => plain(Command::PauseResync),
         "resume-resync" => plain(Command::ResumeResync),
-        "verify" => {
-            let VerifyBody { repair } = read(body)?;
-            Ok(Command::Verify { repair })
-        }
         "invalidate" => plain(Command::Invalidate),
         "resize" => {
             let ResizeBody { size_bytes } = read(body)?;

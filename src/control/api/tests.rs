@@ -30,7 +30,9 @@ fn start() -> Server {
     let (snapshot_sender, snapshot) = watch::channel(snapshot);
     let (order_sender, orders) = mpsc::channel(4);
     let (events, event_receiver) = mpsc::channel(4);
-    let resources = vec![ResourceHandle { facts: resource, snapshot, orders: order_sender }];
+    let (looks, _) = mpsc::channel(1);
+    let handle = ResourceHandle { facts: resource, snapshot, orders: order_sender, looks };
+    let resources = vec![handle];
     let handle = Handle { facts, resources, events: event_receiver };
     let stop = CancellationToken::new();
     let served = tokio::spawn(serve(socket, handle, stop.clone()));

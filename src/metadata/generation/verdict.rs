@@ -5,7 +5,9 @@
 
 use super::reason::Why;
 use super::{Relation, Standpoint};
-use crate::units::{DiskState, Outcome, ReplicationMode, Resolution, Role, Side, Transfer};
+use crate::units::{
+    DiskReason, DiskState, Outcome, ReplicationMode, Resolution, Role, Side, Transfer,
+};
 
 /// Two nodes that meet.
 #[derive(Clone, Copy, Debug)]
@@ -258,6 +260,7 @@ impl Pair<'_> {
         self.relation() == Some(Relation::Equal)
             && target.is_consistent()
             && !target.is_doubtful()
+            && target.disk_reason != DiskReason::NoSpace
             && target.marks == 0
             && !self.both_or_one_async()
             && self.at(source).at_risk_bytes == 0

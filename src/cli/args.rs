@@ -1,0 +1,427 @@
+//! What can be typed. The doc comments are the help.
+
+use std::path::PathBuf;
+
+use clap::{Subcommand, ValueEnum};
+
+use crate::config;
+use crate::daemon::InitFrom;
+
+/// Keeps a block file identical on two nodes, and fails over without losing an acknowledged write.
+///
+/// Exit codes: 0 done, 1 refused or failed, 2 usage, 3 daemon not reachable. Results go to stdout,
+/// everything else to stderr. Every refusal says why, and what to type next.
+#[derive(Debug, clap::Parser)]
+#[command(name = "hotpair", version, max_term_width = 100)]
+pub(super) struct Args {
+    #[command(flatten)]
+    pub(super) common: Common,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, clap::Args)]
+pub(super) struct Common {
+    /// The configuration, the same file on both nodes [default: /etc/hotpair/hotpair.toml].
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "HOTPAIR_CONFIG",
+        hide_env_values = true
+    )]
+    pub(super) config: Option<PathBuf>,
+    /// The node of the configuration that this is [default: the host name].
+    #[arg(long, global = true, value_name = "NAME", display_order = 901)]
+    pub(super) node: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    Identity(Identity),
+    Init(Init),
+    Run(Run),
+    Status(Status),
+    Events(Events),
+    Promote(Promote),
+    /// Make this node secondary: answer what is under way, flush both nodes, let the clients go.
+    Demote {
+        /// Name of the resource.
+        #[arg(value_parser = resource)]
+        resource: String,
+    },
+    /// Exchange the roles of two nodes that are in sync; typed on either node.
+    ///
+    /// The primary answers what is under way and both nodes flush before the other one serves.
+    Switchover {
+        /// Name of the resource.
+        #[arg(value_parser = resource)]
+        resource: String,
+    },
+    /// Connect to the other node again after `disconnect`.
+    Connect {
+        /// Name of the resource.
+        #[arg(value_parser = resource)]
+        resource: String,
+    },
+    /// Stop replicating until `connect`. The primary goes on alone.
+    Disconnect {
+        /// Name of the resource.
+        #[arg(value_parser = resource)]
+        resource: String,
+    },
+    /// Let a running resync wait. What clients write is replicated nevertheless.
+    PauseResync {
+        /// Name of the resource.
+        #[arg(value_parser = resource)]
+        resource: String,
+    },
+    ResumeResync(ResumeResync),
+    Verify(Verify),
+    /// Give this copy up as outdated: all of it is compared with the peer's, which is right.
+    ///
+    /// Only what differs is sent. Refused on the primary.
+    Invalidate {
+        /// Name of the resource.
+        #[arg(value_parser = resource)]
+        resource: String,
+    },
+    /// Show or settle a split brain: both nodes took writes while apart.
+    SplitBrain {
+        #[command(subcommand)]
+        command: SplitBrainCommand,
+    },
+    Explain(Explain),
+    Resize(Resize),
+    Check(Check),
+    /// Work with the configuration file.
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Print completions for a shell.
+    ///
+    /// For bash: `hotpair completions bash > /etc/bash_completion.d/hotpair`
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    #[command(flatten)]
+    Later(Later),
+}
+
+/// Make this node's key once, and print its fingerprint.
+///
+/// The fingerprint goes into the configuration of both nodes, as `identity` of this node. A key
+/// that is there is never replaced.
+#[derive(Debug, clap::Args)]
+pub(super) struct Identity {
+    /// Folder of the key [default: `state_dir` of the node, or /var/lib/hotpair].
+    #[arg(long, value_name = "DIR")]
+    pub(super) state_dir: Option<PathBuf>,
+}
+
+/// Make the metadata of this node's copy. It says first what happens to data.
+///
+/// The first node starts with `--from this` (the file is the data) or `--from empty`, the second
+/// one with `--from peer`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Init {
+    /// Name of the resource; without it, every resource of the configuration.
+    #[arg(value_parser = resource)]
+    pub(super) resource: Option<String>,
+    /// Where the data is.
+    #[arg(long, value_name = "WHERE")]
+    pub(super) from: From,
+    /// Give up metadata that is there and make it anew from the data.
+    #[arg(long)]
+    pub(super) rebuild: bool,
+    /// Do not ask. Without a terminal nothing is asked anyway.
+    #[arg(long)]
+    pub(super) yes: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum From {
+    /// In the file or device on this node.
+    This,
+    /// On the other node: what differs here is overwritten.
+    Peer,
+    /// Nowhere: the resource is all zero.
+    Empty,
+}
+
+impl From {
+    pub(super) fn place(self) -> InitFrom {
+        match self {
+            Self::This => InitFrom::This,
+            Self::Peer => InitFrom::Peer,
+            Self::Empty => InitFrom::Empty,
+        }
+    }
+}
+
+/// Run the daemon of this node, in the foreground, until SIGTERM or SIGINT.
+#[derive(Debug, clap::Args)]
+pub(super) struct Run {
+    /// The least important messages that are logged, to stderr.
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub(super) log: LogLevel,
+    /// How they look.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub(super) log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum LogLevel {
+    /// Somebody must act.
+    Error,
+    /// Something is wrong, and the daemon goes on by itself.
+    Warn,
+    /// Every change of state.
+    Info,
+    /// Every request.
+    Debug,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum LogFormat {
+    /// A line for people.
+    Text,
+    /// A line of JSON.
+    Json,
+}
+
+/// Show the state of this node and what it knows of the other one.
+#[derive(Debug, clap::Args)]
+pub(super) struct Status {
+    /// Name of the resource, which is then shown with all details.
+    #[arg(value_parser = resource)]
+    pub(super) resource: Option<String>,
+    /// Print JSON; with --watch, one line for each change.
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Go on showing it until interrupted.
+    #[arg(long)]
+    pub(super) watch: bool,
+}
+
+/// Show what happened since the daemon started, and then what happens, until interrupted.
+#[derive(Debug, clap::Args)]
+pub(super) struct Events {
+    /// Only what is about this resource.
+    #[arg(value_parser = resource)]
+    pub(super) resource: Option<String>,
+    /// Print a line of JSON for each.
+    #[arg(long)]
+    pub(super) json: bool,
+    /// End after what is remembered.
+    #[arg(long)]
+    pub(super) no_follow: bool,
+}
+
+/// Make this node the primary of a resource.
+#[derive(Debug, clap::Args)]
+pub(super) struct Promote {
+    /// Name of the resource.
+    #[arg(value_parser = resource)]
+    pub(super) resource: String,
+    /// Promote although the peer cannot be asked.
+    #[arg(long, requires = "peer_is_fenced")]
+    pub(super) force: bool,
+    /// You have made sure that the peer is powered off, or cut from its clients and its disk.
+    #[arg(long, requires = "force")]
+    pub(super) peer_is_fenced: bool,
+    /// Promote data that is not up to date: writes acknowledged since then are lost.
+    #[arg(long, requires = "force")]
+    pub(super) accept_data_loss: bool,
+}
+
+/// Let a paused resync go on.
+#[derive(Debug, clap::Args)]
+pub(super) struct ResumeResync {
+    /// Name of the resource.
+    #[arg(value_parser = resource)]
+    pub(super) resource: String,
+    /// Comes with the stage "integrity".
+    #[arg(long, hide = true)]
+    pub(super) without_undo: bool,
+    /// Comes with the stage "directory".
+    #[arg(long, hide = true, value_name = "N")]
+    pub(super) accept_deletes: Option<u64>,
+}
+
+impl ResumeResync {
+    /// Whether a flag of a later stage was typed.
+    pub(super) fn is_later(&self) -> bool {
+        self.without_undo || self.accept_deletes.is_some()
+    }
+}
+
+/// Compare both copies while they are used, and wait for the result; typed on either node.
+///
+/// Both nodes read all of their copy; only hashes travel. Exit code 0 if nothing differs, or if
+/// --repair was asked for; 1 if something differs. The primary knows what was found: typed on the
+/// secondary, the command waits and then says where to look. Interrupting the command does not end
+/// the comparison.
+#[derive(Debug, clap::Args)]
+pub(super) struct Verify {
+    /// Name of the resource.
+    #[arg(value_parser = resource)]
+    pub(super) resource: String,
+    /// Send what differs from the primary to the other node.
+    #[arg(long)]
+    pub(super) repair: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum SplitBrainCommand {
+    Show(SplitBrainShow),
+    Resolve(SplitBrainResolve),
+}
+
+/// Show what each node has that the other lacks, and the two ways out.
+#[derive(Debug, clap::Args)]
+pub(super) struct SplitBrainShow {
+    /// Name of the resource.
+    #[arg(value_parser = resource)]
+    pub(super) resource: String,
+    /// Print JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// Keep the data of one node; what the other one wrote alone is lost. Typed on either node.
+#[derive(Debug, clap::Args)]
+pub(super) struct SplitBrainResolve {
+    /// Name of the resource.
+    #[arg(value_parser = resource)]
+    pub(super) resource: String,
+    /// The node whose data stays.
+    #[arg(long, value_name = "NODE")]
+    pub(super) keep: String,
+    /// Do not ask. Without a terminal nothing is asked anyway.
+    #[arg(long)]
+    pub(super) yes: bool,
+}
+
+/// Say why a resource is, or is not, in sync and promotable, and what to type next.
+#[derive(Debug, clap::Args)]
+pub(super) struct Explain {
+    /// Name of the resource.
+    #[arg(value_parser = resource)]
+    pub(super) resource: String,
+    /// Print JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// Make a resource larger; it never becomes smaller.
+///
+/// In this release both daemons are stopped for it: demote, stop them, type it on both nodes,
+/// change `size` in the configuration of both, and start them again. Without a daemon to ask, it
+/// says what it does to this node's copy and does it.
+#[derive(Debug, clap::Args)]
+pub(super) struct Resize {
+    /// Name of the resource.
+    #[arg(value_parser = resource)]
+    pub(super) resource: String,
+    /// The new size with a binary unit, such as 20GiB.
+    #[arg(long, value_parser = size)]
+    pub(super) size: u64,
+    /// Do not ask. Without a terminal nothing is asked anyway.
+    #[arg(long)]
+    pub(super) yes: bool,
+}
+
+/// Examine metadata and data file of this node's copy without a daemon; nothing is changed.
+///
+/// Exit code 1 if anything is wrong.
+#[derive(Debug, clap::Args)]
+pub(super) struct Check {
+    /// Name of the resource; without it, every resource of the configuration.
+    #[arg(value_parser = resource)]
+    pub(super) resource: Option<String>,
+    /// The daemon of this node is stopped. To compare running nodes there is `hotpair verify`.
+    #[arg(long, required = true)]
+    pub(super) offline: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ConfigCommand {
+    /// Say what is wrong with the configuration, at its lines.
+    Check,
+}
+
+/// Commands of stages to come: known by name, so that whoever read of them learns when they come.
+#[derive(Debug, Subcommand)]
+pub(super) enum Later {
+    /// Comes with the stage "integrity".
+    #[command(hide = true)]
+    Scrub(Anything),
+    /// Comes with the stage "directory".
+    #[command(hide = true)]
+    Sync(Anything),
+    /// Comes with the stage "directory".
+    #[command(hide = true)]
+    Generations(Anything),
+    /// Comes with the stage "directory".
+    #[command(hide = true)]
+    Rollback(Anything),
+    /// Comes with the stage "trust".
+    #[command(hide = true)]
+    Top(Anything),
+    /// Comes with the stage "promotion".
+    #[command(hide = true)]
+    Witness(Anything),
+}
+
+/// Words of a command that is not there yet.
+#[derive(Debug, clap::Args)]
+pub(super) struct Anything {
+    #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    words: Vec<String>,
+}
+
+fn resource(text: &str) -> Result<String, &'static str> {
+    if config::is_name(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("a name has 1 to 64 letters, digits, '.', '_' and '-', the first a letter or digit")
+    }
+}
+
+fn size(text: &str) -> Result<u64, &'static str> {
+    config::parse_size(text).ok_or("a size has a binary unit, such as 64MiB or 20GiB")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definitions_fit_together() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_and_flag_is_explained() {
+        fn check(command: &clap::Command) {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+            for arg in command.get_arguments().filter(|arg| !arg.is_hide_set()) {
+                assert!(arg.get_help().is_some(), "{} {}", command.get_name(), arg.get_id());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Args::command());
+    }
+}

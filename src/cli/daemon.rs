@@ -1,0 +1,49 @@
+//! `hotpair run`: logging, and the end of the process if anything is impossible.
+
+use std::io;
+
+use tracing::level_filters::LevelFilter;
+
+use super::args::{Common, LogFormat, LogLevel, Run};
+use super::configuration;
+use super::failure::Failure;
+use super::say;
+use crate::daemon;
+
+pub(super) fn run(common: &Common, run: &Run) -> Result<(), Failure> {
+    let text = configuration::read(common)?;
+    for warning in text.parse()?.warnings {
+        say::talk(&text.show(&warning));
+    }
+    let node = configuration::node(common)?;
+    start_log(run);
+    end_with_a_panic();
+    Ok(daemon::run(&node)?)
+}
+
+fn start_log(run: &Run) {
+    let level = match run.log {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+    };
+    let has_colour = anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never;
+    let log = tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr);
+    match run.log_format {
+        LogFormat::Text => log.with_ansi(has_colour).with_target(false).init(),
+        LogFormat::Json => log.json().init(),
+    }
+}
+
+/// Builds that unwind would go on with half of a node: one thread is gone and the other ones lack
+/// it. The process ends instead, as release builds do, and the other node takes over.
+fn end_with_a_panic() {
+    if cfg!(panic = "unwind") {
+        let report = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            report(panic);
+            std::process::abort();
+        }));
+    }
+}

@@ -1,0 +1,38 @@
+//! Commands and flags of stages to come: refused by name, with what there is instead.
+
+use super::args::{Later, ResumeResync};
+use super::failure::Failure;
+
+/// Refuses a command.
+pub(super) fn refuse(command: &Later) -> Failure {
+    let (name, stage, instead) = match command {
+        Later::Scrub(_) => {
+            ("scrub", "integrity", "hotpair verify RESOURCE compares the two copies")
+        }
+        Later::Sync(_) => ("sync", "directory", BLOCK_NEEDS_NONE),
+        Later::Generations(_) => ("generations", "directory", BLOCK_NEEDS_NONE),
+        Later::Rollback(_) => ("rollback", "directory", BLOCK_NEEDS_NONE),
+        Later::Top(_) => ("top", "trust", "hotpair status --watch"),
+        Later::Witness(_) => {
+            ("witness", "promotion", "promotions are typed by hand until then: hotpair promote")
+        }
+    };
+    Failure::refused(comes_with(name, stage), instead)
+}
+
+/// Refuses a flag of `resume-resync`.
+pub(super) fn refuse_resume(resume: &ResumeResync) -> Failure {
+    let why = if resume.without_undo {
+        comes_with("--without-undo", "integrity")
+    } else {
+        comes_with("--accept-deletes", "directory")
+    };
+    Failure::refused(why, format!("hotpair resume-resync {}", resume.resource))
+}
+
+fn comes_with(name: &str, stage: &str) -> String {
+    format!("`{name}` comes with the stage \"{stage}\"; this release has the stage \"pair\"")
+}
+
+const BLOCK_NEEDS_NONE: &str =
+    "it is for directories: a block resource is replicated write by write, see hotpair status";

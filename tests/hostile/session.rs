@@ -1,0 +1,142 @@
+//! Floods: more of something than an honest peer says.
+
+use hotpair::metadata::Birth;
+use hotpair::replica::Effect;
+use hotpair::units::{ByteRange, ChunkIndex, Sequence};
+use hotpair::wire::{Ask, HandOver, Message, Payload, PeerCommand, SettleAsk, Write};
+
+use crate::rig::{EPOCH, GENERATION, Rig};
+
+fn is_hash(effect: &Effect) -> bool {
+    matches!(effect, Effect::HashChunk { .. })
+}
+
+fn is_sync(effect: &Effect) -> bool {
+    matches!(effect, Effect::SyncData { .. })
+}
+
+#[test]
+fn meetings_without_end_leave_nothing_behind() {
+    let mut rig = Rig::new(Birth::Peer);
+    rig.connect();
+    for counter in 1..2000 {
+        let mut hello = rig.hello();
+        hello.counter = counter;
+        rig.say(Message::Hello(Box::new(hello))).unwrap();
+        rig.said.drain(..rig.said.len().saturating_sub(8));
+    }
+    assert!(rig.is_open);
+    let debug = format!("{:?}", rig.core);
+    let ended = debug.split("ended: [").nth(1).unwrap().split(']').next().unwrap();
+    assert!(ended.matches("SessionId").count() <= 16, "{ended}");
+}
+
+#[test]
+fn askers_of_one_switchover_are_limited() {
+    let mut rig = Rig::primary();
+    for request in 0..1000 {
+        let command = PeerCommand::Switchover;
+        rig.say(Message::Ask(Ask { request, command })).unwrap();
+    }
+    let refused =
+        rig.said.iter().filter(|it| matches!(it, Message::Told(told) if told.refused.is_some()));
+    assert!(refused.count() >= 900, "{:?}", rig.refusals);
+}
+
+#[test]
+fn comparisons_asked_for_are_limited_while_the_disk_is_slow() {
+    let mut rig = Rig::secondary();
+    rig.holds = is_hash;
+    for _ in 0..20_000 {
+        let ask = SettleAsk { chunk: ChunkIndex(1), sequence: Sequence(0) };
+        rig.say(Message::SettleAsk(ask)).unwrap();
+    }
+    rig.assert_closed("reads");
+    assert!(rig.held.len() <= 1024, "{}", rig.held.len());
+}
+
+#[test]
+fn beginning_anew_does_not_get_around_the_limit_of_reads() {
+    let mut rig = Rig::secondary();
+    rig.holds = is_hash;
+    for _ in 0..20 {
+        for _ in 0..100 {
+            let ask = SettleAsk { chunk: ChunkIndex(1), sequence: Sequence(0) };
+            rig.say(Message::SettleAsk(ask)).unwrap();
+        }
+        rig.meet(|hello| hello.peer_replica_id = hotpair::units::ReplicaId(0x22));
+    }
+    assert!(rig.held.len() <= 1024, "{}", rig.held.len());
+    assert!(rig.refusals.iter().any(|text| text.contains("reads")), "{:?}", rig.refusals);
+}
+
+#[test]
+fn a_handover_offered_again_asks_for_no_second_sync() {
+    let mut rig = Rig::secondary();
+    rig.holds = is_sync;
+    for _ in 0..100 {
+        let hand = HandOver { epoch: EPOCH, last: Sequence(0), generation: GENERATION };
+        rig.say(Message::HandOver(hand)).unwrap();
+    }
+    assert_eq!(rig.held.len(), 1);
+    rig.assert_closed("cannot take over");
+}
+
+#[test]
+fn a_handover_that_was_given_up_is_offered_again() {
+    let mut rig = Rig::secondary();
+    for _ in 0..2 {
+        rig.said.clear();
+        let hand = HandOver { epoch: EPOCH, last: Sequence(0), generation: GENERATION };
+        rig.say(Message::HandOver(hand)).unwrap();
+        assert!(rig.said.contains(&Message::HandReady(hand)), "{:?}", rig.said);
+    }
+    assert!(rig.is_open);
+}
+
+#[test]
+fn many_writes_behind_one_that_waits_cost_nothing() {
+    let mut rig = Rig::secondary();
+    let size = rig.core.size();
+    let write = |sequence: u64, start: u64| {
+        Message::Write(Write {
+            sequence: Sequence(sequence),
+            after: Sequence(0),
+            range: ByteRange::new(start, 512, size).unwrap(),
+            fua: false,
+            payload: Payload::hash(vec![7; 512].into()),
+        })
+    };
+    rig.say(write(1, 8192)).unwrap();
+    rig.holds = |effect| matches!(effect, Effect::Write { range, .. } if range.start() == 0);
+    rig.say(write(2, 0)).unwrap();
+    for sequence in 3..20_000 {
+        rig.say(write(sequence, 4096)).unwrap();
+        rig.said.clear();
+    }
+    assert!(rig.is_open, "{:?}", rig.refusals);
+    let debug = format!("{:?}", rig.core);
+    let beyond = debug.split("applied_beyond: {").nth(1).unwrap().split('}').next().unwrap();
+    assert!(beyond.matches("Sequence").count() <= 4, "{beyond}");
+    rig.release();
+    assert!(rig.is_open);
+}
+
+#[test]
+fn unsynced_writes_are_limited_while_the_disk_is_slow() {
+    let mut rig = Rig::secondary();
+    let size = rig.core.size();
+    rig.holds = is_sync;
+    for sequence in 1..20_000 {
+        rig.said.clear();
+        rig.say(Message::Write(Write {
+            sequence: Sequence(sequence),
+            after: Sequence(sequence - 1),
+            range: ByteRange::new(0, 512, size).unwrap(),
+            fua: true,
+            payload: Payload::hash(vec![7; 512].into()),
+        }))
+        .unwrap();
+    }
+    rig.assert_closed("unsynced");
+}

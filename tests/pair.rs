@@ -1,0 +1,321 @@
+//! Two real daemons on the loopback, a real client, and everything an operator can type.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod oracle;
+mod real;
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::FileExt as _;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use real::pair::{self, Pair, Plan, RESOURCE};
+
+const BLOCK_LEN: u64 = 4096;
+
+/// Both nodes run, are in sync, and none is primary.
+fn running() -> Pair {
+    let mut pair = Pair::prepare(Plan { size: 8 << 20, ..Plan::default() });
+    pair.nodes[0].well(&["init", "--from", "empty"]);
+    pair.nodes[1].well(&["init", RESOURCE, "--from", "peer"]);
+    pair.nodes[0].run();
+    pair.nodes[1].run();
+    pair.wait_in_sync();
+    pair
+}
+
+fn pattern(seed: u8, len: usize) -> Vec<u8> {
+    (0..len).map(|at| seed.wrapping_add(u8::try_from(at % 251).unwrap())).collect()
+}
+
+/// Panics unless the refusal names its reason and a command.
+fn refused(pair: &Pair, at: usize, words: &[&str], why: &str, next: &str) {
+    let text = pair.nodes[at].refused(words);
+    let has = |label: &str, part: &str| {
+        text.lines().any(|line| line.trim_start().starts_with(label) && line.contains(part))
+    };
+    assert!(has("refused: ", why) && has("next: ", next), "{words:?}: {text}");
+}
+
+#[test]
+fn what_is_written_on_one_node_is_read_on_the_other_after_a_switchover() {
+    let pair = running();
+    let [alpha, beta] = &pair.nodes;
+    alpha.well(&["promote", RESOURCE]);
+    assert_eq!(alpha.field("/role"), "primary");
+    let mut client = alpha.connect();
+    assert_eq!(client.size, pair.plan.size);
+    let bytes = pattern(1, 100_000);
+    client.write(12_345, &bytes).unwrap();
+    client.flush().unwrap();
+    assert_eq!(client.read(12_345, 100_000).unwrap(), bytes);
+    assert_eq!(alpha.field("/clients"), 1);
+    // Typed on either node, and the roles are as it says when it returns.
+    for (typed_on, primary) in [(1, 1), (1, 0), (0, 1)] {
+        pair.wait_in_sync();
+        pair.nodes[typed_on].well(&["switchover", RESOURCE]);
+        assert_eq!(pair.nodes[primary].field("/role"), "primary");
+        assert_eq!(pair.nodes[primary].field("/serving"), true);
+        let mut client = pair.nodes[primary].connect();
+        assert_eq!(client.read(12_345, 100_000).unwrap(), bytes);
+    }
+    pair.wait_in_sync();
+    beta.well(&["demote", RESOURCE]);
+    assert_eq!(beta.field("/role"), "secondary");
+    assert_eq!(&pair.equal_image()[12_345..112_345], bytes);
+}
+
+#[test]
+fn what_is_so_already_is_success() {
+    let pair = running();
+    let alpha = &pair.nodes[0];
+    for words in [
+        &["connect", RESOURCE][..],
+        &["demote", RESOURCE],
+        &["promote", RESOURCE],
+        &["disconnect", RESOURCE],
+        &["connect", RESOURCE],
+    ] {
+        alpha.well(words);
+        alpha.well(words);
+    }
+}
+
+#[test]
+fn status_has_every_key_of_the_contract() {
+    let pair = running();
+    let alpha = &pair.nodes[0];
+    alpha.well(&["promote", RESOURCE]);
+    pair.wait_in_sync();
+    let status: Value = serde_json::from_str(&alpha.well(&["status", "--json"])).unwrap();
+    for (key, value) in [
+        ("/format", Value::from(1)),
+        ("/cluster", "test".into()),
+        ("/node", "alpha".into()),
+        ("/arbiter/kind", "none".into()),
+        ("/resources/0/name", RESOURCE.into()),
+        ("/resources/0/kind", "block".into()),
+        ("/resources/0/mode", "sync".into()),
+        ("/resources/0/role", "primary".into()),
+        ("/resources/0/disk", "up-to-date".into()),
+        ("/resources/0/serving", true.into()),
+        ("/resources/0/solo", false.into()),
+        ("/resources/0/size_bytes", pair.plan.size.into()),
+        ("/resources/0/out_of_sync_bytes", 0.into()),
+        ("/resources/0/at_risk/writes", 0.into()),
+        ("/resources/0/at_risk/bytes", 0.into()),
+        ("/resources/0/at_risk/age_ms", 0.into()),
+        ("/resources/0/peer/node", "beta".into()),
+        ("/resources/0/peer/link", "connected".into()),
+        ("/resources/0/peer/role", "secondary".into()),
+        ("/resources/0/peer/disk", "up-to-date".into()),
+        ("/resources/0/peer/replication", "established".into()),
+        ("/resources/0/peer/encrypted", true.into()),
+        ("/resources/0/resync", Value::Null),
+        ("/resources/0/export", format!("unix:{}", alpha.export.display()).into()),
+        ("/resources/0/clients", 0.into()),
+        ("/resources/0/last_verify", Value::Null),
+    ] {
+        assert_eq!(status.pointer(key), Some(&value), "{key}");
+    }
+    assert!(status["resources"][0]["epoch"].as_u64() >= Some(1));
+    assert!(status["resources"][0]["generation"].as_str().unwrap().starts_with("1-"));
+
+    let text = alpha.well(&["status"]);
+    for word in ["test: node alpha", "primary", "up-to-date", "connected", "established"] {
+        assert!(text.contains(word), "no {word:?} in {text}");
+    }
+    let text = alpha.well(&["status", RESOURCE]);
+    assert!(text.contains("generation: 1-") && text.contains("state paired"), "{text}");
+    let one: Value = serde_json::from_str(&alpha.well(&["status", RESOURCE, "--json"])).unwrap();
+    assert_eq!(one["resources"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_pair_that_was_parted_by_hand_meets_again() {
+    let pair = running();
+    let [alpha, beta] = &pair.nodes;
+    alpha.well(&["promote", RESOURCE]);
+    let mut client = alpha.connect();
+    alpha.well(&["disconnect", RESOURCE]);
+    assert_eq!(alpha.field("/peer/link"), "stand-alone");
+    client.write(0, &pattern(2, 4 << 20)).unwrap();
+    assert_eq!(alpha.field("/out_of_sync_bytes"), 4 << 20);
+    assert_eq!(alpha.field("/solo"), true);
+    let text = alpha.well(&["explain", RESOURCE]);
+    assert!(text.contains("hotpair connect"), "{text}");
+    refused(&pair, 0, &["verify", RESOURCE], "in sync", "hotpair explain");
+    refused(&pair, 1, &["promote", RESOURCE], "", "hotpair");
+    refused(&pair, 0, &["pause-resync", RESOURCE], "no resync", "hotpair status");
+    refused(&pair, 0, &["resume-resync", RESOURCE], "no resync", "hotpair status");
+    alpha.well(&["connect", RESOURCE]);
+    pair.wait_in_sync();
+    pair.equal_image();
+    let text = beta.well(&["explain", RESOURCE]);
+    assert!(text.contains("in sync"), "{text}");
+    let reply: Value = serde_json::from_str(&beta.well(&["explain", RESOURCE, "--json"])).unwrap();
+    assert!(reply["why"].is_string() && reply["next"].is_string());
+}
+
+#[test]
+fn verify_finds_what_differs_and_repairs_it() {
+    let pair = running();
+    let [alpha, beta] = &pair.nodes;
+    alpha.well(&["promote", RESOURCE]);
+    alpha.connect().write(0, &pattern(3, 1 << 20)).unwrap();
+    pair.wait_in_sync();
+    assert!(alpha.well(&["verify", RESOURCE]).contains("no differences"));
+    // The node that compares knows the result; the other one says so, and not that all is well.
+    refused(&pair, 1, &["verify", RESOURCE], "known to alpha", "hotpair status");
+
+    // Behind the daemon's back, as a disk that rots.
+    let rot = fs::OpenOptions::new().write(true).open(&beta.data).unwrap();
+    rot.write_all_at(b"rot", 5 * BLOCK_LEN).unwrap();
+    rot.write_all_at(b"rot", 6 * BLOCK_LEN).unwrap();
+    rot.write_all_at(b"rot", 300 * BLOCK_LEN + 7).unwrap();
+    let said = alpha.say(&["verify", RESOURCE]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.stdout.contains("bytes 20480 to 28672 differ"), "{said:?}");
+    assert!(said.stdout.contains("bytes 1228800 to 1232896 differ"), "{said:?}");
+    assert!(said.stderr.contains("3 blocks") && said.stderr.contains("--repair"), "{said:?}");
+    assert_eq!(alpha.field("/last_verify/differences"), 3);
+
+    let said = alpha.say(&["verify", RESOURCE, "--repair", "--json"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let found: Value = serde_json::from_str(&said.stdout).unwrap();
+    assert_eq!(found["differences"], 3);
+    pair.wait_in_sync();
+    pair.equal_image();
+    assert!(alpha.well(&["verify", RESOURCE]).contains("no differences"));
+}
+
+#[test]
+fn a_copy_that_was_given_up_is_compared_with_the_peers() {
+    let pair = running();
+    let [alpha, beta] = &pair.nodes;
+    alpha.well(&["promote", RESOURCE]);
+    alpha.connect().write(0, &pattern(4, 1 << 20)).unwrap();
+    pair.wait_in_sync();
+    refused(&pair, 0, &["invalidate", RESOURCE], "primary", "hotpair switchover");
+    let rot = fs::OpenOptions::new().write(true).open(&beta.data).unwrap();
+    rot.write_all_at(b"rot", 9 * BLOCK_LEN).unwrap();
+    beta.well(&["invalidate", RESOURCE]);
+    pair.wait_in_sync();
+    pair.equal_image();
+}
+
+#[test]
+fn refusals_say_why_and_what_to_type_next() {
+    let pair = running();
+    pair.nodes[0].well(&["promote", RESOURCE]);
+    pair.wait_in_sync();
+    for (at, words, why, next) in [
+        (1, &["promote", RESOURCE][..], "primary", "hotpair switchover"),
+        (1, &["promote", RESOURCE, "--force", "--peer-is-fenced"], "primary", "switchover"),
+        (0, &["status", "nothing"], "nothing", RESOURCE),
+        (0, &["promote", "nothing"], "nothing", RESOURCE),
+        (0, &["split-brain", "resolve", RESOURCE, "--keep", "beta"], "no split brain", "hotpair"),
+        (0, &["split-brain", "resolve", RESOURCE, "--keep", "gamma"], "gamma", "alpha and beta"),
+        (0, &["resize", RESOURCE, "--size", "16MiB"], "stopped", "hotpair resize --help"),
+    ] {
+        refused(&pair, at, words, why, next);
+    }
+    let text = pair.nodes[0].well(&["split-brain", "show", RESOURCE]);
+    assert!(text.contains("no split brain"), "{text}");
+    let text = pair.nodes[0].refused(&["check", "--offline"]);
+    assert!(text.contains("next: stop the daemon"), "{text}");
+}
+
+#[test]
+fn a_stopped_pair_grows_and_goes_on() {
+    let mut pair = running();
+    pair.nodes[0].well(&["promote", RESOURCE]);
+    let bytes = pattern(5, 100_000);
+    pair.nodes[0].connect().write(0, &bytes).unwrap();
+    pair.wait_in_sync();
+    pair.nodes[0].well(&["demote", RESOURCE]);
+    pair.nodes[0].stop();
+    pair.nodes[1].stop();
+    // Something lies behind the old end, on one node alone.
+    let mut longer = fs::read(&pair.nodes[1].data).unwrap();
+    longer.extend(pattern(6, 10_000));
+    fs::write(&pair.nodes[1].data, longer).unwrap();
+    for node in &pair.nodes {
+        let said = node.say(&["resize", RESOURCE, "--size", "1MiB"]);
+        assert_eq!(said.code, Some(1), "{said:?}");
+        assert!(said.stderr.contains("only grows"), "{said:?}");
+        node.well(&["resize", RESOURCE, "--size", "12MiB"]);
+        node.well(&["resize", RESOURCE, "--size", "12MiB"]);
+        let said = node.say(&["run"]);
+        assert_eq!(said.code, Some(1), "{said:?}");
+        assert!(said.stderr.contains("`size`"), "{said:?}");
+        let text = fs::read_to_string(&node.config).unwrap();
+        fs::write(&node.config, text.replace("8388608B", "12MiB")).unwrap();
+        node.well(&["check", "--offline"]);
+    }
+    pair.nodes[0].run();
+    pair.nodes[1].run();
+    pair.wait_in_sync();
+    pair.nodes[0].well(&["promote", RESOURCE]);
+    let mut client = pair.nodes[0].connect();
+    assert_eq!(client.size, 12 << 20);
+    assert_eq!(client.read(0, 100_000).unwrap(), bytes);
+    client.write((12 << 20) - 4096, &pattern(7, 4096)).unwrap();
+    pair.wait_in_sync();
+    assert_eq!(pair.equal_image().len(), 12 << 20);
+}
+
+#[test]
+fn events_are_lines_and_say_who_what_and_why() {
+    let pair = running();
+    pair.nodes[0].well(&["promote", RESOURCE]);
+    let text = pair.nodes[0].well(&["events", "--json", "--no-follow"]);
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for (at, line) in lines.iter().enumerate() {
+        assert_eq!(line["seq"], at + 1);
+        assert_eq!(line["node"], "alpha");
+        assert!(line["at"].is_string() && line["reason"].is_string(), "{line}");
+    }
+    assert!(
+        lines.iter().any(|line| line["kind"] == "role-changed" && line["resource"] == RESOURCE)
+    );
+    let text = pair.nodes[0].well(&["events", "--no-follow", RESOURCE]);
+    assert!(text.contains("role-changed: "), "{text}");
+}
+
+#[test]
+fn whoever_has_seen_enough_of_a_watch_closes_the_pipe() {
+    let pair = running();
+    let alpha = &pair.nodes[0];
+    let mut watch = Command::new(pair::binary())
+        .args(["status", "--json", "--watch", "--node", "alpha", "--config"])
+        .arg(&alpha.config)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(watch.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let status: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(status["resources"][0]["role"], "secondary");
+    // The next change meets the closed pipe.
+    alpha.well(&["promote", RESOURCE]);
+    let code = pair.news.wait_for("the watch to end", || watch.try_wait().unwrap());
+    assert!(code.success(), "{code}");
+}
+
+#[test]
+fn a_daemon_stops_cleanly_and_its_copy_is_whole() {
+    let mut pair = running();
+    pair.nodes[0].well(&["promote", RESOURCE]);
+    pair.nodes[0].connect().write(0, &pattern(8, 1 << 20)).unwrap();
+    pair.nodes[0].stop();
+    pair.nodes[1].stop();
+    for node in &pair.nodes {
+        let text = node.well(&["check", "--offline"]);
+        assert!(text.contains("stopped cleanly"), "{text}");
+        assert_eq!(node.say(&["status"]).code, Some(3));
+    }
+}
