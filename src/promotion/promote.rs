@@ -25,7 +25,7 @@ pub enum Peer {
 }
 
 /// What the operator typed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct PromoteHow {
     /// `--force --peer-is-fenced`.
     pub force: bool,
@@ -34,7 +34,7 @@ pub struct PromoteHow {
 }
 
 /// How a promotion that is allowed goes on.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct PromotePlan {
     /// The new epoch.
     pub epoch: Epoch,

@@ -21,7 +21,7 @@ use crate::units::{BlockRange, ByteRange, Epoch, ExtentIndex, ReplicationMode, S
 use crate::wire::message::{Ack, AckStage, Flush, Message, Write, Zero};
 
 /// Writes of the primary that are not applied, and what waits for a sync.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Applier {
     /// The last one received; the first of a session sets it.
     last: Option<Sequence>,
@@ -38,7 +38,7 @@ pub(super) struct Applier {
 }
 
 /// A write that is not applied.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Entry {
     after: Sequence,
     range: ByteRange,
@@ -48,7 +48,7 @@ struct Entry {
 }
 
 /// Whom the sync under way answers.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 struct Syncing {
     flushes: Vec<Flush>,
     fua: Vec<Sequence>,

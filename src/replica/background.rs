@@ -3,6 +3,7 @@
 //! An extent leaves the activity log only when its data is stable here, and stable on the peer or
 //! still marked, and the marks are stable: sync the data, sync the map, then let it leave.
 
+use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
 use super::effect::{DiskOutcome, Effect, IoId, Ticket};
@@ -36,7 +37,7 @@ pub(super) struct Background {
 }
 
 /// Why the map is made stable.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(super) enum MapSync {
     /// Extents may leave the log.
     Cool,
@@ -51,12 +52,23 @@ pub(super) enum MapSync {
 }
 
 /// How far a clean stop is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 enum Stopping {
     No,
     Cooling,
     Mapping,
     Recording,
+}
+
+/// Without the numbers of writes, and without the pace, which moves with the clock alone: see
+/// `fingerprint.rs`.
+impl Hash for Background {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.is_started, self.disk_failed, &self.cooling, self.cool_now).hash(state);
+        (self.last_cooling, self.last_checkpoint, self.has_changed, self.checkpoint).hash(state);
+        (self.log_ticket.is_some(), self.map_ticket.as_ref().map(|(_, why)| why)).hash(state);
+        (&self.map_wanted, self.stopping).hash(state);
+    }
 }
 
 impl Background {
@@ -277,7 +289,13 @@ impl<M: MapMemory> Replica<M> {
     }
 
     /// Writes what waits for the activity log: one batch at a time.
+    ///
+    /// Not before this run is on record: a log made anew forgets why its node is doubtful, and the
+    /// record must say so first.
     pub(super) fn pump_log(&mut self, effects: &mut Effects) {
+        if !self.background.is_started {
+            return;
+        }
         if self.background.log_ticket.is_some() || self.background.disk_failed {
             return;
         }

@@ -16,7 +16,7 @@ use crate::units::{
 use crate::wire::message::{Ask, Message, Outdate, PeerCommand, Told, Verified};
 
 /// Commands that wait for something.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Desk {
     next_ask: u64,
     asked: BTreeMap<u64, Asked>,
@@ -29,7 +29,7 @@ pub(super) struct Desk {
 }
 
 /// A command that the peer was asked to carry out.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Asked {
     request: u64,
     at: Instant,
@@ -39,7 +39,7 @@ struct Asked {
 }
 
 /// A disconnect that waits for the peer's consent, or for our own veto.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Disconnecting {
     request: u64,
     since: Instant,

@@ -17,7 +17,7 @@ use crate::units::{Instant, VetoReason};
 use crate::wire::message::{HandOver, Message, Outdate};
 
 /// A planned end of serving.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Exit {
     why: ExitWhy,
     answers: Vec<Asker>,
@@ -27,7 +27,7 @@ pub(super) struct Exit {
 }
 
 /// Why a primary stops.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(super) enum ExitWhy {
     Demote,
     Switchover,
@@ -35,7 +35,7 @@ pub(super) enum ExitWhy {
 }
 
 /// Who waits for the end of it.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(super) enum Asker {
     /// An operator on this node.
     Local(u64),
@@ -43,7 +43,7 @@ pub(super) enum Asker {
     Peer(u64),
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 enum Stage {
     /// The last transfer is about to end: clients are served until it has.
     Pairing,
@@ -78,6 +78,13 @@ impl Exit {
     /// Whether requests are still taken.
     pub(super) fn takes_requests(&self) -> bool {
         self.stage == Stage::Pairing
+    }
+}
+
+impl Exit {
+    /// Whether the record that ends the role is on its way, or stable.
+    pub(super) fn is_recording(&self) -> bool {
+        matches!(self.stage, Stage::Recording | Stage::HandedOver)
     }
 }
 
@@ -394,6 +401,7 @@ impl<M: MapMemory> Replica<M> {
     pub(super) fn veto_before_leaving(&mut self) {
         let primary_is_there = self.link.peer_is_primary();
         let epoch = self.records.stable().promised;
+        self.link.note_veto();
         self.records.change(Change::Veto {
             reason: VetoReason::Left,
             epoch,

@@ -14,7 +14,7 @@ use crate::units::{Instant, Sequence};
 use crate::wire::message::{Flush, Message};
 
 /// Flushes that are not answered, and those asked of the peer.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Flushes {
     next: u64,
     tickets: BTreeMap<u64, FlushTicket>,
@@ -23,7 +23,7 @@ pub(super) struct Flushes {
 }
 
 /// A client's flush.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 struct FlushTicket {
     request: RequestId,
     is_local_done: bool,
@@ -31,7 +31,7 @@ struct FlushTicket {
 }
 
 /// How far a flush is at the peer, in the current session.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 enum PeerFlush {
     NotAsked,
     Asked,
@@ -39,7 +39,7 @@ enum PeerFlush {
 }
 
 /// A flush that the peer was asked for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Asked {
     covers: Sequence,
     at: Instant,
@@ -47,7 +47,7 @@ struct Asked {
 }
 
 /// Who waits for the peer's flush.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(super) enum FlushWhy {
     /// A client: the number of its ticket.
     Ticket(u64),

@@ -316,6 +316,7 @@ impl<M: MapMemory> Replica<M> {
                 transfer,
                 part,
                 is_joined: false,
+                is_vetoed: false,
                 client_credit: verdict.client_credit,
                 resync_credit: verdict.resync_credit,
             }));

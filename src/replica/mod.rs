@@ -14,6 +14,7 @@ mod background;
 mod desk;
 mod effect;
 mod exit;
+mod fingerprint;
 mod flush;
 mod io;
 mod meet;

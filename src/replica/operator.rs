@@ -183,7 +183,7 @@ pub struct ResyncStatus {
 }
 
 /// Result of a verify.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct VerifyStatus {
     /// Ended at, on the core's clock.
     pub ended: crate::units::Instant,

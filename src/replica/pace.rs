@@ -10,7 +10,7 @@ use super::settings::Settings;
 use crate::units::Instant;
 
 /// State of the controller.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Pace {
     window: usize,
     budget: i64,

@@ -12,7 +12,7 @@ use crate::wire::payload::Payload;
 pub(super) struct PartId(pub(super) u64);
 
 /// One part of a client's write: what is applied, sent and acknowledged as a whole.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Part {
     /// Whose it is.
     pub(super) request: RequestId,
@@ -44,7 +44,7 @@ impl Part {
 }
 
 /// What happens to the bytes of a part.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) enum Op {
     /// They are replaced.
     Write(Payload),
@@ -63,7 +63,7 @@ impl Op {
 }
 
 /// How far a part is on this node.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(super) enum Local {
     /// Its extents are not all in the activity log yet, or it may not start.
     Cold,
@@ -76,7 +76,7 @@ pub(super) enum Local {
 }
 
 /// Disjoint ranges of blocks, each owned by one part.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Intervals {
     by_first: BTreeMap<u64, u64>,
 }

@@ -13,7 +13,7 @@ use crate::units::{Epoch, Instant, Sequence, ServeMode, VetoReason};
 use crate::wire::message::{HandOver, Message, Outdate};
 
 /// A promotion under way.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Promoting {
     request: u64,
     how: PromoteHow,
@@ -23,7 +23,7 @@ pub(super) struct Promoting {
     since: Instant,
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 enum Step {
     Consent,
     Consented,
@@ -48,7 +48,7 @@ impl Promoting {
 }
 
 /// The peer hands its role over.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct TakeOver {
     hand: HandOver,
     step: TakeStep,
@@ -65,7 +65,7 @@ impl TakeOver {
     }
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 enum TakeStep {
     Applying,
     Syncing(u64),
@@ -146,6 +146,7 @@ impl<M: MapMemory> Replica<M> {
             self.refuse_old_epoch(effects);
             return;
         }
+        self.link.note_veto();
         self.records.change(Change::Veto {
             reason: outdate.reason,
             epoch: outdate.epoch,

@@ -3,6 +3,8 @@
 //! A change is queued, written with all others that wait, and acted upon when it is stable. One
 //! write is under way at a time, so what a reader of [`Records::stable`] sees is always on disk.
 
+use std::hash::{Hash, Hasher};
+
 use super::effect::{Effect, MetadataFailed, Ticket};
 use super::planted::Planted;
 use super::role::Promoted;
@@ -14,7 +16,7 @@ use crate::units::{
 };
 
 /// One change of the record.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Hash, PartialEq)]
 pub(super) enum Change {
     /// A new run: the clean flag goes before anything changes, doubt is recorded before Hello.
     Start { instance: Instance, place: Place, doubt: Option<DiskReason> },
@@ -61,7 +63,7 @@ pub(super) enum Change {
 }
 
 /// What a node notes of the other before anything of a session is written.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Hash, PartialEq)]
 pub(super) struct Join {
     pub(super) resource_id: ResourceId,
     /// `None` on a source that has to mark everything first: until then the next meeting must find
@@ -78,7 +80,7 @@ pub(super) struct Join {
 }
 
 /// What a node stores of the other, to tell later whether that is still what it met.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Hash, PartialEq)]
 pub(super) struct Acquaintance {
     pub(super) replica_id: ReplicaId,
     pub(super) instance: Instance,
@@ -93,6 +95,16 @@ pub(super) struct Records {
     writing: Vec<Change>,
     ticket: Option<Ticket>,
     has_failed: bool,
+}
+
+/// Without the counter of the record and the number of the write: see `fingerprint.rs`.
+impl Hash for Records {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        for record in [Some(self.record.get()), self.record.writing()] {
+            record.map(|record| Superblock { counter: 0, ..record.clone() }).hash(state);
+        }
+        (&self.queued, &self.writing, self.ticket.is_some()).hash(state);
+    }
 }
 
 impl Records {

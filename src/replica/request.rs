@@ -8,7 +8,7 @@ use crate::wire::payload::Payload;
 pub struct RequestId(pub u64);
 
 /// One request.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Request {
     /// Its name.
     pub id: RequestId,
@@ -17,7 +17,7 @@ pub struct Request {
 }
 
 /// What is asked.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub enum RequestKind {
     /// Read a range; at most 32 MiB.
     Read {
@@ -58,7 +58,7 @@ pub const ZERO_PART_LEN_MAX: u64 = 64 << 20;
 pub type RequestResult = Result<(), RequestError>;
 
 /// Why a request failed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, thiserror::Error)]
 pub enum RequestError {
     /// The local disk is full.
     #[error("no space is left on the primary's disk")]

@@ -16,7 +16,7 @@ use crate::promotion::{self, Claim, Resume};
 use crate::units::{DiskReason, DiskState, Epoch, Generation, Sequence, ServeMode, VetoReason};
 
 /// What a promotion writes into the record.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Hash, PartialEq)]
 pub(super) struct Promoted {
     pub(super) epoch: Epoch,
     pub(super) mode: ServeMode,
@@ -25,7 +25,7 @@ pub(super) struct Promoted {
 }
 
 /// What an acknowledgement needs now.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(super) enum AckNeed {
     /// Nothing is acknowledged: the peer is away and no permit is stable.
     Hold,
@@ -36,7 +36,7 @@ pub(super) enum AckNeed {
 }
 
 /// This node's part in who serves.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct RoleState {
     pub(super) primary: Option<Primary>,
     pub(super) promoting: Option<Promoting>,
@@ -50,7 +50,7 @@ pub(super) struct RoleState {
 }
 
 /// What only a primary has.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Primary {
     pub(super) epoch: Epoch,
     is_exported: bool,
@@ -63,7 +63,7 @@ pub(super) struct Primary {
 }
 
 /// How far this node is on its way to acknowledge alone.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 enum SoloStep {
     No,
     Syncing(u64),
@@ -71,7 +71,7 @@ enum SoloStep {
 }
 
 /// Whether this node's data has a generation of its own since it went alone.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 enum OwnGeneration {
     No,
     Recording,
@@ -308,8 +308,10 @@ impl<M: MapMemory> Replica<M> {
         }
         let is_for_solo =
             self.role.primary.as_ref().is_some_and(|p| p.solo == SoloStep::Syncing(sync));
-        if is_for_solo && !self.peer_is_not_needed() {
-            // The peer came back, or has all of it: what was decided before the sync is void.
+        let is_leaving = self.role.exit.as_ref().is_some_and(Exit::is_recording);
+        if is_for_solo && (is_leaving || !self.peer_is_not_needed()) {
+            // The peer came back, or has all of it, or the record that ends the role is on its
+            // way: what was decided before the sync is void.
             if let Some(primary) = &mut self.role.primary {
                 primary.solo = SoloStep::No;
             }
@@ -388,6 +390,8 @@ impl<M: MapMemory> Replica<M> {
             && self.role.take_over.is_none()
             && self.role.exit.as_ref().is_none_or(Exit::is_unanswered)
             && !self.desk.is_stopping()
+            // A consent that was given in this session is one that the peer counts on.
+            && !self.link.is_vetoed()
             && self.records.is_idle();
         let record = self.records.stable();
         if !has_met || !is_free || record.stopped {

@@ -15,7 +15,7 @@ use crate::units::{
 use crate::wire::message::{Beat, Credit, Frame, Hello, Message, Refusal, RefusalCode, Verdict};
 
 /// The connection, if there is one.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Link {
     pub(super) up: Option<Box<Up>>,
     /// What the peer said last, on this connection or an earlier one.
@@ -27,7 +27,7 @@ pub(super) struct Link {
 }
 
 /// A connection.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Up {
     pub(super) id: LinkId,
     pub(super) nonce: [u8; 32],
@@ -46,7 +46,7 @@ pub(super) struct Up {
 }
 
 /// How far the meeting is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) enum Phase {
     /// Our Hello waits until nothing of the last session is under way.
     Draining,
@@ -59,7 +59,7 @@ pub(super) enum Phase {
 }
 
 /// What both agreed on.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Session {
     /// The primary's epoch, or the sender's own if there is none.
     pub(super) epoch: Epoch,
@@ -67,13 +67,15 @@ pub(super) struct Session {
     pub(super) part: SessionPart,
     /// What the peer was when this session began is stable here.
     pub(super) is_joined: bool,
+    /// This node vetoed itself in it, and told the peer or will: no end of a transfer lifts that.
+    pub(super) is_vetoed: bool,
     /// What the peer lets us have in motion.
     pub(super) client_credit: Credit,
     pub(super) resync_credit: Credit,
 }
 
 /// This node's part in it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) enum SessionPart {
     /// Equal, and nobody is primary: nothing to do.
     Idle,
@@ -82,7 +84,7 @@ pub(super) enum SessionPart {
 }
 
 /// What the peer can be asked for.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(super) enum Standing {
     /// There is no connection.
     Down,
@@ -100,7 +102,7 @@ pub(super) enum Standing {
 
 /// Why the peer's message cannot be: it breaks the order of the protocol. The connection is
 /// closed, and nothing changes.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, thiserror::Error)]
 pub(super) enum Fault {
     /// A write skipped or repeated a number.
     #[error("write {found} after {last}")]
@@ -187,6 +189,18 @@ impl Link {
             Phase::Session(session) => Some(session),
             Phase::Draining | Phase::Waiting { .. } | Phase::Apart(_) => None,
         }
+    }
+
+    /// This node vetoes itself: whatever still comes in this session does not make it complete.
+    pub(super) fn note_veto(&mut self) {
+        if let Some(session) = self.session_mut() {
+            session.is_vetoed = true;
+        }
+    }
+
+    /// Whether this node vetoed itself in this session.
+    pub(super) fn is_vetoed(&self) -> bool {
+        self.session().is_some_and(|session| session.is_vetoed)
     }
 
     pub(super) fn session_mut(&mut self) -> Option<&mut Session> {

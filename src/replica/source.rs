@@ -26,7 +26,7 @@ use crate::wire::message::{
 use crate::wire::payload::Payload;
 
 /// State of a transfer at its source.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 #[expect(clippy::struct_excessive_bools, reason = "independent facts about both sides")]
 pub(super) struct Source {
     stage: Stage,
@@ -46,7 +46,7 @@ pub(super) struct Source {
     again: BTreeMap<ChunkIndex, u32>,
 }
 
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 enum Stage {
     /// Waiting for the target's marks.
     #[default]
@@ -64,7 +64,7 @@ enum Stage {
 }
 
 /// A chunk on its way.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Motion {
     step: Step,
     /// A client wrote to it meanwhile: nothing is cleared for it.
@@ -74,7 +74,7 @@ struct Motion {
     mask: u16,
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 enum Step {
     Hashing,
     Offered,

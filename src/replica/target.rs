@@ -23,7 +23,7 @@ use crate::wire::message::{
 };
 
 /// State of a transfer at its target.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 #[expect(clippy::struct_excessive_bools, reason = "independent facts about both sides")]
 pub(super) struct Target {
     is_started: bool,
@@ -54,14 +54,14 @@ pub(super) struct Target {
 
 /// A chunk of which blocks were asked for, and nothing came. A client may have written to it at
 /// the source: then nothing comes, and it is offered again.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 struct Asked {
     hash: [u8; 32],
     serial: u64,
 }
 
 /// A chunk that is being written.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Incoming {
     hash: [u8; 32],
     /// Blocks that came; none comes twice.
@@ -75,7 +75,7 @@ struct Incoming {
     is_pinned: bool,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 enum Piece {
     Data { mask: u16, bytes: Bytes },
     Zero { mask: u16 },
@@ -496,6 +496,9 @@ impl<M: MapMemory> Replica<M> {
     /// The record says that this copy is complete, in one write with the source's generation.
     fn complete_target(&mut self) {
         let peer_is_primary = self.link.peer_is_primary();
+        if self.link.is_vetoed() {
+            return;
+        }
         let Some(target) = self.link.target_mut() else { return };
         let is_quiet = target.in_hand_count() == 0;
         let Some(end) = &target.end else { return };

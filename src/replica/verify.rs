@@ -17,7 +17,7 @@ use crate::units::{BLOCK_LEN, BlockRange, ChunkIndex, Instant};
 use crate::wire::message::{Message, SettleAsk, SettleTell, VERIFIED_RANGES_MAX, Verified};
 
 /// Verify, on the node that compares and on the one that is asked.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct VerifyState {
     run: Option<Run>,
     /// Chunks that the peer wants hashed, with the write that must precede.
@@ -26,7 +26,7 @@ pub(super) struct VerifyState {
 }
 
 /// A comparison of everything.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Run {
     asker: Asker,
     repair: bool,
@@ -38,7 +38,7 @@ struct Run {
 }
 
 /// One chunk being compared.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 #[expect(clippy::struct_excessive_bools, reason = "independent facts about one comparison")]
 struct Comparison {
     mine: Option<Vec<[u8; 32]>>,

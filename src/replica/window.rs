@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::units::{BlockIndex, BlockRange, Instant, Sequence};
 
 /// Blocks with the sequence of their last write in this session.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Window {
     last: BTreeMap<u64, Sequence>,
     order: VecDeque<(Sequence, BlockRange)>,

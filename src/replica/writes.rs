@@ -22,12 +22,15 @@ use crate::units::{
 use crate::wire::message::{Ack, AckStage, Message, Write, Zero};
 
 /// Requests of clients that are not answered yet, and frames the peer has not applied.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Writes {
     next_part: u64,
     parts: BTreeMap<PartId, Part>,
     intervals: Intervals,
     waiting: VecDeque<Waiting>,
+    /// Reads of clients under way: a write to the same blocks waits, or they could find what may
+    /// be taken back.
+    reading: BTreeMap<RequestId, BlockRange>,
     cold: VecDeque<PartId>,
     /// Blocks of the cold ones: they will be in the unflushed window.
     cold_blocks: usize,
@@ -52,21 +55,21 @@ pub(super) struct Writes {
 }
 
 /// A request that is not answered.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Pending {
     parts_left: usize,
     error: Option<RequestError>,
 }
 
 /// What may not start yet.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 enum Waiting {
     Write(Box<Part>),
     Read { request: RequestId, range: ByteRange },
 }
 
 /// A frame that the peer has not applied.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Sent {
     blocks: BlockRange,
     len: u64,
@@ -333,6 +336,7 @@ impl<M: MapMemory> Replica<M> {
                         still.push_back(Waiting::Read { request, range });
                     } else {
                         let io = self.io.start(Purpose::Read(request));
+                        self.writes.reading.insert(request, blocks);
                         effects.push(Effect::ReadForClient { io, request, range });
                     }
                 }
@@ -359,6 +363,7 @@ impl<M: MapMemory> Replica<M> {
 
     fn may_write(&self, blocks: BlockRange) -> bool {
         !self.writes.intervals.overlaps(blocks)
+            && !self.writes.reading.values().any(|read| read.overlaps(blocks))
             && self.window.len() + self.writes.cold_blocks < self.settings.unflushed_blocks_max
             && !self.verify.locks(blocks)
             && self.may_send_past_transfer(blocks)
@@ -605,6 +610,8 @@ impl<M: MapMemory> Replica<M> {
         if self.writes.requests.remove(&request).is_none() {
             return;
         }
+        self.writes.reading.remove(&request);
+        self.writes.rescan = true;
         if *outcome == DiskOutcome::Done {
             effects.push(Effect::Reply { request, result: Ok(()) });
         } else {

@@ -15,7 +15,7 @@ use crate::units::{
 };
 
 /// One message with the session and epoch it was said in.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Hash, PartialEq)]
 pub struct Frame {
     /// Zero before the session exists: in Hello, and in a Refusal that answers one.
     pub session: SessionId,
@@ -26,7 +26,7 @@ pub struct Frame {
 }
 
 /// Order of sending: a lower lane goes first.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Lane {
     /// Answers, liveness, changes of state.
     Control,
@@ -37,7 +37,7 @@ pub enum Lane {
 }
 
 /// Everything one node can say to the other.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Hash, PartialEq)]
 pub enum Message {
     /// Who I am and what I have; opens a session, and opens it anew after a change of state.
     Hello(Box<Hello>),
@@ -143,7 +143,7 @@ impl Message {
 }
 
 /// Who the sender is and what it has, as it is stable on its disk.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Hash, PartialEq, Serialize)]
 #[expect(clippy::struct_excessive_bools, reason = "a record of independent facts, as stored")]
 pub struct Hello {
     /// Oldest and newest protocol version that the sender speaks.
@@ -233,7 +233,7 @@ pub const INSTANCES_LEN_MAX: usize = 64;
 const CHUNK_BLOCKS: usize = 16;
 
 /// What one node concludes from both Hellos; it counts only when the other's mirrors it.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub struct Verdict {
     /// What follows for the sender.
     pub outcome: Outcome,
@@ -254,7 +254,7 @@ pub struct Verdict {
 }
 
 /// What a receiver is ready to take, beyond what it took.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub struct Credit {
     /// Frames (client lane) or chunks (resync lane).
     pub frames: u32,
@@ -263,7 +263,7 @@ pub struct Credit {
 }
 
 /// Why a node does not go on, in a form that the other one can act on.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub struct Refusal {
     /// The kind.
     pub code: RefusalCode,
@@ -276,7 +276,7 @@ pub struct Refusal {
 }
 
 /// Kinds of refusals; the list only grows.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub enum RefusalCode {
     /// No common protocol version.
     Version,
@@ -297,7 +297,7 @@ pub enum RefusalCode {
 }
 
 /// Liveness, and what is stable where.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub struct Beat {
     /// The pinging node's clock in nanoseconds; echoed in the Pong.
     pub sent_at: u64,
@@ -306,7 +306,7 @@ pub struct Beat {
 }
 
 /// A client's write on its way to the secondary.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Hash, PartialEq)]
 pub struct Write {
     /// Its place in the session.
     pub sequence: Sequence,
@@ -321,7 +321,7 @@ pub struct Write {
 }
 
 /// A client's trim or write of zeroes on its way to the secondary.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Zero {
     /// Its place in the session.
     pub sequence: Sequence,
@@ -336,7 +336,7 @@ pub struct Zero {
 }
 
 /// What became of one write; 16 raw bytes.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Ack {
     /// Which write.
     pub sequence: Sequence,
@@ -345,7 +345,7 @@ pub struct Ack {
 }
 
 /// How far a write got on the secondary.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum AckStage {
     /// Its hash was checked; it is in memory.
     Received,
@@ -358,7 +358,7 @@ pub enum AckStage {
 }
 
 /// A flush, or its completion.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Flush {
     /// Number of the request, echoed.
     pub request: u64,
@@ -367,7 +367,7 @@ pub struct Flush {
 }
 
 /// Pages of a dirty map.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Hash, PartialEq)]
 pub struct MapPart {
     /// Index of the first page; pages are 4 KiB of bits (32,768 blocks).
     pub first_page: u64,
@@ -378,7 +378,7 @@ pub struct MapPart {
 }
 
 /// A chunk as the source has it.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub struct ChunkHash {
     /// Which chunk.
     pub chunk: ChunkIndex,
@@ -387,7 +387,7 @@ pub struct ChunkHash {
 }
 
 /// What the target lacks of an offered chunk.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub struct ChunkNeed {
     /// Which chunk.
     pub chunk: ChunkIndex,
@@ -397,7 +397,7 @@ pub struct ChunkNeed {
 }
 
 /// Blocks of one chunk.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Hash, PartialEq)]
 pub struct ChunkData {
     /// Which chunk.
     pub chunk: ChunkIndex,
@@ -412,7 +412,7 @@ pub struct ChunkData {
 }
 
 /// Blocks of one chunk that read as zero.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub struct ChunkZero {
     /// Which chunk.
     pub chunk: ChunkIndex,
@@ -425,7 +425,7 @@ pub struct ChunkZero {
 }
 
 /// What became of one chunk at the target.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub struct ChunkAck {
     /// Which chunk.
     pub chunk: ChunkIndex,
@@ -434,7 +434,7 @@ pub struct ChunkAck {
 }
 
 /// How far a chunk got at the target.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub enum ChunkStage {
     /// It survives a power loss.
     Durable,
@@ -443,7 +443,7 @@ pub enum ChunkStage {
 }
 
 /// Announces a transfer.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub struct ResyncStart {
     /// Replay or resync.
     pub transfer: Transfer,
@@ -454,7 +454,7 @@ pub struct ResyncStart {
 }
 
 /// The end of a transfer: what the target adopts.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub struct ResyncEnd {
     /// The source's generation.
     pub generation: Generation,
@@ -464,7 +464,7 @@ pub struct ResyncEnd {
 }
 
 /// Compare one chunk: the source read it with no write in flight, up to `sequence` applied.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub struct SettleAsk {
     /// Which chunk.
     pub chunk: ChunkIndex,
@@ -473,7 +473,7 @@ pub struct SettleAsk {
 }
 
 /// The peer's hashes of one chunk.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub struct SettleTell {
     /// Which chunk.
     pub chunk: ChunkIndex,
@@ -483,7 +483,7 @@ pub struct SettleTell {
 }
 
 /// A veto asked for, confirmed or announced.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub struct Outdate {
     /// Epoch of the sender; the veto is given at it.
     pub epoch: Epoch,
@@ -492,7 +492,7 @@ pub struct Outdate {
 }
 
 /// Ownership on its way.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub struct HandOver {
     /// Epoch of the old owner.
     pub epoch: Epoch,
@@ -503,7 +503,7 @@ pub struct HandOver {
 }
 
 /// A command typed on the node that cannot carry it out alone.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub struct Ask {
     /// Number of the request, echoed.
     pub request: u64,
@@ -512,7 +512,7 @@ pub struct Ask {
 }
 
 /// Commands that one node passes on to the other.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub enum PeerCommand {
     /// Hand the primary role over to me.
     Switchover,
@@ -530,7 +530,7 @@ pub enum PeerCommand {
 }
 
 /// What became of an [`Ask`].
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub struct Told {
     /// Number of the request.
     pub request: u64,
@@ -542,7 +542,7 @@ pub struct Told {
 }
 
 /// What a comparison of both copies found.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub struct Verified {
     /// Blocks that differ.
     pub differences: u64,

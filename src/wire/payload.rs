@@ -4,6 +4,7 @@
 //! on shared: nothing here or above it can change them, so what was hashed is what is sent.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, OnceLock};
 
@@ -209,6 +210,12 @@ impl PartialEq for Payload {
 }
 
 impl Eq for Payload {}
+
+impl Hash for Payload {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.bytes.hash(state);
+    }
+}
 
 /// Never the bytes themselves: they belong to users.
 impl fmt::Debug for Payload {

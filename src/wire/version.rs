@@ -3,7 +3,7 @@
 use super::error::ProtocolError;
 
 /// The wire's changelog, newest first. A release speaks its own version and the one before.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Version {
     /// The pair: block resources, resync, verify, commands passed on.
     V1,

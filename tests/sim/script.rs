@@ -88,11 +88,16 @@ impl Script {
         self.ask(Ask::Write { registers, fua: false })
     }
 
-    /// Reads so many blocks, and waits for the answer.
-    pub(crate) fn read(&mut self, block: u64, blocks: u64) {
+    /// Reads without waiting.
+    pub(crate) fn begin_read(&mut self, block: u64, blocks: u64) -> RequestId {
         let count = blocks * BLOCK_LEN / SECTOR_LEN;
         let registers = Registers { start: block * BLOCK_LEN, count, register_len: SECTOR_LEN };
-        let request = self.ask(Ask::Read(registers));
+        self.ask(Ask::Read(registers))
+    }
+
+    /// Reads so many blocks, and waits for the answer.
+    pub(crate) fn read(&mut self, block: u64, blocks: u64) {
+        let request = self.begin_read(block, blocks);
         self.until("a read is answered", |world| world.clients.is_settled(request));
     }
 

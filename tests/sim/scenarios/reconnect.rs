@@ -268,3 +268,40 @@ fn a_replica_made_anew_is_compared_whole_and_gets_only_what_differs() {
     assert!(sent <= 20 * 4096 * 102 / 100, "{sent} bytes were sent");
     script.check_copies();
 }
+
+#[test]
+fn a_write_that_only_the_peer_has_stays_marked_until_it_is_here_too() {
+    let mut script = Script::pair(SYNC);
+    script.write(0, 32);
+    script.flush();
+    script.world.nodes[A].trouble.stalled_until = u64::MAX;
+    for block in 0..16 {
+        script.begin_write(2 * block, 1);
+    }
+    script.until("the peer has them", |world| world.differences.count() == 16);
+    // Longer than the unflushed window waits: the peer has made them stable and said so.
+    script.pass(2_000);
+    script.kill(A);
+    script.start(A);
+    script.until_in_sync();
+    script.check_copies();
+}
+
+#[test]
+fn a_read_never_finds_a_write_that_a_failover_takes_back() {
+    let mut script = Script::pair(SYNC);
+    script.write(0, 32);
+    script.flush();
+    script.cut();
+    for block in 0..32 {
+        script.begin_read(block, 1);
+        script.begin_write(block, 1);
+    }
+    script.pass(50);
+    script.kill(A);
+    script.pass(3_000);
+    script.command(B, force()).unwrap();
+    script.until_serving(B);
+    script.read(0, 32);
+    script.world.ghost.check_history().unwrap_or_else(|broken| panic!("{broken}"));
+}

@@ -1,0 +1,268 @@
+//! How much may happen in one search, and where it begins.
+
+use std::time::Duration;
+
+use hotpair::replica::Settings;
+#[cfg(feature = "planted-bugs")]
+use hotpair::replica::planted::Planted;
+
+use crate::pair::{Action, Pair, Typed, Wanted, side};
+
+/// What may still happen; it only falls.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub(crate) struct Left {
+    pub(crate) writes: u8,
+    pub(crate) reads: u8,
+    pub(crate) flushes: u8,
+    pub(crate) kills: u8,
+    pub(crate) power_losses: u8,
+    pub(crate) cuts: u8,
+    pub(crate) commands: u8,
+    pub(crate) time: u8,
+    /// Connections that may be made.
+    pub(crate) connections: u8,
+    /// Counts requests.
+    pub(crate) next_request: u8,
+    /// An operator typed `--accept-data-loss`.
+    pub(crate) has_accepted_loss: bool,
+}
+
+/// Where a search begins.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Begin {
+    /// Both nodes are complete, the first is primary.
+    InSync,
+    /// The same, after the first write.
+    Written,
+    /// The second node was killed, and the first went on alone and wrote.
+    Alone,
+}
+
+/// The bounds of one search.
+#[derive(Clone, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) name: &'static str,
+    pub(crate) begin: Begin,
+    pub(crate) left: Left,
+    pub(crate) typed: &'static [Typed],
+    /// Nodes that may be killed or lose power.
+    pub(crate) mortal: &'static [usize],
+    /// The operator says that a node is fenced which is not.
+    pub(crate) lies: bool,
+    /// Clients wait for the target of a resync from its beginning, or from its end only.
+    pub(crate) gates_early: bool,
+    /// The peer is asked to flush after every write, or only when time passes.
+    pub(crate) flushes_at_once: bool,
+    /// What must happen in some state, so that the search is not vacuous.
+    pub(crate) expected: &'static [&'static str],
+    /// The rule that the world breaks, to see that the checks notice.
+    pub(crate) flaw: Option<Flaw>,
+    #[cfg(feature = "planted-bugs")]
+    pub(crate) planted: Option<Planted>,
+}
+
+/// What the world forgets although it must not.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Flaw {
+    /// A sync of the data is answered, and nothing was made stable.
+    Syncs,
+    /// The marks of a process that ends are gone.
+    Marks,
+    /// A record is answered as stable, and the one before it stays.
+    Records,
+}
+
+/// Timers are either never due or due after [`Action::PassTime`].
+const NEVER: Duration = Duration::from_secs(1 << 32);
+
+impl Bounds {
+    /// Nothing happens; tests fill in what does.
+    pub(crate) fn nothing(name: &'static str, begin: Begin) -> Self {
+        Self {
+            name,
+            begin,
+            left: Left::default(),
+            typed: &[],
+            mortal: &[],
+            lies: false,
+            gates_early: true,
+            flushes_at_once: true,
+            expected: &[],
+            flaw: None,
+            #[cfg(feature = "planted-bugs")]
+            planted: None,
+        }
+    }
+
+    /// What node `at` is told of its configuration: limits so small that they are met.
+    pub(crate) fn settings(&self, at: usize) -> Settings {
+        let name = |at: usize| ["a", "b"][at].to_owned();
+        Settings {
+            side: side(at),
+            node: name(at),
+            peer: name(1 - at),
+            in_flight_parts_max: 2,
+            in_flight_bytes_max: 2,
+            unflushed_blocks_max: if self.flushes_at_once { 2 } else { 64 },
+            resync_chunks_max: 1,
+            gate_bytes: if self.gates_early { 4096 } else { 0 },
+            ping_interval: NEVER,
+            suspect_after: NEVER,
+            io_timeout: NEVER,
+            unflushed_age: NEVER,
+            #[cfg(feature = "planted-bugs")]
+            planted: self.planted,
+            ..Settings::default()
+        }
+    }
+
+    /// The state in which the search begins.
+    pub(crate) fn first_state(&self) -> Pair {
+        let left = Left { commands: 1, connections: 1, writes: 2, kills: 1, ..Left::default() };
+        let mut pair = Pair::new(left);
+        let mut prelude = vec![
+            Action::Start { at: 0 },
+            Action::Start { at: 1 },
+            Action::Connect,
+            Action::Type { at: 0, typed: Typed::Promote },
+        ];
+        let write = Action::Ask { at: 0, what: Wanted::Write };
+        match self.begin {
+            Begin::InSync => {}
+            Begin::Written => prelude.push(write),
+            Begin::Alone => prelude.extend([
+                write,
+                Action::Kill { at: 1, is_landed: false },
+                Action::Notice { at: 0 },
+                write,
+            ]),
+        }
+        let sound = Self { flaw: None, ..self.clone() };
+        for action in prelude {
+            pair = pair.happens(action, &sound).expect("nothing refuses it");
+            pair.settles(&sound);
+            assert_eq!(pair.broken, None, "while the first state is made");
+        }
+        pair.left = Left { next_request: pair.left.next_request, ..self.left };
+        pair
+    }
+}
+
+impl Pair {
+    /// Everything that is under way ends.
+    fn settles(&mut self, bounds: &Bounds) {
+        loop {
+            let mut actions = Vec::new();
+            self.progress(&mut actions);
+            let inner = |action: &&Action| {
+                matches!(action, Action::Deliver { .. } | Action::End { .. } | Action::Tick { .. })
+            };
+            let Some(action) = actions.iter().find(inner) else { return };
+            *self = self.happens(*action, bounds).expect("progress is never refused");
+        }
+    }
+
+    /// What goes on by itself.
+    pub(crate) fn progress(&self, actions: &mut Vec<Action>) {
+        for (at, node) in self.nodes.iter().enumerate() {
+            let Some(process) = &node.process else {
+                actions.push(Action::Start { at });
+                continue;
+            };
+            actions.extend((0..process.works.len()).map(|work| Action::End { at, work }));
+            let arrives = |link| self.net.has_frame(at, link);
+            let is_idle = process.works.is_empty() && !process.link.is_some_and(arrives);
+            if is_idle && self.tick_matters(at) {
+                actions.push(Action::Tick { at });
+            }
+            let Some(link) = process.link else { continue };
+            if self.net.has_frame(at, link) {
+                actions.push(Action::Deliver { to: at });
+            } else if self.net.is_lost(at, link) {
+                actions.push(Action::Notice { at });
+            }
+        }
+        let wants = |at: usize| self.nodes[at].process.as_ref().is_some_and(|it| it.wants_link);
+        let dialer_is_free = self.nodes[0].process.as_ref().is_some_and(|it| it.link.is_none());
+        if wants(0) && wants(1) && dialer_is_free && self.left.connections > 0 {
+            actions.push(Action::Connect);
+        }
+    }
+
+    /// What people, clients and faults do.
+    pub(crate) fn interference(&self, bounds: &Bounds, actions: &mut Vec<Action>) {
+        let left = self.left;
+        if left.cuts > 0 && self.net.is_alive() {
+            actions.push(Action::Cut);
+        }
+        if left.time > 0 {
+            actions.push(Action::PassTime);
+        }
+        for at in 0..2 {
+            self.asks(at, actions);
+            self.faults(at, bounds, actions);
+            self.commands(at, bounds, actions);
+        }
+    }
+
+    fn asks(&self, at: usize, actions: &mut Vec<Action>) {
+        let Some(process) = &self.nodes[at].process else { return };
+        if process.export.is_none() || !process.core.accepts_requests() {
+            return;
+        }
+        let left = self.left;
+        let wanted = [
+            (Wanted::Write, left.writes),
+            (Wanted::Read, left.reads),
+            (Wanted::Flush, left.flushes),
+        ];
+        let allowed = wanted.into_iter().filter(|(_, left)| *left > 0);
+        actions.extend(allowed.map(|(what, _)| Action::Ask { at, what }));
+    }
+
+    fn faults(&self, at: usize, bounds: &Bounds, actions: &mut Vec<Action>) {
+        let node = &self.nodes[at];
+        let Some(process) = &node.process else { return };
+        if !bounds.mortal.contains(&at) {
+            return;
+        }
+        for is_landed in [false, true] {
+            if is_landed && process.works.is_empty() {
+                continue;
+            }
+            if self.left.kills > 0 {
+                actions.push(Action::Kill { at, is_landed });
+            }
+            if self.left.power_losses == 0 {
+                continue;
+            }
+            let mut left = node.clone();
+            left.crash(is_landed);
+            for version in 0..left.files.data.version_count() {
+                for map_is_kept in [true, false] {
+                    if map_is_kept || left.files.map_is_unsynced() {
+                        actions.push(Action::LosePower { at, is_landed, version, map_is_kept });
+                    }
+                }
+            }
+        }
+    }
+
+    fn commands(&self, at: usize, bounds: &Bounds, actions: &mut Vec<Action>) {
+        let Some(process) = &self.nodes[at].process else { return };
+        if self.left.commands == 0 {
+            return;
+        }
+        let peer_is_off = self.nodes[1 - at].process.is_none();
+        let is_primary = process.export.is_some();
+        actions.extend(bounds.typed.iter().filter_map(|&typed| {
+            let makes_sense = match typed {
+                Typed::Promote => !is_primary,
+                Typed::Force { .. } => !is_primary && (peer_is_off || bounds.lies),
+                Typed::Demote => is_primary,
+                Typed::Switchover | Typed::Stop | Typed::Keep => true,
+            };
+            makes_sense.then_some(Action::Type { at, typed })
+        }));
+    }
+}

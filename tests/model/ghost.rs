@@ -1,0 +1,203 @@
+//! The truth, known to nobody but the checker: what clients were told, and what that asks of a copy.
+//!
+//! Values count up in the order in which writes were admitted, so "at least the value v" means
+//! "everything up to v, or something newer that nobody was told of".
+
+use hotpair::metadata::Superblock;
+use hotpair::units::{DiskState, Epoch, Generation, ServeMode};
+
+use crate::disk::Value;
+use crate::node::Node;
+
+/// What must hold, and what excuses that it does not.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub(crate) struct Ghost {
+    /// The newest value a client asked to write.
+    pub(crate) asked: Value,
+    /// What clients were told that each node must show if it serves.
+    pub(crate) floor: [Value; 2],
+    /// What each node must show even if both lost power.
+    pub(crate) flushed: [Value; 2],
+    /// What each node wrote last, whatever a power loss took of it.
+    pub(crate) had: [Value; 2],
+    /// A power loss took something, and the node was not compared since.
+    pub(crate) has_lost: [bool; 2],
+    /// Who served last.
+    served: Option<(Epoch, usize)>,
+    /// An operator promoted a node by force that lacks what the other one acknowledged alone, or
+    /// lied about that one: each node answers for itself until one was overwritten.
+    pub(crate) is_split: bool,
+    /// One was.
+    pub(crate) is_settled: bool,
+}
+
+/// The name of a property that does not hold.
+pub(crate) type Broken = &'static str;
+
+impl Ghost {
+    /// Node `at` is about to serve.
+    pub(crate) fn opens(
+        &mut self,
+        at: usize,
+        epoch: Epoch,
+        nodes: &[Node; 2],
+    ) -> Result<(), Broken> {
+        let files = &nodes[at].files;
+        if files.record.disk != DiskState::UpToDate {
+            return Err("DoubtfulNeverServes");
+        }
+        let other = nodes[1 - at].process.as_ref().and_then(|process| process.export);
+        if other.is_some() && !self.is_split {
+            return Err("OneWriter");
+        }
+        let is_older = self
+            .served
+            .is_some_and(|(served, node)| served > epoch || (served == epoch && node != at));
+        if is_older && !self.is_split {
+            return Err("EpochMono");
+        }
+        self.served = Some((epoch, at));
+        if files.data.shown() < self.needed(at) { Err("NoLostAck") } else { Ok(()) }
+    }
+
+    /// What node `at` must show if it serves.
+    fn needed(&self, at: usize) -> Value {
+        if self.is_split { self.floor[at] } else { self.floor[0].max(self.floor[1]) }
+    }
+
+    /// Node `at` tells a client that `value` was written, or that it is what a read found.
+    pub(crate) fn told(
+        &mut self,
+        at: usize,
+        value: Value,
+        nodes: &[Node; 2],
+    ) -> Result<(), Broken> {
+        let [mine, theirs] = [&nodes[at].files.record, &nodes[1 - at].files.record];
+        let is_alone = mine.serve_mode == ServeMode::Solo;
+        let peer_has_it = self.had[1 - at] >= value || self.has_lost[1 - at];
+        let newer = nodes[1 - at].process.as_ref().and_then(|process| process.export);
+        if newer.is_some_and(|newer| newer > mine.epoch) && !self.is_split {
+            return Err("OneWriter");
+        }
+        if !peer_has_it && !is_alone {
+            return Err("AckRule");
+        }
+        if !peer_has_it && value > self.floor[at] && descends(theirs, mine.generation) {
+            return Err("GenerationBeforeAck");
+        }
+        self.floor[at] = self.floor[at].max(value);
+        if !is_alone {
+            self.floor[1 - at] = self.floor[1 - at].max(value);
+        }
+        Ok(())
+    }
+
+    /// A read of node `at` found `value`.
+    pub(crate) fn read(
+        &mut self,
+        at: usize,
+        value: Value,
+        nodes: &[Node; 2],
+    ) -> Result<(), Broken> {
+        if value < self.needed(at) {
+            return Err("FreshRead");
+        }
+        self.told(at, value, nodes)
+    }
+
+    /// Node `at` tells a client that everything up to `value` is stable.
+    pub(crate) fn flushed(
+        &mut self,
+        at: usize,
+        value: Value,
+        nodes: &[Node; 2],
+    ) -> Result<(), Broken> {
+        let is_alone = nodes[at].files.record.serve_mode == ServeMode::Solo;
+        let is_stable = |node: usize| nodes[node].files.data.lowest() >= value;
+        if !is_stable(at) || !(is_alone || is_stable(1 - at)) {
+            return Err("FlushOnBoth");
+        }
+        self.flushed[at] = self.flushed[at].max(value);
+        if !is_alone {
+            self.flushed[1 - at] = self.flushed[1 - at].max(value);
+        }
+        Ok(())
+    }
+
+    /// Node `at` lost power, which took something if `has_lost`.
+    pub(crate) fn lost_power(&mut self, at: usize, has_lost: bool, record: &Superblock) {
+        self.has_lost[at] |= has_lost;
+        if self.has_lost == [true; 2] {
+            self.floor = [0, 1].map(|node| self.floor[node].min(self.flushed[node]));
+            self.has_lost = [false; 2];
+        } else if self.has_lost[at] && record.serve_mode == ServeMode::Solo {
+            self.floor[at] = self.floor[at].min(self.flushed[at]);
+            self.has_lost[at] = false;
+        }
+    }
+
+    /// Node `at` was promoted by force: what it lacks is given up, if the operator said so.
+    pub(crate) fn forced(&mut self, at: usize, accepts_loss: bool, shown: Value, peer_runs: bool) {
+        if accepts_loss {
+            self.floor[at] = self.floor[at].min(shown);
+            self.flushed[at] = self.flushed[at].min(shown);
+            self.has_lost[at] = false;
+        }
+        self.is_split |= peer_runs || self.floor[1 - at] > self.floor[at];
+    }
+
+    /// The record of node `at` changed from `old` to the one it has.
+    pub(crate) fn recorded(
+        &mut self,
+        at: usize,
+        old: &Superblock,
+        nodes: &[Node; 2],
+    ) -> Result<(), Broken> {
+        let [mine, theirs] = [&nodes[at].files.record, &nodes[1 - at].files.record];
+        if mine.epoch < old.epoch || mine.promised < old.promised {
+            return Err("EpochMono");
+        }
+        let lowest = [0, 1].map(|node| nodes[node].files.data.lowest());
+        let goes = |from: ServeMode, to: ServeMode| old.serve_mode == from && mine.serve_mode == to;
+        if goes(ServeMode::Paired, ServeMode::Solo) {
+            let is_vetoed = theirs.veto.is_some() || theirs.disk != DiskState::UpToDate;
+            if !mine.peer_never_promotes && !is_vetoed {
+                return Err("VetoBeforeSolo");
+            }
+            // What is acknowledged while the record is on its way is in the peer's file too, and a
+            // peer that is being filled is no candidate in any case.
+            if theirs.disk == DiskState::UpToDate && lowest[at] < self.floor[at] {
+                return Err("StableBeforeSolo");
+            }
+            self.flushed[at] = self.flushed[at].max(self.floor[at].min(lowest[at]));
+        }
+        if old.disk == DiskState::Inconsistent && mine.disk == DiskState::UpToDate {
+            // What was flushed there alone is flushed here; the rest is at least written.
+            let shown = nodes[at].files.data.shown();
+            let has_all = lowest[at] >= self.flushed[1 - at] && shown >= self.floor[1 - at];
+            if theirs.serve_mode == ServeMode::Solo || !has_all {
+                return Err("PairedBeforeCandidate");
+            }
+            self.floor[at] = self.floor[1 - at];
+            self.flushed[at] = self.flushed[1 - at];
+            self.has_lost = [false; 2];
+            self.is_settled |= self.is_split;
+            self.is_split = false;
+        }
+        if old.disk == DiskState::Outdated && mine.disk == DiskState::UpToDate {
+            self.has_lost[at] = false;
+        }
+        Ok(())
+    }
+}
+
+/// Whether `generation` is the one of `record` or one that it came from.
+fn descends(record: &Superblock, generation: Option<Generation>) -> bool {
+    generation.is_none_or(|it| record.generation == Some(it) || record.history.contains(&it))
+}
+
+/// Whether each of two copies has what the other lacks.
+pub(crate) fn have_diverged(nodes: &[Node; 2]) -> bool {
+    let [a, b] = [0, 1].map(|node| &nodes[node].files.record);
+    !descends(a, b.generation) && !descends(b, a.generation)
+}

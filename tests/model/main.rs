@@ -1,0 +1,21 @@
+//! Every state that two nodes can get into, within bounds: the real cores, and all orders of what
+//! can happen to them.
+//!
+//! This is `auto = "off"` with `arbiter = "none"`, one block, a few writes and faults. [`pair`] is
+//! the state and its actions, [`node`], [`disk`] and [`net`] what it is made of, [`ghost`] and
+//! [`checks`] what must hold, [`bounds`] how much may happen. `HOTPAIR_MODEL=large` searches more.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![allow(clippy::print_stdout, reason = "the sizes of the searches are printed for people")]
+
+mod bounds;
+mod checks;
+mod disk;
+mod facts;
+mod ghost;
+#[cfg(feature = "planted-bugs")]
+mod mutants;
+mod net;
+mod node;
+mod pair;
+mod search;
