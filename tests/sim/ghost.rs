@@ -265,8 +265,9 @@ impl Ghost {
         if is_async && self.excuse != Excuse::Power && (is_other || self.lost_power != [false; 2]) {
             return self.check_order(content);
         }
-        if is_async && is_other && !self.flush_both {
-            // Flushed where nobody serves from now.
+        if is_async && !self.flush_both && (is_other || self.excuse == Excuse::Power) {
+            // Flushed on the primary alone, which is at risk like any write until the peer has it:
+            // the copy that is served now is the peer's, or was overwritten by it.
             return Ok(());
         }
         if self.excuse == Excuse::Power {
