@@ -39,7 +39,7 @@ impl ConfigError {
     }
 
     /// Shows each mistake at its line of `text`, which was read from `path`. At most
-    /// [`SHOWN_MAX`] of them, so that a broken file does not flood a terminal.
+    /// `SHOWN_MAX` of them, so that a broken file does not flood a terminal.
     pub fn render(&self, path: &str, text: &str, renderer: &Renderer) -> String {
         let shown = self.mistakes.iter().take(SHOWN_MAX).map(|marked| {
             let words = Words { title: marked.what.to_string(), help: marked.what.mend() };

@@ -61,7 +61,7 @@ pub struct Handle {
 }
 
 /// Answers on `socket` until `stop`. Then no connection is accepted, streams of events end, and
-/// what is being answered has [`STOP_WITHIN`].
+/// what is being answered has `STOP_WITHIN`.
 ///
 /// # Errors
 /// If the socket fails for good.

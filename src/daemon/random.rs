@@ -24,7 +24,7 @@ pub(super) fn bytes<const N: usize>() -> Result<[u8; N], DaemonError> {
 /// A random id that is not zero.
 ///
 /// # Errors
-/// As [`bytes`].
+/// As [`bytes()`].
 pub(super) fn id() -> Result<u128, DaemonError> {
     loop {
         let id = u128::from_le_bytes(bytes()?);
@@ -37,7 +37,7 @@ pub(super) fn id() -> Result<u128, DaemonError> {
 /// A random number that is not zero.
 ///
 /// # Errors
-/// As [`bytes`].
+/// As [`bytes()`].
 pub(super) fn instance() -> Result<u64, DaemonError> {
     loop {
         let id = u64::from_le_bytes(bytes()?);

@@ -1,8 +1,8 @@
 //! What a replica remembers on disk: bytes to types and back, and pure recovery.
 //!
 //! A replica has a folder of its own with four files: the [`Superblock`], the [`DirtyMap`] with
-//! the sums of its pages, and the [`ActivityLog`]. [`recover`] takes their bytes as a start finds
-//! them and says what may be believed; only its result can become a replica. [`birth`] makes the
+//! the sums of its pages, and the [`ActivityLog`]. [`recover()`] takes their bytes as a start finds
+//! them and says what may be believed; only its result can become a replica. [`birth()`] makes the
 //! files of a new one. Nothing here touches a file: reading, mapping, writing and syncing are left
 //! to `store`, and to a `Vec<u8>` in the simulator.
 //!
