@@ -15,6 +15,7 @@ const SIZE: u64 = 1 << 20;
 
 /// Everything that can be typed in this release.
 const COMMANDS: &[&str] = &[
+    "demo",
     "identity",
     "init",
     "run",

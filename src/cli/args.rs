@@ -6,6 +6,7 @@ use clap::{Subcommand, ValueEnum};
 
 use crate::config;
 use crate::daemon::InitFrom;
+use crate::units::BLOCK_LEN;
 
 /// Keeps a block file identical on two nodes, and fails over without losing an acknowledged write.
 ///
@@ -39,6 +40,7 @@ pub(super) struct Common {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    Demo(Demo),
     Identity(Identity),
     Init(Init),
     Run(Run),
@@ -111,6 +113,31 @@ pub(super) enum Command {
     Later(Later),
 }
 
+/// Show a whole pair on this machine: write, kill the primary, fail over, read back, resync.
+///
+/// Two real daemons in a temporary folder, with keys, configuration and clients of their own. Every
+/// acknowledged write is looked for on the node that is left, and in the end in both files. Nothing
+/// is left behind, unless a check fails: then it says where the logs are. Exit code 0 if every
+/// check held.
+#[derive(Debug, clap::Args)]
+pub(super) struct Demo {
+    /// What is replicated.
+    #[arg(long, value_name = "KIND", default_value = "block")]
+    pub(super) kind: Kind,
+    /// The size of the block file, with a binary unit, from 1MiB to 4GiB. There are two of them.
+    #[arg(long, value_parser = demo_size, default_value = "128MiB")]
+    pub(super) size: u64,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Kind {
+    /// A file of fixed size, used through NBD.
+    Block,
+    /// A tree of files; comes with the stage "directory".
+    #[value(hide = true)]
+    Directory,
+}
+
 /// Make this node's key once, and print its fingerprint.
 ///
 /// The fingerprint goes into the configuration of both nodes, as `identity` of this node. A key
@@ -171,6 +198,9 @@ pub(super) struct Run {
     /// How they look.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub(super) log_format: LogFormat,
+    /// The process that started the daemon, which ends at once when that one does.
+    #[arg(long, value_name = "PID", hide = true)]
+    pub(super) ends_with: Option<i32>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -262,9 +292,8 @@ impl ResumeResync {
 /// Compare both copies while they are used, and wait for the result; typed on either node.
 ///
 /// Both nodes read all of their copy; only hashes travel. Exit code 0 if nothing differs, or if
-/// --repair was asked for; 1 if something differs. The primary knows what was found: typed on the
-/// secondary, the command waits and then says where to look. Interrupting the command does not end
-/// the comparison.
+/// --repair was asked for; 1 if something differs. Interrupting the command does not end the
+/// comparison.
 #[derive(Debug, clap::Args)]
 pub(super) struct Verify {
     /// Name of the resource.
@@ -400,6 +429,11 @@ fn resource(text: &str) -> Result<String, &'static str> {
 
 fn size(text: &str) -> Result<u64, &'static str> {
     config::parse_size(text).ok_or("a size has a binary unit, such as 64MiB or 20GiB")
+}
+
+fn demo_size(text: &str) -> Result<u64, &'static str> {
+    let is_good = |size: &u64| (1 << 20..=4 << 30).contains(size) && size.is_multiple_of(BLOCK_LEN);
+    config::parse_size(text).filter(is_good).ok_or("from 1MiB to 4GiB, in blocks of 4 KiB")
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use rustix::process::{self, Pid, Signal};
 use tracing::level_filters::LevelFilter;
 
 use super::args::{Common, LogFormat, LogLevel, Run};
@@ -11,6 +12,9 @@ use super::say;
 use crate::daemon;
 
 pub(super) fn run(common: &Common, run: &Run) -> Result<(), Failure> {
+    if let Some(parent) = run.ends_with {
+        end_with(parent)?;
+    }
     let text = configuration::read(common)?;
     for warning in text.parse()?.warnings {
         say::talk(&text.show(&warning));
@@ -19,6 +23,20 @@ pub(super) fn run(common: &Common, run: &Run) -> Result<(), Failure> {
     start_log(run);
     end_with_a_panic();
     Ok(daemon::run(&node)?)
+}
+
+/// Lets the kernel end this process when the thread that started it ends, however that happens.
+fn end_with(parent: i32) -> Result<(), Failure> {
+    process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| {
+        let error = anyhow::Error::new(error).context("cannot ask to end with another process");
+        Failure::failed(&error, "run it without --ends-with")
+    })?;
+    // A parent that ended before the kernel was told is told of by nobody.
+    if process::getppid() == Pid::from_raw(parent) {
+        return Ok(());
+    }
+    let why = format!("process {parent} did not start this one, or has ended");
+    Err(Failure::refused(why, "run it without --ends-with"))
 }
 
 fn start_log(run: &Run) {

@@ -23,6 +23,18 @@ pub(super) async fn events(client: &Client, events: &Events) -> Result<(), Failu
     }
 }
 
+/// What the daemon remembers, oldest first.
+pub(super) async fn remembered(client: &Client) -> Result<Vec<EventLine>, Failure> {
+    let mut stream = client.stream("/api/v1/events?after=0&follow=false").await?;
+    let mut lines = Lines::default();
+    let mut events = Vec::new();
+    while let Some(frame) = stream.frame().await {
+        let frame = frame.map_err(|error| client.broken(&error))?;
+        events.extend(frame.data_ref().map(|bytes| lines.push(bytes)).unwrap_or_default());
+    }
+    Ok(events)
+}
+
 /// Prints one stream to its end. Says whether the daemon ended it because we were too slow.
 async fn read_stream(client: &Client, events: &Events, after: &mut u64) -> Result<bool, Failure> {
     let follow = !events.no_follow;

@@ -2,13 +2,15 @@
 //!
 //! `args.rs` is what can be typed, `configuration.rs` finds the node it is typed for, `client.rs`
 //! asks the daemon. `orders.rs` gives orders to it, `status.rs`, `events.rs` and `verify.rs` show
-//! what it says; `offline.rs` and `daemon.rs` work without one. `failure.rs` is how all of it ends.
+//! what it says; `offline.rs` and `daemon.rs` work without one, and `demo` brings its own.
+//! `failure.rs` is how all of it ends.
 //! Results go to stdout, talk to stderr (`say.rs`), and a closed pipe is success.
 
 mod args;
 mod client;
 mod configuration;
 mod daemon;
+mod demo;
 mod events;
 mod failure;
 mod later;
@@ -60,6 +62,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> Outcome {
 
 fn carry_out(common: &Common, command: Command) -> Result<(), Failure> {
     match command {
+        Command::Demo(demo) => demo::demo(&demo),
         Command::Identity(identity) => offline::identity(common, &identity),
         Command::Init(init) => offline::init(common, &init),
         Command::Check(check) => offline::check(common, &check),
@@ -109,7 +112,8 @@ async fn ask(client: &Client, command: Command) -> Result<(), Failure> {
             orders::plain(client, &resume.resource, "resume-resync").await
         }
         Command::Invalidate { resource } => orders::plain(client, &resource, "invalidate").await,
-        Command::Identity(_)
+        Command::Demo(_)
+        | Command::Identity(_)
         | Command::Init(_)
         | Command::Check(_)
         | Command::Config { .. }

@@ -5,6 +5,7 @@ use comfy_table::{Table, presets};
 
 use super::say::{self, BAD, BOLD, CAREFUL, GOOD};
 use crate::control::status::{Direction, NodeStatus, Progress, ResourceStatus, Resync};
+use crate::units::DiskReason;
 
 /// All of a node.
 pub(super) fn of_node(status: &NodeStatus) -> String {
@@ -80,6 +81,19 @@ fn role(resource: &ResourceStatus) -> String {
     format!("{}{solo}", resource.role)
 }
 
+fn disk(resource: &ResourceStatus) -> String {
+    match resource.disk_reason {
+        DiskReason::None => resource.disk.to_string(),
+        _ => format!("{} ({})", resource.disk, word(&resource.disk_reason)),
+    }
+}
+
+/// A count and the word for what is counted, which has an `s` unless there is one.
+pub(super) fn count(number: u64, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{plural}")
+}
+
 fn unknown() -> String {
     "-".to_owned()
 }
@@ -98,23 +112,24 @@ fn details(resource: &ResourceStatus) -> String {
     let mut lines = vec![
         ("resource", format!("{}, {} in mode {}", resource.name, resource.kind, resource.mode)),
         ("role", format!("{}, state {}, epoch {}", role(resource), resource.state, resource.epoch)),
-        ("disk", format!("{} ({})", resource.disk, word(&resource.disk_reason))),
+        ("disk", disk(resource)),
         ("generation", resource.generation.clone().unwrap_or_else(unknown)),
         ("size", format!("{} ({} bytes)", say::size(resource.size_bytes), resource.size_bytes)),
         ("differs", format!("{} may differ from the peer", say::size(resource.out_of_sync_bytes))),
-        ("export", format!("{}, {} clients", resource.export, resource.clients)),
+        ("export", format!("{}, {}", resource.export, count(resource.clients, "client"))),
         ("peer", format!("{}, {}{}", peer.node, word(&peer.link), encrypted(peer.encrypted))),
         ("peer role", peer.role.map_or_else(unknown, |role| role.to_string())),
         ("peer disk", peer.disk.map_or_else(unknown, |disk| disk.to_string())),
         ("replication", word(&peer.replication)),
     ];
     if at_risk.writes > 0 {
-        let (writes, age) = (at_risk.writes, at_risk.age_ms);
+        let (writes, age) = (count(at_risk.writes, "write"), at_risk.age_ms);
         let bytes = say::size(at_risk.bytes);
-        lines.push(("at risk", format!("{writes} writes, {bytes}, the oldest {age} ms old")));
+        lines.push(("at risk", format!("{writes}, {bytes}, the oldest {age} ms old")));
     }
     if let Some(verify) = &resource.last_verify {
-        lines.push(("verified", format!("{}: {} blocks differ", verify.at, verify.differences)));
+        let differences = count(verify.differences, "difference");
+        lines.push(("verified", format!("{}: {differences}", verify.at)));
     }
     let mut text = String::new();
     for (key, value) in lines {

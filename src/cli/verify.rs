@@ -7,7 +7,7 @@ use super::client::{Client, path_of};
 use super::failure::Failure;
 use super::progress::Bar;
 use super::say::{self, GOOD};
-use super::status;
+use super::{status, table};
 use crate::control::VerifyBody;
 use crate::control::status::{LastVerify, ResourceStatus};
 use crate::replica::Answer;
@@ -20,9 +20,9 @@ pub(super) async fn verify(client: &Client, verify: &Verify) -> Result<(), Failu
     let name = &verify.resource;
     let answer = wait(client, verify).await?;
     let found = status::of_resource(client, name).await?;
-    let Some(last) = found.last_verify.as_ref().filter(|_| compares_here(&found)) else {
-        // That it ended is known here; that nothing differs is not, and must not look like it.
-        let why = format!("{}, and what was found is known to {} alone", answer.text, client.peer);
+    let Some(last) = &found.last_verify else {
+        // That it ended is known; that nothing differs is not, and must not look like it.
+        let why = format!("{}, and what was found is not known here", answer.text);
         return Err(Failure::refused(why, format!("on {}: hotpair status {name}", client.peer)));
     };
     if verify.json {
@@ -40,7 +40,7 @@ pub(super) async fn verify(client: &Client, verify: &Verify) -> Result<(), Failu
             Ok(())
         }
         (count, false) => Err(Failure::refused(
-            format!("{count} blocks of {} differ", say::size(BLOCK_LEN)),
+            format!("{} of {}", table::count(count, "different block"), say::size(BLOCK_LEN)),
             format!(
                 "to make the copy of {} like that of the primary: hotpair verify {name} --repair",
                 secondary_of(client, &found)
@@ -70,11 +70,6 @@ async fn wait(client: &Client, verify: &Verify) -> Result<Answer, Failure> {
     }
 }
 
-/// The primary compares, or the node that was asked if none is primary.
-fn compares_here(found: &ResourceStatus) -> bool {
-    found.role == Role::Primary || found.peer.role != Some(Role::Primary)
-}
-
 fn secondary_of<'a>(client: &'a Client, found: &ResourceStatus) -> &'a str {
     if found.role == Role::Primary { &client.peer } else { &client.node }
 }
@@ -93,7 +88,7 @@ fn show(name: &str, found: &ResourceStatus, last: &LastVerify) -> Result<(), Fai
     }
     let shown: u64 = last.ranges.iter().map(|range| range.len_bytes.div_ceil(BLOCK_LEN)).sum();
     if let Some(more) = last.differences.checked_sub(shown).filter(|more| *more > 0) {
-        say::result(&format!("{name}: and {more} blocks more"))?;
+        say::result(&format!("{name}: and {} more", table::count(more, "block")))?;
     }
     Ok(())
 }

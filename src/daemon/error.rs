@@ -164,8 +164,8 @@ fn mend_store(resource: &str, error: &StoreError) -> String {
         ),
         StoreError::Exists { .. } => "move it away".to_owned(),
         StoreError::Missing { .. } => format!(
-            "put the file in its place, or make one: hotpair init {resource} --from peer, or \
-             --from empty"
+            "put the file in its place; or have it made and filled by the peer: hotpair init \
+             {resource} --from peer (add --rebuild if there is metadata already)"
         ),
         StoreError::Locked { .. } => "stop the daemon of this node first".to_owned(),
         StoreError::Shorter { .. } | StoreError::Replaced { .. } => {

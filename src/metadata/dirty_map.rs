@@ -78,13 +78,15 @@ impl<M: MapMemory> DirtyMap<M> {
         Ok(header)
     }
 
-    /// Writes a new header over a damaged one and sets every bit. `memory` is long enough.
+    /// Writes a new header over a damaged one and sets every bit. `memory` is long enough. Until
+    /// this start is on record, the next one must not take the new header for one that was whole.
     pub(super) fn remake(mut memory: M, size: ResourceSize, ids: &FileIds) -> Self {
         let page = Self::format(size, ids);
         let (first, _) = memory.bytes_mut().split_at_mut(PAGE_LEN);
         first.copy_from_slice(&page);
         let mut map = Self::take(memory, size);
         map.set_all();
+        map.distrust();
         map
     }
 
@@ -268,8 +270,8 @@ impl<M: MapMemory> DirtyMap<M> {
         canary
     }
 
-    /// The disk failed: whatever the next start finds, it counts as a power loss, since the page
-    /// cache may have dropped what could not be written. It takes effect at once, whether or not
+    /// The disk failed, or the header was lost: whatever the next start finds, it counts as a power
+    /// loss, since the page cache may have dropped what could not be written. It takes effect at once, whether or not
     /// anything can still be recorded.
     pub fn distrust(&mut self) {
         self.set_canary(DISTRUSTED);
@@ -282,7 +284,7 @@ impl<M: MapMemory> DirtyMap<M> {
         }
     }
 
-    /// Whether the disk failed in the run that left this map.
+    /// Whether the disk failed in the run that left this map, or its header was made anew.
     pub(super) fn is_distrusted(&self) -> bool {
         self.canary() == DISTRUSTED
     }

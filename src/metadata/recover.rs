@@ -266,6 +266,16 @@ mod tests {
     }
 
     #[test]
+    fn a_map_whose_header_was_made_anew_is_not_believed_when_recovery_is_interrupted() {
+        let mut files = Files::of_a_crash(PLACE);
+        files.map[0] ^= 1;
+        let first = files.recover();
+        assert_eq!(first.crash, Crash::Power);
+        files.map.clone_from(first.dirty.memory());
+        assert_eq!(files.recover().crash, Crash::Power);
+    }
+
+    #[test]
     fn a_disk_that_has_no_number_counts_as_attached_anew() {
         let unknown = Place { data_mount: UNKNOWN_MOUNT, ..PLACE };
         assert_eq!(Files::of_a_crash(unknown).recover().crash, Crash::Power);

@@ -10,7 +10,9 @@ use super::session::{Phase, Standing};
 use super::{Effects, Replica};
 use crate::metadata::MapMemory;
 use crate::promotion::{PromoteHow, Refusal};
-use crate::units::{DiskState, Generation, Instant, Outcome, Resolution, Role, Side, VetoReason};
+use crate::units::{
+    DiskState, Generation, Instant, Outcome, Resolution, Role, SessionId, Side, VetoReason,
+};
 use crate::wire::message::{Ask, Message, Outdate, PeerCommand, Told, Verified};
 
 /// Commands that wait for something.
@@ -32,6 +34,8 @@ struct Asked {
     request: u64,
     at: Instant,
     text: &'static str,
+    /// In which session; another one will not answer it.
+    session: Option<SessionId>,
 }
 
 /// A disconnect that waits for the peer's consent, or for our own veto.
@@ -135,7 +139,9 @@ impl<M: MapMemory> Replica<M> {
             Standing::Running { .. } | Standing::Apart => {
                 self.desk.next_ask += 1;
                 let id = self.desk.next_ask;
-                self.desk.asked.insert(id, Asked { request, at: self.now, text });
+                let session = self.link.up.as_ref().and_then(|up| up.session);
+                let at = self.now;
+                self.desk.asked.insert(id, Asked { request, at, text, session });
                 self.send(Message::Ask(Ask { request: id, command }), effects);
             }
             Standing::Down | Standing::Meeting => {
@@ -210,12 +216,15 @@ impl<M: MapMemory> Replica<M> {
 
     pub(super) fn tick_desk(&mut self, effects: &mut Effects) {
         let limit = 3 * self.settings.io_timeout;
+        let session = self.link.up.as_ref().and_then(|up| up.session);
         let late: Vec<u64> = self
             .desk
             .asked
             .iter()
             .filter(|(_, asked)| {
-                asked.text == RELAYED_SWITCHOVER && self.now.since(asked.at) >= limit
+                let age = self.now.since(asked.at);
+                (asked.text == RELAYED_SWITCHOVER && age >= limit)
+                    || (asked.session != session && age >= self.settings.io_timeout)
             })
             .map(|(id, _)| *id)
             .collect();

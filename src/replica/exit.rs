@@ -58,9 +58,23 @@ enum Stage {
     ClosingClients,
     Recording,
     HandedOver,
+    /// The session ended before the peer said that it took over: the next one tells.
+    Unanswered,
 }
 
 impl Exit {
+    /// Whether ownership left, and the peer has not said that it has it.
+    pub(super) fn is_unanswered(&self) -> bool {
+        self.stage == Stage::Unanswered
+    }
+
+    /// The session is over.
+    pub(super) fn end_session(&mut self) {
+        if self.stage == Stage::HandedOver {
+            self.stage = Stage::Unanswered;
+        }
+    }
+
     /// Whether requests are still taken.
     pub(super) fn takes_requests(&self) -> bool {
         self.stage == Stage::Pairing
@@ -146,7 +160,8 @@ impl<M: MapMemory> Replica<M> {
             | Stage::AskingPeer
             | Stage::ClosingClients
             | Stage::Recording
-            | Stage::HandedOver => {}
+            | Stage::HandedOver
+            | Stage::Unanswered => {}
         }
     }
 
@@ -278,14 +293,15 @@ impl<M: MapMemory> Replica<M> {
 
     /// The peer's Hello says that it is primary: a handover is complete.
     pub(super) fn on_peer_is_primary(&mut self, effects: &mut Effects) {
-        if self.role.exit.as_ref().is_some_and(|exit| exit.stage == Stage::HandedOver) {
+        let has_left = |exit: &Exit| matches!(exit.stage, Stage::HandedOver | Stage::Unanswered);
+        if self.role.exit.as_ref().is_some_and(has_left) {
             self.finish_exit("the peer is primary", effects);
         }
     }
 
     /// This node resumes: the peer did not take over.
     pub(super) fn take_hand_over_back(&mut self, effects: &mut Effects) {
-        if self.role.exit.as_ref().is_some_and(|exit| exit.stage == Stage::HandedOver) {
+        if self.role.exit.as_ref().is_some_and(Exit::is_unanswered) {
             self.abort_exit("the peer did not take over", effects);
         }
     }
@@ -331,7 +347,7 @@ impl<M: MapMemory> Replica<M> {
             | Stage::PeerReady
             | Stage::ClosingClients => self.abort_exit("the connection was lost", effects),
             // The record decides: the next Hello says whether the peer took over.
-            Stage::Recording | Stage::HandedOver => {
+            Stage::Recording | Stage::HandedOver | Stage::Unanswered => {
                 let why = "the connection was lost before the peer said that it took over";
                 self.abort_exit(why, effects);
             }

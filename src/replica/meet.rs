@@ -335,12 +335,6 @@ impl<M: MapMemory> Replica<M> {
     pub(super) fn on_joined(&mut self, effects: &mut Effects) {
         let Some(session) = self.link.session_mut() else { return };
         session.is_joined = true;
-        let is_source = !matches!(session.part, SessionPart::Target(_));
-        let Some(theirs) = self.link.peer_hello() else { return };
-        let claim = claim_of(theirs);
-        if is_source && !self.role.is_primary() {
-            self.resume_if_possible(claim, effects);
-        }
         if !matches!(self.link.session(), Some(Session { part: SessionPart::Source(_), .. })) {
             return;
         }

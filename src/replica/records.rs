@@ -340,9 +340,13 @@ fn apply_join(join: &Join, side: Side, record: &mut Superblock) {
         record.epoch = record.epoch.max(epoch);
         record.promised = record.promised.max(epoch);
     }
-    if join.is_whole && record.disk == DiskState::Outdated {
-        record.disk = DiskState::UpToDate;
-        record.disk_reason = DiskReason::None;
+    if join.is_whole {
+        // Nobody has what this node lacks, so no veto says so any more.
+        record.veto = None;
+        if record.disk == DiskState::Outdated {
+            record.disk = DiskState::UpToDate;
+            record.disk_reason = DiskReason::None;
+        }
     }
     match join.target {
         Some((transfer @ (Transfer::Resync | Transfer::ResyncAll), source)) => {

@@ -9,7 +9,7 @@ use super::io::Purpose;
 use super::planted::Planted;
 use super::promote::{Promoting, TakeOver};
 use super::records::Change;
-use super::session::Standing;
+use super::session::{SessionPart, Standing};
 use super::{Effects, Replica};
 use crate::metadata::MapMemory;
 use crate::promotion::{self, Claim, Resume};
@@ -184,6 +184,7 @@ impl<M: MapMemory> Replica<M> {
     pub(super) fn pump_role(&mut self, effects: &mut Effects) {
         self.pump_promoting(effects);
         self.pump_take_over(effects);
+        self.pump_resume(effects);
         self.pump_export(effects);
         self.pump_solo(effects);
         self.pump_generation(effects);
@@ -372,15 +373,27 @@ impl<M: MapMemory> Replica<M> {
         self.set_generation(OwnGeneration::No);
     }
 
-    /// A former primary meets its peer: it goes on if nobody was promoted since.
-    pub(super) fn resume_if_possible(&mut self, peer: Claim, effects: &mut Effects) {
-        if self.role.is_primary() || self.role.promoting.is_some() {
-            return;
-        }
+    /// A former primary that has met its peer goes on if nobody was promoted since. Nothing may be
+    /// on its way to the record: it may be the consent to somebody else's promotion.
+    fn pump_resume(&mut self, effects: &mut Effects) {
+        let has_met = self.link.session().is_some_and(|session| {
+            session.is_joined
+                && match &session.part {
+                    SessionPart::Idle | SessionPart::Source(_) => true,
+                    SessionPart::Target(target) => target.is_complete(),
+                }
+        });
+        let is_free = !self.role.is_primary()
+            && self.role.promoting.is_none()
+            && self.role.take_over.is_none()
+            && self.role.exit.as_ref().is_none_or(Exit::is_unanswered)
+            && !self.desk.is_stopping()
+            && self.records.is_idle();
         let record = self.records.stable();
-        if record.stopped {
+        if !has_met || !is_free || record.stopped {
             return;
         }
+        let Some(peer) = self.link.peer_hello().map(super::meet::claim_of) else { return };
         match promotion::may_resume(record, self.settings.side, peer) {
             Resume::Yes => {
                 if record.serve_mode == ServeMode::HandingOver {

@@ -348,6 +348,9 @@ impl<M: MapMemory> Replica<M> {
         self.end_take_over();
         self.orphan_session_writes();
         self.applier.end_session();
+        if let Some(exit) = &mut self.role.exit {
+            exit.end_session();
+        }
         self.io.end_session();
         if let Some(up) = &mut self.link.up
             && let Some(session) = up.session.take()
@@ -379,7 +382,8 @@ impl<M: MapMemory> Replica<M> {
         let has_none = matches!(message, Message::Hello(_) | Message::Refusal(_));
         let needs_one = !has_none
             && !matches!(message, Message::Verdict(_) | Message::Ping(_) | Message::Pong(_));
-        if needs_one && up.session.is_none() {
+        let is_agreed = matches!(up.phase, Phase::Session(_) | Phase::Apart(_));
+        if needs_one && !is_agreed {
             return; // what it answers was asked in a session that is over
         }
         let session = up.session.filter(|_| !has_none).unwrap_or_default();

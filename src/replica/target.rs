@@ -521,10 +521,6 @@ impl<M: MapMemory> Replica<M> {
         let received = target.payload_bytes;
         self.send(Message::ResyncDone(end), effects);
         self.event("in-sync", format!("this copy is up-to-date; {received} bytes were received"));
-        if let Some(theirs) = self.link.peer_hello() {
-            let claim = super::meet::claim_of(theirs);
-            self.resume_if_possible(claim, effects);
-        }
     }
 
     /// An operator pauses or resumes: the other side is told.

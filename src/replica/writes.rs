@@ -72,6 +72,8 @@ struct Sent {
     len: u64,
     /// Its share of the peer's credit in bytes.
     payload_len: u64,
+    /// The peer makes it stable, and says so.
+    fua: bool,
     at: Instant,
     part: PartId,
     /// `async`: it was answered before the peer applied it, at this moment.
@@ -464,7 +466,7 @@ impl<M: MapMemory> Replica<M> {
             let payload_len = op.payload_len();
             self.writes.sent_bytes += payload_len;
             let (len, at) = (range.len(), self.now);
-            let sent = Sent { blocks, len, payload_len, at, part: id, answered: None };
+            let sent = Sent { blocks, len, payload_len, fua, at, part: id, answered: None };
             self.writes.sent.insert(sequence, sent);
             let message = match &op {
                 Op::Write(payload) => {
@@ -636,7 +638,7 @@ impl<M: MapMemory> Replica<M> {
         let Some(sent) = self.writes.sent.get(&ack.sequence) else { return };
         let (id, blocks) = (sent.part, sent.blocks);
         if ack.stage >= AckStage::Applied {
-            let is_over = ack.stage == AckStage::Durable || !self.part_wants_durable(id);
+            let is_over = ack.stage == AckStage::Durable || !sent.fua;
             if let Some(sent) = self.writes.sent.get_mut(&ack.sequence)
                 && sent.answered.take().is_some()
             {
@@ -657,10 +659,6 @@ impl<M: MapMemory> Replica<M> {
             self.check_part(id, effects);
         }
         self.writes.rescan = true;
-    }
-
-    fn part_wants_durable(&self, id: PartId) -> bool {
-        self.writes.parts.get(&id).is_some_and(|part| part.fua)
     }
 
     /// Answers a part if it may be answered.

@@ -51,7 +51,7 @@ async fn whoever_has_the_wrong_name_is_told_so_and_let_go() {
     for pair in Pair::each() {
         let beta = Beta::start(&pair.beta).await;
         let mut other_cluster = hello("alpha", "vm1");
-        other_cluster.cluster = "garage \u{1b}[31m".repeat(20);
+        other_cluster.cluster = "garage \u{e9}\"".repeat(20);
         let wrong = [
             (other_cluster, Cause::OtherCluster),
             (hello("alpha", "vm2"), Cause::UnknownResource),
@@ -72,6 +72,22 @@ async fn whoever_has_the_wrong_name_is_told_so_and_let_go() {
             assert_eq!(beta.refusals.total(), count);
             alpha.wanted.send(false).unwrap();
         }
+        assert!(beta.arrivals.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_name_with_control_characters_is_no_hello() {
+    for pair in Pair::each() {
+        let beta = Beta::start(&pair.beta).await;
+        let mut alpha = Alpha::start(&pair.alpha, beta.address);
+        let mut connection = alpha.connection().await;
+        let mut wrong = hello("alpha", "vm1");
+        wrong.cluster = "garage \u{1b}[31m".to_owned();
+        connection.send(&said(Message::Hello(Box::new(wrong))));
+        flush(&mut connection).await.unwrap();
+        assert!(receive(&mut connection, 1).await.is_err());
+        assert_eq!((beta.refusals.count(Cause::NotHello), beta.refusals.total()), (1, 1));
         assert!(beta.arrivals.is_empty());
     }
 }

@@ -99,6 +99,11 @@ impl Process {
         self.child.try_wait().is_ok_and(|status| status.is_none())
     }
 
+    /// How it ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
     /// The lines that were said, oldest first; of many, the last ones.
     pub(crate) fn lines(&self) -> Vec<String> {
         lock(&self.output).iter().cloned().collect()

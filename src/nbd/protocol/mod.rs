@@ -1,12 +1,13 @@
 //! How NBD looks byte by byte: bytes to types and back, without I/O.
 //!
-//! [`option`] is what is said before an export is open, [`transmission`] what is said then. Every
-//! number is big endian. What a valid message means, and which one is allowed when, is left to the
-//! rest of `nbd`. Rules are cited by their number in the design page (N1 to N51); their source is
-//! the NBD protocol document.
+//! [`option`] is what is said before an export is open, [`transmission`] what is said then, and
+//! [`client`] the other half of both. Every number is big endian. What a valid message means, and
+//! which one is allowed when, is left to the rest of `nbd`. Rules are cited by their number in the
+//! design page (N1 to N51); their source is the NBD protocol document.
 
 #![deny(clippy::indexing_slicing)]
 
+pub mod client;
 pub mod option;
 pub mod transmission;
 

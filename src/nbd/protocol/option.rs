@@ -15,11 +15,11 @@ pub const BASE_ALLOCATION: &str = "base:allocation";
 /// Its number in answers to `BLOCK_STATUS`.
 pub const BASE_ALLOCATION_ID: u32 = 1;
 
-const GREETING_MAGIC: &[u8; 8] = b"NBDMAGIC";
-const OPTION_MAGIC: &[u8; 8] = b"IHAVEOPT";
-const OPTION_REPLY_MAGIC: u64 = 0x0003_e889_0455_65a9;
-const FIXED_NEWSTYLE: u16 = 1;
-const NO_ZEROES: u16 = 1 << 1;
+pub(super) const GREETING_MAGIC: &[u8; 8] = b"NBDMAGIC";
+pub(super) const OPTION_MAGIC: &[u8; 8] = b"IHAVEOPT";
+pub(super) const OPTION_REPLY_MAGIC: u64 = 0x0003_e889_0455_65a9;
+pub(super) const FIXED_NEWSTYLE: u16 = 1;
+pub(super) const NO_ZEROES: u16 = 1 << 1;
 
 /// The first bytes of a connection (N1).
 pub fn greeting() -> [u8; 18] {

@@ -9,7 +9,7 @@ pub const REQUEST_LEN: usize = 28;
 pub const EXTENT_COUNT_MAX: usize = 65_536;
 
 const REQUEST_MAGIC: u32 = 0x2560_9513;
-const SIMPLE_REPLY_MAGIC: u32 = 0x6744_6698;
+pub(super) const SIMPLE_REPLY_MAGIC: u32 = 0x6744_6698;
 const CHUNK_MAGIC: u32 = 0x668e_33ef;
 
 const FLAG_FUA: u16 = 1;
@@ -136,7 +136,7 @@ impl RequestHeader {
 
 /// The commands by number.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum CommandNumber {
+pub(super) enum CommandNumber {
     Read = 0,
     Write = 1,
     Disconnect = 2,

@@ -1,0 +1,115 @@
+//! `hotpair demo`: a whole pair on this machine that loses a node in the middle of writes.
+//!
+//! `script.rs` is the story. `pair.rs` and `node.rs` are two real daemons in a folder of their own,
+//! `load.rs` and `nbd_client.rs` the client that writes, `ledger.rs` and `stamp.rs` what it must
+//! read afterwards, `scene.rs` what is shown. Nothing is left behind unless a check failed: then
+//! the folder stays, and its logs are named.
+
+mod ledger;
+mod load;
+mod nbd_client;
+mod node;
+mod pair;
+mod scene;
+mod script;
+mod stamp;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use self::pair::Pair;
+use self::scene::Scene;
+use super::args::{Demo, Kind};
+use super::client::block_on;
+use super::failure::Failure;
+use super::later;
+use super::say::{self, BOLD, DIM};
+
+/// The resource.
+const RESOURCE: &str = "vm1";
+/// What this build has.
+const ENCRYPTION: &str = if HAS_TLS { "tls" } else { "none" };
+const HAS_TLS: bool = cfg!(feature = "_tls");
+
+pub(super) fn demo(demo: &Demo) -> Result<(), Failure> {
+    match demo.kind {
+        Kind::Block => block_on(show(demo.size)),
+        Kind::Directory => Err(later::refuse_directory_demo()),
+    }
+}
+
+async fn show(size: u64) -> Result<(), Failure> {
+    // Before anything is made that somebody would have to remove.
+    let mut interrupt = Interrupt::listen()?;
+    let mut pair = Pair::make()?;
+    let scene = Scene::new();
+    let played = tokio::select! {
+        biased;
+        () = interrupt.recv() => None,
+        played = script::play(&mut pair, &scene, size) => Some(played),
+    };
+    match played {
+        Some(Ok(())) => {
+            pair.remove()?;
+            scene.end()
+        }
+        None => {
+            drop(scene);
+            pair.remove()?;
+            let why = "the demo was interrupted; its daemons have ended and its folder is gone";
+            Err(Failure::refused(why, "hotpair demo"))
+        }
+        Some(Err(failure)) => {
+            drop(scene);
+            Err(keep_for_a_look(&pair, failure))
+        }
+    }
+}
+
+/// What failed, with the last words of both daemons, and where the rest is.
+fn keep_for_a_look(pair: &Pair, failure: Failure) -> Failure {
+    for node in pair.nodes() {
+        say::talk(&format!("{BOLD}{}, the end of {}{BOLD:#}", node.name, node.log.display()));
+        for line in node.log_tail() {
+            say::talk(&format!("{DIM}{}| {line}{DIM:#}", node.name));
+        }
+    }
+    let (alpha, beta) = (pair.alpha.log.display(), pair.beta.log.display());
+    let folder = pair.folder.display();
+    let next = format!("read {alpha} and {beta}; everything stays in {folder} until you remove it");
+    match failure {
+        Failure::Refused(refused) => Failure::Failed { why: refused.why, next },
+        Failure::Failed { why, .. } | Failure::NotReachable { why, .. } => {
+            Failure::Failed { why, next }
+        }
+        Failure::Configuration(why) => Failure::Failed { why, next },
+        Failure::ClosedPipe => Failure::ClosedPipe,
+    }
+}
+
+/// Ctrl-C and its relatives.
+struct Interrupt([Signal; 3]);
+
+impl Interrupt {
+    fn listen() -> Result<Self, Failure> {
+        let listen = || -> std::io::Result<Self> {
+            let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+            let [interrupt, terminate, hangup] = kinds.map(signal);
+            Ok(Self([interrupt?, terminate?, hangup?]))
+        };
+        listen().map_err(|error| failed(format!("cannot wait for signals: {error}")))
+    }
+
+    async fn recv(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
+}
+
+/// A check that did not hold.
+fn failed(why: String) -> Failure {
+    Failure::Failed { why, next: String::new() }
+}
