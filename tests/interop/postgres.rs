@@ -9,12 +9,13 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::server::{text, uri};
 use crate::real::harness::Need;
 use crate::real::pair::{Pair, Plan, RESOURCE};
-use crate::real::process::{News, Process, run, run_well};
+use crate::real::process::{News, PATIENCE, Process, run, run_well};
 use crate::real::volume::{self, Volume};
 
 pub(crate) const NEEDS: &[Need] = &[
@@ -68,7 +69,7 @@ pub(crate) fn what_was_committed_survives_a_kill_of_the_primary() {
         pair.wait_in_sync();
         primary = new;
     }
-    database.stop(&pair);
+    database.stop();
     pair.wait_in_sync();
     for node in &mut pair.nodes {
         node.stop();
@@ -143,9 +144,72 @@ fn own(path: &Path) {
     run_well("install", &["-d", "-o", "postgres", "-g", "postgres", "-m", "700", text(path)]);
 }
 
-/// A database server on the export of one node.
+/// The processes of a database. None of them outlives it, whatever state their disk is in.
+struct Server {
+    postmaster: Process,
+    data: PathBuf,
+    news: News,
+}
+
+impl Server {
+    fn start(place: &Place, data: PathBuf, news: &News) -> Self {
+        let postgres = program("postgres");
+        let sockets = format!("unix_socket_directories={}", place.sockets().display());
+        let mut words = as_postgres(&postgres);
+        words.extend(["-D", text(&data), "-c", &sockets, "-c", "listen_addresses="]);
+        words.extend(["-c", "max_wal_size=64MB", "-c", "min_wal_size=16MB"]);
+        words.extend(["-c", "restart_after_crash=off"]);
+        let postmaster = Process::start("postgres", "setpriv", &words, news);
+        let mut server = Self { postmaster, data, news: news.clone() };
+        let psql = program("psql");
+        news.wait_for("PostgreSQL", || {
+            let lines = server.postmaster.lines();
+            assert!(server.postmaster.is_running(), "PostgreSQL ended: {lines:?}");
+            let said = run(&psql, &place.words(&["-c", "SELECT 1"]));
+            (said.code == Some(0)).then_some(())
+        });
+        server
+    }
+
+    /// Shuts down as it should.
+    fn stop(&mut self) {
+        self.postmaster.signal(Signal::TERM);
+        let ended = || (!self.postmaster.is_running()).then_some(());
+        self.news.wait_for("PostgreSQL to shut down", ended);
+        let lines = self.postmaster.lines();
+        assert!(!lines.iter().any(|line| line.contains("PANIC")), "{lines:?}");
+        assert!(lines.iter().any(|line| line.contains("system is shut down")), "{lines:?}");
+    }
+
+    /// Those of its processes that are there: each has its data as working directory.
+    fn processes(&self) -> Vec<Pid> {
+        let entries = fs::read_dir("/proc").unwrap().map_while(Result::ok);
+        let works_here = |entry: &fs::DirEntry| {
+            fs::read_link(entry.path().join("cwd")).is_ok_and(|folder| folder == self.data)
+        };
+        let id_of = |entry: fs::DirEntry| entry.file_name().to_str()?.parse().ok();
+        entries.filter(works_here).filter_map(id_of).filter_map(Pid::from_raw).collect()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // A process that waits for a lock of another one does not notice that the postmaster died.
+        let is_over = || {
+            let processes = self.processes();
+            for id in &processes {
+                // It may be gone already.
+                let _ = kill_process(*id, Signal::KILL);
+            }
+            processes.is_empty().then_some(())
+        };
+        self.news.wait_within(PATIENCE, is_over);
+    }
+}
+
+/// A database on the export of one node. Its processes go before its disk.
 struct Database {
-    server: Process,
+    server: Server,
     volume: Volume,
 }
 
@@ -176,35 +240,19 @@ impl Database {
     }
 
     fn run(place: &Place, volume: Volume, news: &News) -> Self {
-        let postgres = program("postgres");
-        let sockets = format!("unix_socket_directories={}", place.sockets().display());
-        let mut words = as_postgres(&postgres);
-        let data = data_of(&volume);
-        words.extend(["-D", text(&data), "-c", &sockets, "-c", "listen_addresses="]);
-        words.extend(["-c", "max_wal_size=64MB", "-c", "min_wal_size=16MB"]);
-        words.extend(["-c", "restart_after_crash=off"]);
-        let mut server = Process::start("postgres", "setpriv", &words, news);
-        let psql = program("psql");
-        news.wait_for("PostgreSQL", || {
-            assert!(server.is_running(), "PostgreSQL ended: {:?}", server.lines());
-            let said = run(&psql, &place.words(&["-c", "SELECT 1"]));
-            (said.code == Some(0)).then_some(())
-        });
+        let server = Server::start(place, data_of(&volume), news);
         Self { server, volume }
     }
 
     /// Its disk is dead; nothing more comes of it.
     fn abandon(self) {
-        self.server.kill();
+        drop(self.server);
         assert!(self.volume.detach(), "the kernel holds on to the disk of the dead node");
     }
 
-    /// Shuts down as it should, and has everything checked.
-    fn stop(self, pair: &Pair) {
-        let lines = self.server.lines();
-        assert!(!lines.iter().any(|line| line.contains("PANIC")), "{lines:?}");
-        let status = self.server.stop(&pair.news);
-        assert!(status.success(), "PostgreSQL ended with {status}");
+    /// Shuts down, and has everything checked that can be while nobody uses it.
+    fn stop(mut self) {
+        self.server.stop();
         let (pg_checksums, data) = (program("pg_checksums"), data_of(&self.volume));
         let words = [as_postgres(&pg_checksums), vec!["--check", "-D", text(&data)]].concat();
         run_well("setpriv", &words);

@@ -3,10 +3,13 @@
 //! It speaks fixed newstyle with GO, and simple replies. Numbers are from the NBD protocol,
 //! "Values". It trusts nothing of the server but blocks on it, with a limit on time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+
+use rustix::io::Errno;
+use rustix::net::SendFlags;
 
 use super::process::PATIENCE;
 
@@ -66,6 +69,8 @@ pub(crate) struct NbdClient {
     next_cookie: u64,
     /// Bytes that each READ without an answer asked for; 0 for the others.
     waiting: BTreeMap<u64, usize>,
+    /// Answers that came while a request was being sent.
+    early: VecDeque<Reply>,
 }
 
 impl NbdClient {
@@ -101,12 +106,13 @@ impl NbdClient {
                 _ => return Err(bad(&format!("refused: {}", String::from_utf8_lossy(&body)))),
             }
         }
-        Ok(Self { stream, size, flags: export_flags, next_cookie: 1, waiting: BTreeMap::new() })
+        let (waiting, early) = (BTreeMap::new(), VecDeque::new());
+        Ok(Self { stream, size, flags: export_flags, next_cookie: 1, waiting, early })
     }
 
-    /// Requests without an answer.
+    /// Requests whose answer was not received yet.
     pub(crate) fn in_flight(&self) -> usize {
-        self.waiting.len()
+        self.waiting.len() + self.early.len()
     }
 
     /// Sends one request and returns its cookie.
@@ -124,12 +130,39 @@ impl NbdClient {
         let is_read = request.command == Command::Read;
         let len = if is_read { usize::try_from(request.len).expect("64 bit") } else { 0 };
         self.waiting.insert(cookie, len);
-        self.stream.write_all(&head)?;
+        self.write_whole(&head)?;
         Ok(cookie)
+    }
+
+    /// Writes a request, and takes answers when there is no room for it: a server need not read on
+    /// while nobody takes what it has to say.
+    fn write_whole(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match rustix::net::send(&self.stream, bytes, SendFlags::DONTWAIT) {
+                Ok(count) => bytes = &bytes[count..],
+                // The last request in flight is this one, and no answer can come before it.
+                Err(Errno::AGAIN) if self.waiting.len() == 1 => {
+                    return self.stream.write_all(bytes);
+                }
+                Err(Errno::AGAIN) => {
+                    let reply = self.read_reply()?;
+                    self.early.push_back(reply);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
     /// Waits for the next answer, to whichever request.
     pub(crate) fn receive(&mut self) -> io::Result<Reply> {
+        match self.early.pop_front() {
+            Some(reply) => Ok(reply),
+            None => self.read_reply(),
+        }
+    }
+
+    fn read_reply(&mut self) -> io::Result<Reply> {
         let mut head = [0; 16];
         self.stream.read_exact(&mut head)?;
         let magic = u32::from_be_bytes(head[..4].try_into().expect("four bytes"));
@@ -144,7 +177,7 @@ impl NbdClient {
 
     /// Sends one request and waits for its answer; nothing else may be in flight.
     pub(crate) fn call(&mut self, request: Request<'_>) -> io::Result<Vec<u8>> {
-        assert!(self.waiting.is_empty(), "requests are in flight");
+        assert_eq!(self.in_flight(), 0, "requests are in flight");
         self.send(request)?;
         let reply = self.receive()?;
         match reply.error {
