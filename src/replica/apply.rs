@@ -198,13 +198,13 @@ impl<M: MapMemory> Replica<M> {
     }
 
     pub(super) fn on_flush(&mut self, flush: Flush) -> Result<(), Fault> {
-        let limit = self.settings.in_flight_parts_max;
+        let limit = 2 * self.settings.in_flight_parts_max + OWN_FLUSHES;
         let applier = &mut self.applier;
         if applier.last.is_some_and(|last| flush.covers > last) {
             return Err(Fault::UnknownSequence { sequence: flush.covers.0 });
         }
-        if applier.flushes.len() >= 2 * limit {
-            return Err(Fault::Credit { what: "flushes", limit: 2 * limit as u64 });
+        if applier.flushes.len() >= limit {
+            return Err(Fault::Credit { what: "flushes", limit: limit as u64 });
         }
         applier.flushes.push(flush);
         Ok(())
@@ -392,6 +392,10 @@ impl<M: MapMemory> Replica<M> {
         }
     }
 }
+
+/// Flushes that a primary asks for beside those of its clients: for the window, for the end of a
+/// transfer, for a change of role.
+const OWN_FLUSHES: usize = 3;
 
 #[cfg(test)]
 mod tests {

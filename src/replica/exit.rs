@@ -70,8 +70,17 @@ impl Exit {
 
     /// The session is over.
     pub(super) fn end_session(&mut self) {
-        if self.stage == Stage::HandedOver {
-            self.stage = Stage::Unanswered;
+        match self.stage {
+            Stage::HandedOver => self.stage = Stage::Unanswered,
+            // It cannot be taken back any more, and there is nobody to tell.
+            Stage::Recording => self.hand = None,
+            Stage::Pairing
+            | Stage::Draining
+            | Stage::Flushing { .. }
+            | Stage::AskingPeer
+            | Stage::PeerReady
+            | Stage::ClosingClients
+            | Stage::Unanswered => {}
         }
     }
 
@@ -280,11 +289,14 @@ impl<M: MapMemory> Replica<M> {
     pub(super) fn on_handing_over_recorded(&mut self, effects: &mut Effects) {
         self.role.primary = None;
         self.event("role-changed", "the role was handed over to the peer");
-        // Without an exit the connection was lost meanwhile: the next Hello says what became of it.
-        let Some(exit) = &mut self.role.exit else { return };
-        exit.stage = Stage::HandedOver;
-        if let Some(hand) = exit.hand {
-            self.send(Message::HandDone(hand), effects);
+        match &mut self.role.exit {
+            Some(Exit { stage, hand: Some(hand), .. }) => {
+                *stage = Stage::HandedOver;
+                let hand = *hand;
+                self.send(Message::HandDone(hand), effects);
+            }
+            // The next Hello says what became of it.
+            Some(_) | None => self.abort_exit(UNANSWERED, effects),
         }
     }
 
@@ -353,11 +365,9 @@ impl<M: MapMemory> Replica<M> {
             | Stage::AskingPeer
             | Stage::PeerReady
             | Stage::ClosingClients => self.abort_exit("the connection was lost", effects),
-            // The record decides: the next Hello says whether the peer took over.
-            Stage::Recording | Stage::HandedOver | Stage::Unanswered => {
-                let why = "the connection was lost before the peer said that it took over";
-                self.abort_exit(why, effects);
-            }
+            // The clients are gone and the record is on its way: this goes on to its end.
+            Stage::Recording => {}
+            Stage::HandedOver | Stage::Unanswered => self.abort_exit(UNANSWERED, effects),
         }
     }
 
@@ -412,3 +422,6 @@ impl<M: MapMemory> Replica<M> {
 
 /// Operators, here and at the peer, who wait for one change of role.
 const ASKERS_MAX: usize = 64;
+
+/// Why a handover is not known to have succeeded.
+const UNANSWERED: &str = "the connection was lost before the peer said that it took over";

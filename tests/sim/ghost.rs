@@ -228,6 +228,11 @@ impl Ghost {
             self.restart(&content);
             return Ok(Opening::AfterLoss);
         }
+        if self.excuse != Excuse::None {
+            // What was read may be gone even where an older write that was under way at the same
+            // time is as good an answer.
+            self.restart(&content);
+        }
         Ok(if is_other { Opening::Elsewhere } else { Opening::Again })
     }
 

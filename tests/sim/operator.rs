@@ -249,8 +249,8 @@ impl World {
         let was_refused = self.operator.attempt.is_some_and(|attempt| attempt.node == at);
         let may_force = is_other_dead && self.plan.faults.failover && !self.is_healing;
         let mut force = may_force && was_refused && self.operator.rng.bool();
-        if force && self.nodes[1 - at].superblock().serve_mode == ServeMode::Solo {
-            // Status said solo: what the dead node wrote alone is here nowhere, and the two will
+        if force && self.went_alone(1 - at) {
+            // Status said so: what the dead node wrote alone is here nowhere, and the two will
             // not agree when it comes back.
             force = self.plan.faults.accept_loss && !self.operator.split_is_explained;
             if force {
@@ -278,6 +278,15 @@ impl World {
             self.release();
         }
         Ok(())
+    }
+
+    /// Whether a dead node acknowledged what the other one lacks, as its status had shown.
+    fn went_alone(&self, at: usize) -> bool {
+        let (dead, other) = (self.nodes[at].superblock(), self.nodes[1 - at].superblock());
+        let is_known = dead.generation.is_none_or(|generation| {
+            other.generation == Some(generation) || other.history.contains(&generation)
+        });
+        dead.serve_mode == ServeMode::Solo || !is_known
     }
 
     /// What was kept off may start again.
