@@ -304,6 +304,7 @@ impl<M: MapMemory> Replica<M> {
             acquaintance: (is_target || transfer != Transfer::ResyncAll)
                 .then(|| acquaintance_of(&theirs)),
             peer_never_promotes: theirs.never_promotes,
+            peer_promised: theirs.epoch.max(theirs.promised),
             follows,
             target: is_target.then_some((transfer, source_generation)),
             is_whole: !is_target,

@@ -70,6 +70,8 @@ pub(super) struct Join {
     /// the same.
     pub(super) acquaintance: Option<Acquaintance>,
     pub(super) peer_never_promotes: bool,
+    /// The highest epoch that the peer knows: a later promotion here is above it.
+    pub(super) peer_promised: Epoch,
     /// The peer is primary at this epoch, or was promoted since.
     pub(super) follows: Option<(Side, Epoch)>,
     /// This node is the target of such a transfer from that generation.
@@ -341,6 +343,7 @@ fn apply_join(join: &Join, side: Side, record: &mut Superblock) {
         acquaint(acquaintance, record);
     }
     record.peer_never_promotes = join.peer_never_promotes;
+    record.promised = record.promised.max(join.peer_promised);
     record.memsync_secondary = join.memsync_secondary;
     record.split = false;
     if let Some((owner, epoch)) = join.follows {

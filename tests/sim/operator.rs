@@ -202,7 +202,9 @@ impl World {
         self.trace.note(&[self.now, 93], || format!("{} {at}: is repaired", self.now));
         self.end_process(at, false)?;
         self.operator.repairs += 1;
-        if self.operator.repairs > 1 {
+        // Giving a copy up is sane only while the other one is complete.
+        let is_other_whole = self.nodes[1 - at].superblock().disk == DiskState::UpToDate;
+        if self.operator.repairs > 1 && is_other_whole {
             self.make_anew(at);
         }
         self.after(millis(300), Event::Start(at));
