@@ -461,6 +461,10 @@ impl<M: MapMemory> Replica<M> {
 
     /// A secondary's clean stop begins when it has left.
     fn pump_stop_command(&mut self, effects: &mut Effects) {
+        if self.desk.is_stopping && self.role.is_primary() && self.role.exit.is_none() {
+            // Its promotion was on the way to the record when the stop was asked for.
+            self.begin_exit(ExitWhy::Stop, None, effects);
+        }
         let may_begin = self.desk.is_stopping
             && !self.desk.stop_began
             && !self.role.is_primary()

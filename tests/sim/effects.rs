@@ -81,6 +81,8 @@ impl World {
                 let detail = format!("node {at} blames an honest peer: {}", event.reason);
                 return Err(Broken::new("HonestPeer", detail));
             }
+            // What it acknowledged and could not make stable may be gone.
+            Effect::Event(event) if event.kind == "disk-failed" => self.ghost.memory_lost(at),
             Effect::Event(_) => {}
             Effect::Write { .. }
             | Effect::Zero { .. }

@@ -181,8 +181,8 @@ impl Ghost {
         }
     }
 
-    /// `memsync`: the process of a secondary is gone, and with it what it had acknowledged and not
-    /// written yet.
+    /// A node lost what it had acknowledged and not made stable: its disk failed, or in `memsync`
+    /// the process of a secondary is gone.
     pub(crate) fn memory_lost(&mut self, node: usize) {
         self.lost_power[node] = true;
         if self.lost_power == [true; 2] {
