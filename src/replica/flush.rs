@@ -122,6 +122,9 @@ impl<M: MapMemory> Replica<M> {
         };
         // What is not written here yet stays marked: this process may end before it is.
         let written = Sequence(self.writes.written_before().0 - 1);
+        if self.settings.is_planted(Planted::BitClearedDespiteNewerWrite) {
+            self.window.forget_newer(asked.covers.min(written));
+        }
         for block in self.window.durable_through(self.now, asked.covers.min(written)) {
             self.dirty.clear(block);
         }

@@ -22,10 +22,6 @@ pub enum Planted {
     InFlightForgottenAtDisconnect,
     /// What the peer had not flushed counts as clean when the link is lost.
     UnflushedWindowForgotten,
-    /// Equal generations count as in sync whatever the marks say.
-    EqualGenerationIgnoresBits,
-    /// The end of a resync is not believed until the message comes, and never sent again.
-    EndOfResyncNotResent,
     /// The secondary applies writes as they come, whatever must precede them.
     OverlapReordered,
     /// A frame of an older session is applied.
@@ -58,7 +54,7 @@ pub enum Planted {
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 21] = [
         Self::AckBeforePeer,
         Self::AckBeforeActivityLog,
         Self::BitClearedOnSend,
@@ -66,8 +62,6 @@ impl Planted {
         Self::PeerBitsNotMerged,
         Self::InFlightForgottenAtDisconnect,
         Self::UnflushedWindowForgotten,
-        Self::EqualGenerationIgnoresBits,
-        Self::EndOfResyncNotResent,
         Self::OverlapReordered,
         Self::OldSessionAccepted,
         Self::SoloWithoutNewGeneration,

@@ -70,6 +70,18 @@ impl Window {
         cleared
     }
 
+    /// The planted bug `BitClearedDespiteNewerWrite`: what `covers` names counts as each block's
+    /// last version.
+    pub(super) fn forget_newer(&mut self, covers: Sequence) {
+        for &(sequence, blocks) in self.order.iter().filter(|(sequence, _)| *sequence <= covers) {
+            for block in blocks.iter() {
+                if let Some(last) = self.last.get_mut(&block.0) {
+                    *last = sequence;
+                }
+            }
+        }
+    }
+
     /// Every mark is a hard one from now on: the session is over.
     pub(super) fn clear(&mut self) {
         *self = Self::default();
