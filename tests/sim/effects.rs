@@ -1,7 +1,7 @@
 //! Carrying out effects: in random order within one step, since their order means nothing.
 
 use hotpair::replica::{Closing, DiskOutcome, Effect, Input, RequestId, RequestResult};
-use hotpair::units::Epoch;
+use hotpair::units::{DiskState, Epoch, ServeMode};
 use hotpair::wire::message::Message;
 
 use crate::broken::{Broken, Checked};
@@ -82,7 +82,11 @@ impl World {
                 return Err(Broken::new("HonestPeer", detail));
             }
             // What it acknowledged and could not make stable may be gone.
-            Effect::Event(event) if event.kind == "disk-failed" => self.ghost.memory_lost(at),
+            Effect::Event(event) if event.kind == "disk-failed" => {
+                let is_other_whole = self.nodes[1 - at].superblock().disk == DiskState::UpToDate
+                    && self.nodes[at].superblock().serve_mode != ServeMode::Solo;
+                self.ghost.power_lost(at, is_other_whole);
+            }
             Effect::Event(_) => {}
             Effect::Write { .. }
             | Effect::Zero { .. }

@@ -173,7 +173,8 @@ impl Ghost {
         Ok(())
     }
 
-    /// Node `node` lost power; `is_in_sync` says whether both copies were complete and known to be.
+    /// Node `node` lost what was not stable, with its power or with its disk; `is_in_sync` says
+    /// whether both copies were complete and known to be.
     pub(crate) fn power_lost(&mut self, node: usize, is_in_sync: bool) {
         self.lost_power[node] = true;
         if !is_in_sync || self.lost_power == [true; 2] {
@@ -181,8 +182,8 @@ impl Ghost {
         }
     }
 
-    /// A node lost what it had acknowledged and not made stable: its disk failed, or in `memsync`
-    /// the process of a secondary is gone.
+    /// `memsync`: the process of a secondary is gone, and with it what it had acknowledged and not
+    /// written yet.
     pub(crate) fn memory_lost(&mut self, node: usize) {
         self.lost_power[node] = true;
         if self.lost_power == [true; 2] {
