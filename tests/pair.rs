@@ -232,7 +232,7 @@ fn refusals_say_why_and_what_to_type_next() {
         (0, &["promote", "nothing"], "nothing", RESOURCE),
         (0, &["split-brain", "resolve", RESOURCE, "--keep", "beta"], "no split brain", "hotpair"),
         (0, &["split-brain", "resolve", RESOURCE, "--keep", "gamma"], "gamma", "alpha and beta"),
-        (0, &["resize", RESOURCE, "--size", "16MiB"], "stopped", "hotpair resize --help"),
+        (0, &["resize", RESOURCE, "--size", "4MiB"], "only grows", "another resource"),
     ] {
         refused(&pair, at, words, why, next);
     }

@@ -351,9 +351,9 @@ pub(super) struct Explain {
 
 /// Make a resource larger; it never becomes smaller.
 ///
-/// In this release both daemons are stopped for it: demote, stop them, type it on both nodes,
-/// change `size` in the configuration of both, and start them again. Without a daemon to ask, it
-/// says what it does to this node's copy and does it.
+/// Typed on either node while both run and are in sync, it grows both copies; clients see the new
+/// size when they connect again. Change `size` in the configuration of both nodes afterwards.
+/// Without a daemon to ask, it says what it does to this node's copy and does it.
 #[derive(Debug, clap::Args)]
 pub(super) struct Resize {
     /// Name of the resource.

@@ -52,12 +52,16 @@ pub fn check_offline(resource: &NodeResource) -> Result<Vec<Finding>, DaemonErro
         record.generation.map_or("no generation yet".to_owned(), |g| format!("generation {g}")),
     ))];
     let recorded = ResourceSize::new(record.size).expect("a valid record has a valid size");
-    if recorded != resource.size {
+    if ![record.size, record.size_next].contains(&resource.size.bytes()) {
         findings.push(Finding::bad(format!(
             "size: the configuration says {} bytes, the metadata {}",
             resource.size.bytes(),
             recorded.bytes()
         )));
+    }
+    if record.size_next != 0 {
+        let text = format!("size: a resize to {} bytes is under way", record.size_next);
+        findings.push(Finding::good(text));
     }
     let data = DataFile::open(&resource.local.path, recorded).map_err(&failed)?;
     let map_path = folder.join(DIRTY_MAP_FILE);

@@ -67,6 +67,8 @@ pub(super) struct DataThread {
     stop_request: Option<u64>,
     is_stopped: bool,
     export_epoch: Option<Epoch>,
+    /// What new clients are offered.
+    export: Option<Export>,
     clients_closing: bool,
     tick: Interval,
     identity_check: IdentityCheck,
@@ -127,6 +129,7 @@ impl DataThread {
             stop_request: None,
             is_stopped: false,
             export_epoch: None,
+            export: None,
             clients_closing: false,
             tick,
             identity_check: IdentityCheck::Ended(now),
@@ -194,6 +197,10 @@ impl DataThread {
                 warn!(resource = %self.ends.name, error = &error as &dyn std::error::Error,
                     "the data file is not what it was");
                 Input::DiskGone
+            }
+            Completion::Grown { ticket, result } => {
+                let result = result.map(|memory| self.core.hand_map(memory));
+                Input::Grown { ticket, result }
             }
         };
         self.inputs.push_back(input);
@@ -318,6 +325,7 @@ impl DataThread {
         while let Some(input) = self.inputs.pop_front() {
             let mut effects = std::mem::take(&mut self.effects);
             self.core.step(clock::now(), input, &mut effects);
+            self.follow_size();
             if let Some(canary) = &mut self.canary {
                 let value = self.core.dirty().canary();
                 if value != canary.value() {
@@ -329,6 +337,23 @@ impl DataThread {
             }
             self.effects = effects;
         }
+    }
+
+    /// The resource may have grown in this step: the file, the peer's frames and new clients follow
+    /// before anything that the step asks for. Connections of clients keep what they were told.
+    fn follow_size(&mut self) {
+        let size = self.core.size();
+        if size == self.store.data().size() {
+            return;
+        }
+        self.store.data().set_size(size);
+        if let Some((_, connection)) = &mut self.link {
+            connection.set_size(size);
+        }
+        if let Some(export) = self.export.take() {
+            self.offer(export.with_size(size));
+        }
+        self.has_news = true;
     }
 
     fn carry_out(&mut self, effect: Effect) {
@@ -356,6 +381,7 @@ impl DataThread {
                 self.store.append_log(ticket, append.offset, append.bytes)
             }
             Effect::SyncMap { ticket, sums } => self.store.sync_map(ticket, sums),
+            Effect::Grow { ticket, old, new } => self.store.grow(ticket, old, new),
             Effect::Send { link, frame } => {
                 if let Some((id, connection)) = &mut self.link
                     && *id == link
@@ -414,6 +440,11 @@ impl DataThread {
         self.clients.open(epoch);
         let export =
             Export::new(&self.ends.name, self.core.size(), epoch, self.opened_sender.clone());
+        self.offer(export);
+    }
+
+    fn offer(&mut self, export: Export) {
+        self.export = Some(export.clone());
         self.order_export(ExportOrder::Open {
             resource: self.ends.name.clone(),
             export: Box::new(export),
@@ -423,6 +454,7 @@ impl DataThread {
     fn close_export(&mut self, closing: Closing) {
         self.order_export(ExportOrder::Close { resource: self.ends.name.clone() });
         self.export_epoch = None;
+        self.export = None;
         self.clients.close(closing);
         self.reads.forget();
         self.clients_closing = true;

@@ -130,6 +130,10 @@ impl DaemonError {
                 "to make it anew and compare all data with the peer: hotpair init {resource} \
                  --from peer --rebuild"
             )),
+            Self::Size { recorded, configured, .. } if configured < recorded => Some(format!(
+                "it has grown, and never shrinks: correct `size` in the configuration of both \
+                 nodes, to \"{recorded}B\""
+            )),
             Self::Size { resource, configured, .. } => Some(format!(
                 "correct `size` in the configuration, or grow this copy: hotpair resize \
                  {resource} --size {configured}B"

@@ -43,14 +43,15 @@ pub(super) fn open(node: &NodeConfig, resource: &NodeResource) -> Result<Opened,
     let sidecar = Sidecar::open(folder).map_err(&failed)?;
     let slots = sidecar.read_superblock().map_err(&failed)?;
     let newest = Superblock::newest(&slots).map_err(damaged)?;
-    if newest.size != resource.size.bytes() {
+    // A resize that did not end goes forward or back when the nodes meet: both sizes are right.
+    if ![newest.size, newest.size_next].contains(&resource.size.bytes()) {
         return Err(DaemonError::Size {
             resource: resource.name.clone(),
             configured: resource.size.bytes(),
             recorded: newest.size,
         });
     }
-    let size = ResourceSize::new(newest.size).expect("it is the configured one");
+    let size = ResourceSize::new(newest.size).expect("the record was validated");
     let data = DataFile::open(&resource.local.path, size).map_err(&failed)?;
     let place = place(&data, folder).map_err(&failed)?;
     let (canary, canary_copy) = match CanaryCopy::open(&canary_paths(newest.replica_id)) {

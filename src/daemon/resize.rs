@@ -81,9 +81,9 @@ impl ResizePlan {
         if self.size == old {
             return Ok(());
         }
-        self.data.grow(self.size).map_err(&failed)?;
+        self.data.grow(old, self.size).map_err(&failed)?;
         let dirty = &mut self.dirty;
-        self.sidecar.grow(self.size).map_err(&failed)?;
+        self.sidecar.grow(old, self.size).map_err(&failed)?;
         dirty.grow(self.sidecar.map().map_err(&failed)?, self.size);
         // The last block of the old size may have been a short one: its rest is new.
         let first = old.bytes() / crate::units::BLOCK_LEN;
@@ -91,7 +91,8 @@ impl ResizePlan {
         let pages = dirty.take_changed_pages();
         let sums: Vec<_> = pages.into_iter().map(|page| (page, dirty.page_sum(page))).collect();
         let size = self.size.bytes();
-        let record = Superblock { counter: self.record.counter + 1, size, ..self.record };
+        let counter = self.record.counter + 1;
+        let record = Superblock { counter, size, size_next: 0, ..self.record };
         self.sidecar.save(&sums, &record).map_err(&failed)
     }
 }

@@ -54,6 +54,19 @@ impl<M: MapMemory> DirtyMap<M> {
         KIND.encode(ids, size.block_count())
     }
 
+    /// The first bytes of a file that was made longer for a resource of `size`, given those it has.
+    /// They are stable before a record says that size. The canary lies behind them.
+    ///
+    /// # Errors
+    /// Why `head` is not the start of a dirty map.
+    pub fn grown_head(head: &[u8], size: ResourceSize) -> Result<Vec<u8>, Damage> {
+        let header = KIND.decode(head)?;
+        // A resize to more that was taken back may have left a greater number.
+        let page = KIND.encode(&header.ids, header.count.max(size.block_count()));
+        let (head, _) = page.split_at(CANARY_AT);
+        Ok(head.to_vec())
+    }
+
     /// Takes a map as it is. The file may be longer than `size` needs, after a resize that did not
     /// end.
     ///
@@ -300,7 +313,8 @@ impl<M: MapMemory> DirtyMap<M> {
     }
 
     /// Goes over to `memory`, which holds the same file made longer, for a resource that grew to
-    /// `size`. The new part has no marks.
+    /// `size`. What was marked since that memory was made is taken along, should the two not be one
+    /// file. The new part has no marks.
     ///
     /// # Panics
     /// If the resource would shrink or `memory` is too short.
@@ -312,6 +326,7 @@ impl<M: MapMemory> DirtyMap<M> {
         );
         let ids = KIND.decode(memory.bytes()).expect("the header was read before").ids;
         let mut memory = memory;
+        take_along(self.memory.bytes(), Self::file_len(self.size), memory.bytes_mut());
         clear_from(memory.bytes_mut(), self.size.block_count());
         // Only the first sector: the canary is another one's.
         let header = Self::format(size, &ids);
@@ -425,6 +440,19 @@ const BLOCKS_PER_PAGE: u64 = PAGE_LEN as u64 * 8;
 /// Pages of bits for a resource of this size.
 pub(super) fn pages_of(size: ResourceSize) -> u64 {
     size.block_count().div_ceil(BLOCKS_PER_PAGE)
+}
+
+/// Copies the first `len` bytes of `old`, but for what is the same already: pages of a mapping stay
+/// clean. The header is left as it is.
+fn take_along(old: &[u8], len: u64, new: &mut [u8]) {
+    let pages = old.chunks(PAGE_LEN).zip(new.chunks_mut(PAGE_LEN)).take(index(len) / PAGE_LEN);
+    for (at, (old, new)) in pages.enumerate() {
+        let kept = if at == 0 { CANARY_AT } else { 0 };
+        let (old, new) = (old.split_at(kept).1, new.split_at_mut(kept).1);
+        if old != new {
+            new.copy_from_slice(old);
+        }
+    }
 }
 
 /// Clears every bit of a map file from `block` to the end of the file.

@@ -33,6 +33,25 @@ pub fn sum_head(size: ResourceSize, ids: &FileIds) -> [u8; PAGE_LEN] {
     KIND.encode(ids, pages_of(size))
 }
 
+/// What is written to the file that was made longer for a resource that grows from `old` to `new`:
+/// a new header over `head`, and sums of pages without marks, each with its offset.
+///
+/// # Errors
+/// Why `head` is not the start of such a file.
+pub fn grown_sums(
+    head: &[u8],
+    old: ResourceSize,
+    new: ResourceSize,
+) -> Result<[(u64, Vec<u8>); 2], Damage> {
+    let header = KIND.decode(head)?;
+    // A resize to more that was taken back may have left a greater number.
+    let page = KIND.encode(&header.ids, header.count.max(pages_of(new)));
+    let clean = crc32c::crc32c(&[0; PAGE_LEN]).to_le_bytes();
+    let added = pages_of(old)..pages_of(new);
+    let offset = sum_offset(added.start);
+    Ok([(0, page.to_vec()), (offset, added.flat_map(|_| clean).collect())])
+}
+
 /// The stored sums as they lie in the file; none of them counts if the file cannot be trusted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sums<'a>(&'a [u8]);

@@ -27,7 +27,7 @@ pub use activity_log::{ActivityLog, LogAppend, SLOTS, Want};
 pub use birth::{Birth, BirthFile, Newborn, birth, recovered_at_birth};
 pub use damage::Damage;
 pub use dirty_map::{DirtyMap, MapMemory};
-pub use dirty_sum::{sum_file_len, sum_head, sum_image, sum_offset};
+pub use dirty_sum::{grown_sums, sum_file_len, sum_head, sum_image, sum_offset};
 pub use durable::Durable;
 pub use page::{FileIds, PAGE_LEN};
 pub use recover::{Crash, Found, Recovered, recover};

@@ -259,8 +259,7 @@ fn decode_in_place(bytes: &[u8], slot: u64) -> Result<Superblock, Damage> {
 
 /// The error is the field with an impossible value.
 fn decode_fields(slot: &RawSlot) -> Result<Superblock, &'static str> {
-    let size = slot.size.get();
-    ResourceSize::new(size).ok_or("the size")?;
+    let (size, size_next) = decode_sizes(slot)?;
     let history_len = usize::from(slot.history_len.get());
     let history = slot.history.get(..history_len).ok_or("the history's length")?;
     let resolution = match (slot.kept.decode(), slot.dropped.decode()) {
@@ -282,7 +281,7 @@ fn decode_fields(slot: &RawSlot) -> Result<Superblock, &'static str> {
         replica_id: ReplicaId(slot.replica_id.get()),
         peer_replica_id: ReplicaId(slot.peer_replica_id.get()),
         size,
-        size_next: slot.size_next.get(),
+        size_next,
         epoch: Epoch(slot.epoch.get()),
         promised: Epoch(slot.promised.get()),
         served_epoch: Epoch(slot.served_epoch.get()),
@@ -326,6 +325,15 @@ fn decode_fields(slot: &RawSlot) -> Result<Superblock, &'static str> {
             .collect(),
         peer_instance: Instance(slot.peer_instance.get()),
     })
+}
+
+fn decode_sizes(slot: &RawSlot) -> Result<(u64, u64), &'static str> {
+    let (size, size_next) = (slot.size.get(), slot.size_next.get());
+    ResourceSize::new(size).ok_or("the size")?;
+    if size_next != 0 && (size_next < size || ResourceSize::new(size_next).is_none()) {
+        return Err("the size after a resize");
+    }
+    Ok((size, size_next))
 }
 
 const MAGIC: [u8; 8] = *b"HPSUPER1";

@@ -40,6 +40,12 @@ impl Export {
         }
     }
 
+    /// The same export with another size, for clients that connect from here on.
+    #[must_use]
+    pub fn with_size(self, size: ResourceSize) -> Self {
+        Self { size, ..self }
+    }
+
     /// A place among the [`CONNECTIONS_MAX`], free again when dropped.
     pub(super) fn take_seat(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.seats).try_acquire_owned().ok()

@@ -52,6 +52,12 @@ impl Desk {
         self.is_stopping
     }
 
+    /// A number for the next question to the peer.
+    pub(super) fn next_ask(&mut self) -> u64 {
+        self.next_ask += 1;
+        self.next_ask
+    }
+
     pub(super) fn is_disconnecting(&self) -> bool {
         self.disconnecting.is_some()
     }
@@ -137,8 +143,7 @@ impl<M: MapMemory> Replica<M> {
                 refuse(request, &why, "wait for them, or type: hotpair disconnect", effects);
             }
             Standing::Running { .. } | Standing::Apart => {
-                self.desk.next_ask += 1;
-                let id = self.desk.next_ask;
+                let id = self.desk.next_ask();
                 let session = self.link.up.as_ref().and_then(|up| up.session);
                 let at = self.now;
                 self.desk.asked.insert(id, Asked { request, at, text, session });
@@ -164,13 +169,15 @@ impl<M: MapMemory> Replica<M> {
             PeerCommand::Resolve(resolution) => {
                 self.accept_resolution(there, *resolution, effects);
             }
-            PeerCommand::ResizePrepare(_) | PeerCommand::ResizeCommit(_) => {
-                self.answer_refused(there, "resize while both run comes later", effects);
-            }
+            PeerCommand::ResizePrepare(size) => self.on_resize_prepare(there, *size, effects),
+            PeerCommand::ResizeCommit(size) => self.on_resize_commit(there, *size, effects),
         }
     }
 
     pub(super) fn on_told(&mut self, told: Told, effects: &mut Effects) {
+        if self.on_resize_told(&told, effects) {
+            return;
+        }
         let Some(asked) = self.desk.asked.remove(&told.request) else {
             return; // it was given up here
         };
@@ -251,6 +258,7 @@ impl<M: MapMemory> Replica<M> {
             self.records.change(Change::StandAlone(false));
         } else {
             effects.push(Effect::Connect(true));
+            self.resize.try_again();
             if self.link.standing() == Standing::Apart {
                 self.restart_session();
             }
@@ -424,19 +432,6 @@ impl<M: MapMemory> Replica<M> {
     pub(super) fn on_resolution_recorded(&mut self, effects: &mut Effects) {
         self.answer_relayed(RELAYED_RESOLUTION, effects);
         self.restart_session();
-    }
-
-    fn on_resize(&mut self, request: u64, size: u64, effects: &mut Effects) {
-        let now = self.size.bytes();
-        if size == now {
-            answer(request, "it has that size already", effects);
-        } else {
-            let why = format!(
-                "the size is {now} bytes, and this release changes it only while both daemons are \
-                 stopped"
-            );
-            refuse(request, &why, "hotpair resize --help", effects);
-        }
     }
 
     fn on_stop(&mut self, request: u64, effects: &mut Effects) {

@@ -10,7 +10,7 @@ use super::operator::{Answer, Command, Event, Refused};
 use super::request::{Request, RequestId, RequestResult};
 use crate::metadata::{LogAppend, Superblock};
 use crate::promotion::ServeGrant;
-use crate::units::{ByteRange, ChunkIndex, Epoch, ZeroKind};
+use crate::units::{ByteRange, ChunkIndex, Epoch, ResourceSize, ZeroKind};
 use crate::wire::message::Frame;
 
 /// Names one I/O on the data file.
@@ -53,6 +53,13 @@ pub enum Input {
         ticket: Ticket,
         /// Whether it is stable.
         result: Result<(), MetadataFailed>,
+    },
+    /// A [`Effect::Grow`] ended. If it went well, `Replica::hand_map` was called before.
+    Grown {
+        /// Which.
+        ticket: Ticket,
+        /// Whether there is room, stable.
+        result: Result<(), GrowFailed>,
     },
     /// A connection to the peer is there (identities are already checked).
     LinkUp {
@@ -114,6 +121,23 @@ pub enum DiskOutcome {
 /// A write of metadata failed: the disk counts as failed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct MetadataFailed;
+
+/// Why there is no room for a longer resource. What it has now is none the worse.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum GrowFailed {
+    /// The file system is full, or has no files that long.
+    #[error("there is no space for it")]
+    NoSpace,
+    /// The device does not grow.
+    #[error("the device is too small, it has {len} bytes")]
+    DeviceTooSmall {
+        /// Its length in bytes.
+        len: u64,
+    },
+    /// The medium failed; the daemon's log says what the kernel said.
+    #[error("data or metadata cannot be made longer: an I/O error, see the daemon's log")]
+    Failed,
+}
 
 /// One thing the core wants done.
 #[derive(Clone, Debug)]
@@ -186,6 +210,17 @@ pub enum Effect {
         ticket: Ticket,
         /// Page index and its crc32c, for `dirty.sum`; the other sums stay.
         sums: Vec<(u64, u32)>,
+    },
+    /// Make data file, dirty map and sums long enough for a resource that grows from `old` to
+    /// `new`: the new part reads as zero and has no marks, all of it stable. Nothing of the old part
+    /// changes. To be repeated as often as asked (one at a time).
+    Grow {
+        /// Answered by [`Input::Grown`].
+        ticket: Ticket,
+        /// Size now.
+        old: ResourceSize,
+        /// Size wanted.
+        new: ResourceSize,
     },
     /// Say this to the peer.
     Send {

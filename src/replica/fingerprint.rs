@@ -14,6 +14,6 @@ impl<M: MapMemory> Hash for Replica<M> {
         (&self.records, &self.dirty, &self.log, &self.io).hash(state);
         (&self.role, &self.link, &self.writes, &self.window).hash(state);
         (&self.flushes, &self.background, &self.verify, &self.desk).hash(state);
-        (&self.fresh_ids, &self.orphaned, self.now).hash(state);
+        (&self.fresh_ids, &self.orphaned, self.now, self.size, &self.resize).hash(state);
     }
 }

@@ -164,6 +164,10 @@ impl<M: MapMemory> Replica<M> {
     fn conclude(&mut self, effects: &mut Effects) {
         let Some(up) = &self.link.up else { return };
         let (Some(mine), Some(theirs)) = (&up.mine, &up.theirs) else { return };
+        if !self.has_room_for_meeting(mine, theirs) {
+            self.make_room_for_meeting(effects);
+            return;
+        }
         let (outcome, reason) = self.judge(mine, theirs);
         let credit = Credit {
             frames: u32::try_from(self.settings.in_flight_parts_max).unwrap_or(u32::MAX),
@@ -220,6 +224,9 @@ impl<M: MapMemory> Replica<M> {
                 );
                 return (Outcome::Refused, reason);
             }
+        }
+        if decision.outcome == Outcome::Refused {
+            return (Outcome::Refused, self.why_refused(decision.reason));
         }
         (decision.outcome, decision.reason)
     }
@@ -301,6 +308,7 @@ impl<M: MapMemory> Replica<M> {
         let own_id = record.resource_id;
         let join = Join {
             resource_id: if own_id == ResourceId::default() { theirs.resource_id } else { own_id },
+            size: self.size_after_meeting(),
             acquaintance: (is_target || transfer != Transfer::ResyncAll)
                 .then(|| acquaintance_of(&theirs)),
             peer_never_promotes: theirs.never_promotes,

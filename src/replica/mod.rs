@@ -5,7 +5,8 @@
 //!
 //! Reading order: `writes.rs` is the primary's write path, `apply.rs` the secondary's;
 //! `session.rs` is how two nodes meet, `source.rs` and `target.rs` how one gets what it lacks;
-//! `role.rs` is promote, demote and switchover; `records.rs` what must be stable first.
+//! `role.rs` is promote, demote and switchover; `resize.rs` is how it grows; `records.rs` what must
+//! be stable first.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
@@ -25,6 +26,7 @@ pub mod planted;
 mod promote;
 mod records;
 mod request;
+mod resize;
 mod role;
 mod session;
 mod settings;
@@ -37,7 +39,9 @@ mod writes;
 
 use std::collections::VecDeque;
 
-pub use effect::{Closing, DiskOutcome, Effect, Input, IoId, LinkId, MetadataFailed, Ticket};
+pub use effect::{
+    Closing, DiskOutcome, Effect, GrowFailed, Input, IoId, LinkId, MetadataFailed, Ticket,
+};
 pub use operator::{
     Answer, AtRisk, Command, Event, LinkStatus, PeerStatus, Refused, ReplicationStatus,
     ResyncStatus, SplitBrain, Status, VerifyStatus,
@@ -58,6 +62,7 @@ use desk::Desk;
 use flush::Flushes;
 use io::IoTable;
 use records::Records;
+use resize::Resize;
 use role::RoleState;
 use session::Link;
 use verify::VerifyState;
@@ -101,6 +106,7 @@ pub struct Replica<M> {
     background: Background,
     verify: VerifyState,
     desk: Desk,
+    resize: Resize<M>,
     fresh_ids: VecDeque<u128>,
     events: Vec<Event>,
     has_marked: bool,
@@ -131,6 +137,7 @@ impl<M: MapMemory> Replica<M> {
             background: Background::new(start.now),
             verify: VerifyState::default(),
             desk: Desk::default(),
+            resize: Resize::default(),
             fresh_ids: start.fresh_ids.iter().copied().collect(),
             events: Vec::new(),
             has_marked: false,
@@ -149,6 +156,7 @@ impl<M: MapMemory> Replica<M> {
             Input::ClientsGone => self.on_clients_gone(effects),
             Input::Disk { io, outcome } => self.on_disk(io, outcome, effects),
             Input::Metadata { ticket, result } => self.on_metadata(ticket, result, effects),
+            Input::Grown { ticket, result } => self.on_grown(ticket, result, effects),
             Input::LinkUp { link, nonce, exporter } => {
                 self.on_link_up(link, nonce, exporter, effects);
             }
@@ -206,6 +214,7 @@ impl<M: MapMemory> Replica<M> {
         self.pump_transfer(effects);
         self.pump_verify(effects);
         self.pump_flushes(effects);
+        self.pump_resize(effects);
         self.pump_background(effects);
         self.pump_log(effects);
         self.pump_records(effects);

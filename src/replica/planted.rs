@@ -50,11 +50,13 @@ pub enum Planted {
     ReadOvertakesWrite,
     /// The target counts as complete before its disk is synced.
     EndBeforeTargetSynced,
+    /// What was marked since room was made for a longer map is not taken along.
+    MarksLostByResize,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::AckBeforePeer,
         Self::AckBeforeActivityLog,
         Self::BitClearedOnSend,
@@ -76,6 +78,7 @@ impl Planted {
         Self::CooledBeforeSync,
         Self::ReadOvertakesWrite,
         Self::EndBeforeTargetSynced,
+        Self::MarksLostByResize,
     ];
 }
 

@@ -58,6 +58,10 @@ pub(super) enum Change {
     Resolve(Resolution),
     /// What is stable, here and at the peer.
     Checkpoint { applied: Applied, peer_applied: Applied },
+    /// There is room for this many bytes; zero takes it back.
+    SizeNext(u64),
+    /// The resource has this many bytes.
+    Size(u64),
     /// The daemon stops, and everything is stable.
     Clean,
 }
@@ -66,6 +70,8 @@ pub(super) enum Change {
 #[derive(Clone, Debug, Hash, PartialEq)]
 pub(super) struct Join {
     pub(super) resource_id: ResourceId,
+    /// What both have from here on, in bytes: a resize goes forward or back.
+    pub(super) size: u64,
     /// `None` on a source that has to mark everything first: until then the next meeting must find
     /// the same.
     pub(super) acquaintance: Option<Acquaintance>,
@@ -195,6 +201,7 @@ impl<M: MapMemory> Replica<M> {
         if self.records.ticket == Some(ticket) {
             self.records.ticket = None;
             self.records.record.written();
+            self.adopt_size();
             for change in std::mem::take(&mut self.records.writing) {
                 self.on_record_stable(&change, effects);
             }
@@ -219,6 +226,8 @@ impl<M: MapMemory> Replica<M> {
             Change::StandAlone(is_apart) => self.on_stand_alone_recorded(*is_apart, effects),
             Change::Invalidate => self.on_invalidated(effects),
             Change::Resolve(_) => self.on_resolution_recorded(effects),
+            Change::SizeNext(_) => self.on_room_recorded(effects),
+            Change::Size(_) => self.on_size_recorded(effects),
             Change::Clean => self.on_clean_recorded(effects),
             Change::Acquaint(_)
             | Change::Resumable { .. }
@@ -286,20 +295,14 @@ fn apply(change: &Change, side: Side, record: &mut Superblock) {
         Change::Veto { reason, epoch, is_outdated } => {
             record.veto = Some(Veto { reason: *reason, epoch: *epoch });
             record.promised = record.promised.max(*epoch);
-            if *is_outdated && record.disk == DiskState::UpToDate {
-                record.disk = DiskState::Outdated;
-                record.disk_reason = DiskReason::None;
+            if *is_outdated {
+                outdate(DiskReason::None, record);
             }
         }
         Change::HandingOver => record.serve_mode = ServeMode::HandingOver,
         Change::StandAlone(is_apart) => record.stand_alone = *is_apart,
         Change::DiskFailed(reason) => fail_disk(*reason, record),
-        Change::OutOfSpace => {
-            if record.disk == DiskState::UpToDate {
-                record.disk = DiskState::Outdated;
-                record.disk_reason = DiskReason::NoSpace;
-            }
-        }
+        Change::OutOfSpace => outdate(DiskReason::NoSpace, record),
         Change::Invalidate => {
             record.disk = DiskState::Outdated;
             record.disk_reason = DiskReason::Invalidated;
@@ -310,8 +313,22 @@ fn apply(change: &Change, side: Side, record: &mut Superblock) {
             record.applied = *applied;
             record.peer_applied = *peer_applied;
         }
+        Change::SizeNext(bytes) => record.size_next = *bytes,
+        Change::Size(bytes) => have_size(*bytes, record),
         Change::Clean => record.clean = true,
     }
+}
+
+fn outdate(reason: DiskReason, record: &mut Superblock) {
+    if record.disk == DiskState::UpToDate {
+        record.disk = DiskState::Outdated;
+        record.disk_reason = reason;
+    }
+}
+
+fn have_size(bytes: u64, record: &mut Superblock) {
+    record.size = bytes;
+    record.size_next = 0;
 }
 
 fn start(instance: Instance, place: Place, doubt: Option<DiskReason>, record: &mut Superblock) {
@@ -339,6 +356,7 @@ fn start(instance: Instance, place: Place, doubt: Option<DiskReason>, record: &m
 
 fn apply_join(join: &Join, side: Side, record: &mut Superblock) {
     record.resource_id = join.resource_id;
+    have_size(join.size, record);
     if let Some(acquaintance) = join.acquaintance {
         acquaint(acquaintance, record);
     }

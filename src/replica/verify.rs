@@ -83,6 +83,8 @@ impl<M: MapMemory> Replica<M> {
             self.answer_refused(asker, why, effects);
         } else if self.verify.run.is_some() {
             self.answer_refused(asker, "a verify is running", effects);
+        } else if self.is_resizing() {
+            self.answer_refused(asker, "a resize is under way", effects);
         } else {
             self.verify.run = Some(Run {
                 asker,

@@ -2,11 +2,11 @@
 //! inline where there are none.
 
 use bytes::Bytes;
-use tracing::error;
+use tracing::{error, warn};
 
-use super::{DataFile, Run, Sidecar, StoreError, Via};
-use crate::replica::{DiskOutcome, IoId, MetadataFailed, RequestId, Ticket};
-use crate::units::{ByteRange, ChunkIndex, ZeroKind};
+use super::{DataFile, MappedMap, Run, Sidecar, StoreError, Via};
+use crate::replica::{DiskOutcome, GrowFailed, IoId, MetadataFailed, RequestId, Ticket};
+use crate::units::{ByteRange, ChunkIndex, ResourceSize, ZeroKind};
 use crate::wire::{Buffer, BufferPool};
 
 /// How an effect ended; each is answered by exactly one.
@@ -47,6 +47,13 @@ pub enum Completion {
         /// Why not.
         result: Result<(), StoreError>,
     },
+    /// Of making room for a longer resource.
+    Grown {
+        /// Which.
+        ticket: Ticket,
+        /// The longer map, mapped anew.
+        result: Result<MappedMap, GrowFailed>,
+    },
 }
 
 /// One operation that may block.
@@ -74,6 +81,8 @@ pub(super) enum Call {
     Runs { request: RequestId, range: ByteRange, most: usize },
     /// A look at the path of the data file.
     Identity,
+    /// Room for a longer resource.
+    Grow { ticket: Ticket, old: ResourceSize, new: ResourceSize },
 }
 
 /// Which threads make a call.
@@ -114,7 +123,8 @@ impl Call {
             | Self::Hash { .. }
             | Self::SyncMap { .. }
             | Self::Runs { .. }
-            | Self::Identity => Lane::Io,
+            | Self::Identity
+            | Self::Grow { .. } => Lane::Io,
             Self::SyncData { .. } => Lane::Sync,
             Self::Superblock { .. } | Self::Append { .. } => Lane::Metadata,
         }
@@ -162,7 +172,18 @@ impl Disk {
                 Completion::Runs { request, runs: self.data.runs(range, most) }
             }
             Call::Identity => Completion::Identity { result: self.data.check_identity() },
+            Call::Grow { ticket, old, new } => Completion::Grown {
+                ticket,
+                result: self.grow(old, new).map_err(|error| grow_failed(&error)),
+            },
         }
+    }
+
+    /// Metadata first: it takes space, which may be missing, and then the data is as it was.
+    fn grow(&self, old: ResourceSize, new: ResourceSize) -> Result<MappedMap, StoreError> {
+        self.sidecar.grow(old, new)?;
+        self.data.grow(old, new)?;
+        self.sidecar.map()
     }
 
     /// Makes one sync for all of `calls`.
@@ -205,6 +226,15 @@ fn failed(error: &StoreError) -> DiskOutcome {
         error => error!(error = error as &dyn std::error::Error, "disk failed"),
     }
     DiskOutcome::Failed
+}
+
+fn grow_failed(error: &StoreError) -> GrowFailed {
+    warn!(error = error as &dyn std::error::Error, "no room for a longer resource");
+    match error {
+        StoreError::NoSpace { .. } => GrowFailed::NoSpace,
+        StoreError::Shorter { found_bytes, .. } => GrowFailed::DeviceTooSmall { len: *found_bytes },
+        _ => GrowFailed::Failed,
+    }
 }
 
 fn metadata(ticket: Ticket, result: Result<(), StoreError>) -> Completion {

@@ -18,7 +18,7 @@ use rustix::io::Errno;
 
 use super::StoreError;
 use super::files::read_file;
-use crate::units::ResourceSize;
+use crate::units::{ByteRange, ResourceSize, ZeroKind};
 
 /// Which file it is: another one at the next start is another disk.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -204,31 +204,38 @@ impl DataFile {
         Ok(())
     }
 
-    /// Makes room for a resource of `size`; a file is extended, with zeroes and without space.
-    /// What is longer already stays so. Blocks: not for the data thread.
+    /// Makes room for a resource that grows from `old` to `new`, and makes that stable. The new part
+    /// reads as zero: a file is extended without space, and what lies behind the old end already is
+    /// zeroed. The resource has its old size until [`DataFile::set_size`]. Blocks: not for the data
+    /// thread.
     ///
     /// # Errors
     /// [`StoreError::Shorter`] for a device that is too small, else [`StoreError::NoSpace`] or
     /// [`StoreError::Io`].
-    pub fn grow(&self, size: ResourceSize) -> Result<(), StoreError> {
+    pub fn grow(&self, old: ResourceSize, new: ResourceSize) -> Result<(), StoreError> {
         self.check_usable()?;
-        let (found_bytes, expected_bytes) = (self.len_bytes()?, size.bytes());
-        if found_bytes < expected_bytes {
-            match self.kind {
-                Kind::File => ftruncate(&self.file, expected_bytes)
-                    .map_err(|errno| StoreError::from_errno(&self.path, "set its length", errno))?,
-                Kind::Device => {
-                    let path = self.path.clone();
-                    return Err(StoreError::Shorter { path, found_bytes, expected_bytes });
-                }
-            }
-            // The length is stable before metadata says that the resource has it.
-            let synced =
-                fsync(&self.file).map_err(|errno| StoreError::from_sync(&self.path, errno));
-            self.sticky(synced)?;
+        let (found_bytes, expected_bytes) = (self.len_bytes()?, new.bytes());
+        if self.kind == Kind::Device && found_bytes < expected_bytes {
+            let path = self.path.clone();
+            return Err(StoreError::Shorter { path, found_bytes, expected_bytes });
         }
-        self.size.fetch_max(expected_bytes, Ordering::Relaxed);
-        Ok(())
+        // Nobody's until now: left by an older use of the disk.
+        let behind = found_bytes.min(expected_bytes).saturating_sub(old.bytes());
+        if let Some(range) = ByteRange::new(old.bytes(), behind, new) {
+            self.zero(range, ZeroKind::Punch)?;
+        }
+        if found_bytes < expected_bytes {
+            ftruncate(&self.file, expected_bytes)
+                .map_err(|errno| StoreError::from_errno(&self.path, "set its length", errno))?;
+        }
+        // Length and zeroes are stable before metadata says that the resource has them.
+        let synced = fsync(&self.file).map_err(|errno| StoreError::from_sync(&self.path, errno));
+        self.sticky(synced)
+    }
+
+    /// From here on the resource has `size`, for which [`DataFile::grow`] made room.
+    pub fn set_size(&self, size: ResourceSize) {
+        self.size.store(size.bytes(), Ordering::Relaxed);
     }
 
     /// The descriptor that reads past the page cache.
@@ -462,9 +469,23 @@ mod tests {
     fn growing_adds_zeroes_and_never_shortens() {
         let (_folder, path) = made(4096);
         let data = DataFile::open(&path, size(4096)).unwrap();
-        data.grow(size(10_000)).unwrap();
-        assert_eq!((data.size().bytes(), data.len_bytes().unwrap()), (10_000, 10_000));
-        data.grow(size(5000)).unwrap();
-        assert_eq!((data.size().bytes(), data.len_bytes().unwrap()), (10_000, 10_000));
+        data.grow(size(4096), size(10_000)).unwrap();
+        assert_eq!((data.size().bytes(), data.len_bytes().unwrap()), (4096, 10_000));
+        data.grow(size(4096), size(5000)).unwrap();
+        assert_eq!((data.size().bytes(), data.len_bytes().unwrap()), (4096, 10_000));
+        data.set_size(size(5000));
+        assert_eq!(data.size().bytes(), 5000);
+    }
+
+    #[test]
+    fn what_lies_behind_the_old_end_reads_as_zero_once_the_resource_has_it() {
+        let (_folder, path) = made(20_000);
+        std::fs::write(&path, vec![7; 20_000]).unwrap();
+        let data = DataFile::open(&path, size(4000)).unwrap();
+        data.grow(size(4000), size(15_000)).unwrap();
+        let found = std::fs::read(&path).unwrap();
+        assert!(found[..4000].iter().all(|byte| *byte == 7));
+        assert!(found[4000..15_000].iter().all(|byte| *byte == 0));
+        assert!(found[15_000..].iter().all(|byte| *byte == 7), "not the resource's");
     }
 }

@@ -42,7 +42,7 @@ pub use sidecar::{Existing, Sidecar};
 use transfer::Inline;
 
 use crate::replica::{DiskOutcome, IoId, RequestId, Ticket};
-use crate::units::{ByteRange, ChunkIndex, ZeroKind};
+use crate::units::{ByteRange, ChunkIndex, ResourceSize, ZeroKind};
 use crate::wire::{Buffer, BufferPool};
 
 /// Who waits for the disk.
@@ -198,6 +198,16 @@ impl Store {
     /// or a server that hangs.
     pub fn check_identity(&mut self) -> Option<Completion> {
         self.leave(Call::Identity)
+    }
+
+    /// Makes room for a resource that grows from `old` to `new`, stable, and maps the longer map.
+    pub fn grow(
+        &mut self,
+        ticket: Ticket,
+        old: ResourceSize,
+        new: ResourceSize,
+    ) -> Option<Completion> {
+        self.leave(Call::Grow { ticket, old, new })
     }
 
     /// Adds what ended since the last call to `completions`; pending if nothing did.

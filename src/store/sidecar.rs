@@ -4,6 +4,7 @@
 //! no metadata, whatever else is in it. What the bytes mean is known to `metadata` alone.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,8 +17,8 @@ use super::files::{NewFile, fill, make_folder, open_folder, sync_folder, write_a
 use super::map::{MappedMap, check_ours};
 use super::transfer::offset;
 use crate::metadata::{
-    ACTIVITY_LOG_FILE, BirthFile, DIRTY_MAP_FILE, DIRTY_SUM_FILE, DirtyMap, SUPERBLOCK_FILE,
-    Superblock, sum_file_len, sum_offset,
+    ACTIVITY_LOG_FILE, BirthFile, DIRTY_MAP_FILE, DIRTY_SUM_FILE, DirtyMap, PAGE_LEN,
+    SUPERBLOCK_FILE, Superblock, grown_sums, sum_file_len, sum_offset,
 };
 use crate::units::ResourceSize;
 
@@ -140,14 +141,27 @@ impl Sidecar {
         MappedMap::open(&self.dirty_map.file, &self.dirty_map.path)
     }
 
-    /// Makes the dirty map and its sums long enough for a resource of `size`. Blocks: not for the
-    /// data thread. The map is to be mapped again afterwards.
+    /// Makes the dirty map and its sums long enough for a resource that grows from `old` to `new`,
+    /// without marks in the new part, and makes that stable: a power loss after it finds both whole,
+    /// whichever size the record says. Blocks: not for the data thread. The map is to be mapped
+    /// again afterwards.
     ///
     /// # Errors
     /// [`StoreError::NoSpace`], after which all is as before, or [`StoreError::Io`].
-    pub fn grow(&self, size: ResourceSize) -> Result<(), StoreError> {
-        self.dirty_map.grow(DirtyMap::<MappedMap>::file_len(size))?;
-        self.dirty_sum.grow(sum_file_len(size))
+    pub fn grow(&self, old: ResourceSize, new: ResourceSize) -> Result<(), StoreError> {
+        self.dirty_map.grow(DirtyMap::<MappedMap>::file_len(new))?;
+        self.dirty_sum.grow(sum_file_len(new))?;
+        let head = DirtyMap::<MappedMap>::grown_head(&self.dirty_map.read_head()?, new)
+            .map_err(|_| self.dirty_map.is_damaged())?;
+        let sums = grown_sums(&self.dirty_sum.read_head()?, old, new)
+            .map_err(|_| self.dirty_sum.is_damaged())?;
+        for (start, bytes) in sums {
+            self.dirty_sum.write(start, &bytes)?;
+        }
+        self.dirty_sum.sync()?;
+        self.dirty_map.write(0, &head)?;
+        // Orders header and sums ahead of the record that says the new size.
+        self.dirty_map.sync()
     }
 
     /// Makes the file of the sums anew, without any: `head`, then zeroes. Blocks: not for the data
@@ -250,8 +264,22 @@ impl SideFile {
     }
 
     fn read(&self) -> Result<Vec<u8>, StoreError> {
-        let failed = |source| StoreError::Io { path: self.path.clone(), action: "read", source };
         let len = usize::try_from(self.len_bytes()).expect("a usize when it was opened or grown");
+        self.read_first(len)
+    }
+
+    /// Its first page.
+    fn read_head(&self) -> Result<Vec<u8>, StoreError> {
+        self.read_first(PAGE_LEN)
+    }
+
+    /// An error for bytes that are not what they should be.
+    fn is_damaged(&self) -> StoreError {
+        StoreError::other(&self.path, "make longer", ErrorKind::InvalidData)
+    }
+
+    fn read_first(&self, len: usize) -> Result<Vec<u8>, StoreError> {
+        let failed = |source| StoreError::Io { path: self.path.clone(), action: "read", source };
         let mut bytes = vec![0; len];
         std::os::unix::fs::FileExt::read_exact_at(&*self.file, &mut bytes, 0).map_err(failed)?;
         Ok(bytes)
@@ -308,7 +336,8 @@ mod tests {
 
     use super::super::tests::births;
     use super::*;
-    use crate::metadata::MapMemory;
+    use crate::metadata::{Birth, MapMemory, Newborn, Place, birth};
+    use crate::units::{BlockIndex, ReplicaId, ResourceId};
 
     fn names(folder: &Path) -> Vec<String> {
         let mut names: Vec<_> = std::fs::read_dir(folder)
@@ -402,21 +431,44 @@ mod tests {
     }
 
     #[test]
-    fn grown_files_keep_what_they_have_and_are_zero_behind_it() {
+    fn grown_files_keep_what_they_have_and_have_no_marks_behind_it() {
         let folder = tempfile::tempdir().unwrap();
-        Sidecar::create(folder.path(), &births(), Existing::Keep).unwrap();
+        let old = ResourceSize::new(1 << 20).unwrap();
+        let newborn = Newborn {
+            resource_id: ResourceId(1),
+            replica_id: ReplicaId(2),
+            generation_id: 3,
+            size: old,
+            place: Place::default(),
+        };
+        let born = birth(Birth::This, &newborn);
+        Sidecar::create(folder.path(), &born, Existing::Keep).unwrap();
         let sidecar = Sidecar::open(folder.path()).unwrap();
         let size = ResourceSize::new(1 << 40).unwrap();
-        sidecar.grow(size).unwrap();
-        sidecar.grow(ResourceSize::new(1).unwrap()).unwrap();
+        let mut before = DirtyMap::open(sidecar.map().unwrap(), old).unwrap();
+        before.set(BlockIndex(255));
+        sidecar.grow(old, size).unwrap();
         let map = sidecar.map().unwrap();
         assert_eq!(map.bytes().len() as u64, DirtyMap::<MappedMap>::file_len(size));
-        assert!(map.bytes()[..4096].iter().all(|byte| *byte == 2));
-        assert!(map.bytes()[4096..].iter().all(|byte| *byte == 0));
-        sidecar.sync_map(&[(8191, 7)]).unwrap();
+        before.set(BlockIndex(3));
+        before.grow(map, size);
+        assert!(before.is_set(BlockIndex(3)) && before.is_set(BlockIndex(255)));
+        assert_eq!(before.count(), 2);
+        drop(before);
+        let map_file = || std::fs::read(folder.path().join(DIRTY_MAP_FILE)).unwrap();
+        let again = DirtyMap::open(map_file(), size).unwrap();
+        assert_eq!(again.count(), 2);
         let sums = sidecar.read_dirty_sum().unwrap();
         assert_eq!(sums.len() as u64, sum_file_len(size));
-        assert_eq!(sums[4096 + 4 * 8191..][..4], 7_u32.to_le_bytes());
+        let sum = |page: u64| {
+            let at = usize::try_from(sum_offset(page)).unwrap();
+            u32::from_le_bytes(sums[at..at + 4].try_into().unwrap())
+        };
+        assert_eq!(sum(1), again.page_sum(1));
+        assert_eq!(sum(8191), again.page_sum(8191));
+        // Taken back: the longer files serve the old size as well.
+        let shorter = DirtyMap::open(map_file(), old).unwrap();
+        assert_eq!(shorter.count(), 2);
     }
 
     #[test]

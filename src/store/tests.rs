@@ -83,7 +83,10 @@ fn outcome_of(completion: Completion, expected: IoId) -> DiskOutcome {
             assert_eq!(io, expected);
             outcome
         }
-        Completion::Metadata { .. } | Completion::Runs { .. } | Completion::Identity { .. } => {
+        Completion::Metadata { .. }
+        | Completion::Runs { .. }
+        | Completion::Identity { .. }
+        | Completion::Grown { .. } => {
             panic!("{completion:?}")
         }
     }
@@ -358,7 +361,7 @@ fn a_block_device_is_served_like_a_file() {
     };
     assert_eq!(chunk, *blake3::hash(&vec![0xff; (64 << 10) - 100]).as_bytes());
     assert_eq!(blocks.len(), 16);
-    let grown = store.data().grow(size(2 << 20));
+    let grown = store.data().grow(store.data().size(), size(2 << 20));
     assert!(matches!(grown, Err(StoreError::Shorter { .. })));
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hotpair::metadata::{Birth, Newborn, Place, Superblock, recovered_at_birth};
 use hotpair::replica::{
-    Command, DiskOutcome, Effect, Input, IoId, LinkId, Replica, Settings, Start,
+    Command, DiskOutcome, Effect, GrowFailed, Input, IoId, LinkId, Replica, Settings, Start,
 };
 use hotpair::units::{
     BLOCK_LEN, ChunkIndex, Epoch, Generation, Instance, Instant, Outcome, ReplicaId, ResourceId,
@@ -346,6 +346,10 @@ impl Rig {
             }
             Effect::AppendLog { ticket, .. } | Effect::SyncMap { ticket, .. } => {
                 self.inputs.push_back(Input::Metadata { ticket, result: Ok(()) });
+            }
+            Effect::Grow { ticket, .. } => {
+                let result = Err(GrowFailed::NoSpace);
+                self.inputs.push_back(Input::Grown { ticket, result });
             }
             Effect::Send { frame, .. } => {
                 if frame.session != SessionId(0) {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use fastrand::Rng;
 use hotpair::replica::{Input, Request, RequestError, RequestId, RequestResult};
-use hotpair::units::Epoch;
+use hotpair::units::{Epoch, ResourceSize};
 
 use crate::broken::{Broken, Checked};
 use crate::load::{self, Ask, Spot};
@@ -37,6 +37,8 @@ pub(crate) struct Clients {
 struct Connection {
     node: usize,
     epoch: Epoch,
+    /// As the client was told.
+    size: ResourceSize,
 }
 
 /// One question without an answer.
@@ -113,7 +115,8 @@ impl World {
         for node in [first, 1 - first] {
             let export = self.nodes[node].awake().and_then(|process| process.export);
             if let Some(epoch) = export {
-                self.clients.connections[client] = Some(Connection { node, epoch });
+                let size = self.nodes[node].size;
+                self.clients.connections[client] = Some(Connection { node, epoch, size });
                 return;
             }
         }
@@ -121,7 +124,8 @@ impl World {
 
     fn ask(&mut self, client: usize) -> Checked {
         let clients = &mut self.clients;
-        let ask = load::draw_ask(&clients.load, &clients.spots, &mut clients.rng);
+        let Some(Connection { size, .. }) = clients.connections[client] else { return Ok(()) };
+        let ask = load::draw_ask(&clients.load, &clients.spots, size, &mut clients.rng);
         self.ask_this(client, ask).map(|_| ())
     }
 
@@ -169,10 +173,10 @@ impl World {
             let Some(id) = process.unread.pop_front() else { return Ok(()) };
             let Some(operation) = self.clients.open.get(&id).copied() else { continue };
             let connection = self.clients.connections[operation.client];
-            let epoch = connection.expect("who left has nothing open").epoch;
+            let Connection { epoch, size, .. } = connection.expect("who left has nothing open");
             process.admitted.insert(id, epoch);
             let stamp = load::stamp(self.clients.run, operation.client, operation.value, epoch.0);
-            let kind = load::request_kind(operation.ask, stamp, self.size);
+            let kind = load::request_kind(operation.ask, stamp, size);
             let request = Request { id, kind };
             self.step(at, Input::Request { epoch, request })?;
         }

@@ -96,7 +96,8 @@ impl World {
             | Effect::SyncData { .. }
             | Effect::WriteSuperblock { .. }
             | Effect::AppendLog { .. }
-            | Effect::SyncMap { .. } => unreachable!("these are work"),
+            | Effect::SyncMap { .. }
+            | Effect::Grow { .. } => unreachable!("these are work"),
         }
         Ok(())
     }
@@ -197,6 +198,7 @@ pub(crate) fn input_code(input: &Input) -> u64 {
         Input::DiskGone => 10,
         Input::FreshId(_) => 11,
         Input::Operator { request, .. } => 12 + (request << 8),
+        Input::Grown { ticket, result } => 13 + (ticket.0 << 16) + (u64::from(result.is_ok()) << 8),
     }
 }
 
@@ -224,6 +226,7 @@ fn effect_code(effect: &Effect) -> u64 {
             36 + (request << 8) + (u64::from(result.is_ok()) << 40)
         }
         Effect::Event(_) => 37,
+        Effect::Grow { ticket, new, .. } => 38 + (ticket.0 << 8) + (new.bytes() << 24),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::load::{Registers, Spot};
 use crate::oracle::history::History;
 use crate::oracle::ledger::{Floor, Ledger, Loss};
 use crate::oracle::stamp::value_of;
-use crate::oracle::{INITIAL, Moment, Value};
+use crate::oracle::{INITIAL, Moment, Value, ZEROED};
 use crate::plan::Plan;
 
 /// Everything that is true, known to nobody but the test.
@@ -67,7 +67,8 @@ pub(crate) enum Excuse {
 
 impl Ghost {
     /// The image holds stamps of operation 0 in every spot.
-    pub(crate) fn new(run: u32, plan: &Plan, spots: &[Spot]) -> Self {
+    /// What a resize adds reads as zero.
+    pub(crate) fn new(run: u32, plan: &Plan, spots: &[Spot], late: &[Spot]) -> Self {
         let mut ghost = Self {
             run,
             mode: plan.mode,
@@ -89,6 +90,14 @@ impl Ghost {
                 ghost.lens.insert(register, spot.register_len);
                 ghost.history.begins_with(register, INITIAL);
                 ghost.ledger.begins_with(register, INITIAL);
+            }
+        }
+        for spot in late {
+            for register in spot.all().offsets() {
+                ghost.lens.insert(register, spot.register_len);
+                ghost.history.begins_with(register, ZEROED);
+                ghost.ledger.begins_with(register, ZEROED);
+                ghost.zeroed.insert(register);
             }
         }
         ghost

@@ -4,8 +4,12 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 use fastrand::Rng;
-use hotpair::metadata::{LogAppend, Superblock, sum_offset};
-use hotpair::replica::{DiskOutcome, Effect, Input, IoId, MetadataFailed, RequestId, Ticket};
+use hotpair::metadata::{
+    DirtyMap, LogAppend, PAGE_LEN, Superblock, grown_sums, sum_file_len, sum_offset,
+};
+use hotpair::replica::{
+    DiskOutcome, Effect, GrowFailed, Input, IoId, MetadataFailed, RequestId, Ticket,
+};
 use hotpair::units::{BLOCK_LEN, ByteRange, CHUNK_LEN, ChunkIndex, ResourceSize};
 
 use crate::disk::File;
@@ -24,6 +28,7 @@ pub(crate) enum Work {
     Record { ticket: Ticket, offset: u64, bytes: Bytes },
     Append { ticket: Ticket, offset: u64, bytes: Bytes },
     Map { ticket: Ticket, covered: u64, sums: Vec<(u64, u32)> },
+    Grow { ticket: Ticket, old: ResourceSize, new: ResourceSize },
 }
 
 /// How an I/O ends.
@@ -40,6 +45,8 @@ pub(crate) struct Done {
     pub(crate) input: Input,
     /// What a client's read found.
     pub(crate) found: Option<(RequestId, Bytes)>,
+    /// The longer map.
+    pub(crate) map: Option<Vec<u8>>,
 }
 
 impl Work {
@@ -70,6 +77,9 @@ impl Work {
             Effect::SyncMap { ticket, sums } => {
                 Self::Map { ticket: *ticket, covered: files.map.newest(), sums: sums.clone() }
             }
+            Effect::Grow { ticket, old, new } => {
+                Self::Grow { ticket: *ticket, old: *old, new: *new }
+            }
             _ => return None,
         })
     }
@@ -83,6 +93,7 @@ impl Work {
             Self::Sync { .. } | Self::Record { .. } | Self::Append { .. } | Self::Map { .. } => {
                 rng.u64(100..5_000)
             }
+            Self::Grow { .. } => rng.u64(1_000..50_000),
         };
         let factor = match rng.u8(..) {
             0 if is_slow => 200,
@@ -103,11 +114,12 @@ impl Work {
             | Self::Read { .. }
             | Self::Hash { .. } => std::mem::take(&mut trouble.fail_next_io),
             Self::Sync { .. } => std::mem::take(&mut trouble.fail_next_sync),
-            Self::Record { .. } | Self::Append { .. } | Self::Map { .. } => {
+            Self::Record { .. } | Self::Append { .. } | Self::Map { .. } | Self::Grow { .. } => {
                 std::mem::take(&mut trouble.fail_next_metadata)
             }
         };
-        let takes_space = matches!(self, Self::Write { .. } | Self::Zero { .. });
+        let takes_space =
+            matches!(self, Self::Write { .. } | Self::Zero { .. } | Self::Grow { .. });
         if is_failed {
             End::Failed
         } else if takes_space && now < trouble.full_until && rng.bool() {
@@ -156,6 +168,12 @@ impl Work {
                 files.sum.sync(files.sum.newest());
                 metadata(ticket, Ok(()))
             }
+            (End::Well, Self::Grow { ticket, old, new }) => {
+                make_longer(files, old, new, &mut |_| true);
+                files.map.sync(files.map.newest());
+                files.sum.sync(files.sum.newest());
+                Done { map: Some(files.mapped.clone()), ..grown(ticket, Ok(())) }
+            }
             (End::NoSpace | End::Failed, work) => work.fail(end, files, rng),
         }
     }
@@ -173,6 +191,10 @@ impl Work {
             Self::Record { ticket, .. }
             | Self::Append { ticket, .. }
             | Self::Map { ticket, .. } => metadata(ticket, Err(MetadataFailed)),
+            Self::Grow { ticket, .. } if end == End::NoSpace => {
+                grown(ticket, Err(GrowFailed::NoSpace))
+            }
+            Self::Grow { ticket, .. } => grown(ticket, Err(GrowFailed::Failed)),
         };
         self.interrupted(files, rng);
         answer
@@ -198,16 +220,43 @@ impl Work {
                 put_sums(&mut files.sum, &sums, &mut lands);
             }
             Self::Map { .. } => {}
+            Self::Grow { old, new, .. } => make_longer(files, old, new, &mut lands),
         }
     }
 }
 
+/// Data, map and sums for a longer resource, all of it or some.
+fn make_longer(
+    files: &mut Files,
+    old: ResourceSize,
+    new: ResourceSize,
+    lands: &mut dyn FnMut(u64) -> bool,
+) {
+    files.data_len = files.data_len.max(new.bytes());
+    files.sum_len = files.sum_len.max(usize::try_from(sum_file_len(new)).unwrap());
+    let map_len = usize::try_from(DirtyMap::<Vec<u8>>::file_len(new)).unwrap();
+    files.mapped.resize(map_len.max(files.mapped.len()), 0);
+    let head = DirtyMap::<Vec<u8>>::grown_head(&files.mapped, new).expect("the map is whole");
+    if lands(0) {
+        files.mapped[..head.len()].copy_from_slice(&head);
+        files.map.write(0, &Bytes::from(head), &mut |_| true);
+    }
+    let sums = grown_sums(&files.sum.read(0, PAGE_LEN), old, new).expect("the sums are whole");
+    for (start, bytes) in sums {
+        files.sum.write(start, &Bytes::from(bytes), lands);
+    }
+}
+
 fn disk(io: IoId, outcome: DiskOutcome) -> Done {
-    Done { input: Input::Disk { io, outcome }, found: None }
+    Done { input: Input::Disk { io, outcome }, found: None, map: None }
+}
+
+fn grown(ticket: Ticket, result: Result<(), GrowFailed>) -> Done {
+    Done { input: Input::Grown { ticket, result }, found: None, map: None }
 }
 
 fn metadata(ticket: Ticket, result: Result<(), MetadataFailed>) -> Done {
-    Done { input: Input::Metadata { ticket, result }, found: None }
+    Done { input: Input::Metadata { ticket, result }, found: None, map: None }
 }
 
 fn bad_outcome(end: End) -> DiskOutcome {

@@ -80,8 +80,31 @@ pub(crate) fn draw_spots(load: &Load, size: ResourceSize, rng: &mut Rng) -> Vec<
     spots
 }
 
+/// Chooses spots in what a resize adds, at both of its ends.
+pub(crate) fn draw_late_spots(size: u64, grown: &[u64], rng: &mut Rng) -> Vec<Spot> {
+    let mut spots = Vec::new();
+    let mut from = size;
+    for to in grown {
+        let first = from.next_multiple_of(CELL_LEN);
+        let middle = rng.u64(from..*to).next_multiple_of(4096);
+        let last = to.saturating_sub(2048) / CELL_LEN * CELL_LEN;
+        for start in [first, middle, last] {
+            let is_free =
+                start >= from && spots.last().is_none_or(|spot: &Spot| spot.end() <= start);
+            let register_len = if start % SECTOR_LEN == 0 { SECTOR_LEN } else { CELL_LEN };
+            let count = to.saturating_sub(start).min(2048) / register_len;
+            if is_free && count > 0 {
+                spots.push(Spot { start, count, register_len });
+            }
+        }
+        from = *to;
+    }
+    spots
+}
+
 impl Spot {
-    fn end(&self) -> u64 {
+    /// The first byte behind it.
+    pub(crate) fn end(&self) -> u64 {
         self.start + self.count * self.register_len
     }
 
@@ -111,8 +134,11 @@ impl Spot {
 }
 
 /// Draws the next question of a client.
-pub(crate) fn draw_ask(load: &Load, spots: &[Spot], rng: &mut Rng) -> Ask {
+pub(crate) fn draw_ask(load: &Load, spots: &[Spot], size: ResourceSize, rng: &mut Rng) -> Ask {
     let Some(spot) = rng.choice(spots) else { return Ask::Flush };
+    if spot.end() > size.bytes() {
+        return Ask::Flush; // it was not there when this client connected
+    }
     let registers = spot.draw(rng);
     let fua = rng.u8(..100) < load.fua;
     let dice = rng.u8(..100);

@@ -54,8 +54,10 @@ pub(crate) struct Files {
     pub(crate) log: File,
     /// The mapped bytes as they were after the last step.
     pub(crate) mapped: Vec<u8>,
-    sum_len: usize,
+    pub(crate) sum_len: usize,
     log_len: usize,
+    /// Length of the data file in bytes.
+    pub(crate) data_len: u64,
 }
 
 /// Faults of the disk that wait for their moment.
@@ -132,6 +134,7 @@ impl Node {
             mapped: map.image(),
             sum_len: usize::try_from(sum.len).unwrap(),
             log_len: usize::try_from(log.len).unwrap(),
+            data_len: self.files.data_len.max(self.size.bytes()),
         };
     }
 
@@ -177,7 +180,7 @@ impl Node {
             activity_log: &log,
             place: self.place,
             canary_copy: self.canary_copy,
-            data_len: self.size.bytes(),
+            data_len: self.files.data_len,
         };
         let mut recovered = metadata::recover(found)
             .map_err(|damage| Broken::new("OldOrNewMetadata", damage.to_string()))?;
@@ -189,6 +192,7 @@ impl Node {
             place: self.place,
         };
         let core = Replica::new(self.settings.clone(), recovered, start);
+        self.size = core.size();
         self.is_power_lost = false;
         self.life += 1;
         self.process = Some(Box::new(Process::new(core)));
@@ -234,8 +238,10 @@ impl Node {
             return Vec::new();
         }
         let mut cleared = Vec::new();
+        // While the file is longer than the memory, its header is the file's own.
+        let first = usize::from(memory.len() < self.files.mapped.len());
         let sectors = memory.chunks(SECTOR).zip(self.files.mapped.chunks_mut(SECTOR)).enumerate();
-        for (index, (new, old)) in sectors.filter(|(_, (new, old))| new != old) {
+        for (index, (new, old)) in sectors.skip(first).filter(|(_, (new, old))| new != old) {
             let at = index * SECTOR;
             let offset = u64::try_from(at).unwrap();
             self.files.map.write(offset, &Bytes::copy_from_slice(new), &mut |_| true);
@@ -250,6 +256,9 @@ impl Node {
 
     /// Whether the block is marked in this node's map, running or not.
     pub(crate) fn is_marked(&self, block: u64) -> bool {
+        if block >= self.size.block_count() {
+            return false;
+        }
         if let Some(core) = self.core() {
             return core.dirty().is_set(BlockIndex(block));
         }

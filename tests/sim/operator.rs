@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use fastrand::Rng;
 use hotpair::metadata::Birth;
 use hotpair::replica::{Answer, Command, Input, LinkStatus, Refused};
-use hotpair::units::{DiskState, Role, ServeMode};
+use hotpair::units::{DiskState, ResourceSize, Role, ServeMode};
 
 use crate::broken::{Broken, Checked};
 use crate::ghost::Excuse;
@@ -34,6 +34,8 @@ pub(crate) struct Operator {
     pub(crate) broken_disk: Option<usize>,
     /// How often a failed node was started again.
     repairs: u64,
+    /// The last resize: node, request, size.
+    resize: Option<(usize, u64, u64)>,
 }
 
 /// A promotion that was typed.
@@ -56,6 +58,7 @@ impl Operator {
             split_is_explained: false,
             broken_disk: None,
             repairs: 0,
+            resize: None,
         }
     }
 
@@ -81,6 +84,7 @@ impl World {
         let pause = self.operator.rng.u64(millis(200)..millis(900));
         self.after(pause, Event::Operator);
         self.command_by_chance()?;
+        self.resize_by_chance()?;
         self.split_by_force()?;
         for at in 0..2 {
             self.look_after(at)?;
@@ -131,6 +135,43 @@ impl World {
             self.command(at, Command::Stop)?;
         } else if types && (command != Command::Invalidate || self.may_invalidate(at)) {
             self.command(at, command)?;
+        }
+        Ok(())
+    }
+
+    /// Lets the resource grow, or tries to let it shrink, which is always refused.
+    fn resize_by_chance(&mut self) -> Checked {
+        if let Some((at, request, size)) = self.operator.resize
+            && let Some(Ok(answer)) = self.operator.take_answer(request)
+        {
+            self.operator.resize = None;
+            let recorded = self.nodes[at].superblock().size;
+            if recorded < size {
+                let detail = format!("node {at} has {recorded} of {size} bytes: {answer:?}");
+                return Err(Broken::new("HonestAnswer", detail));
+            }
+            self.marks.add("resize answered");
+        }
+        let Some(mean) = self.plan.faults.resize else { return Ok(()) };
+        let rng = &mut self.operator.rng;
+        let at = usize::from(rng.bool());
+        let is_due = rng.u64(0..nanos(mean)) < millis(550);
+        let shrinks = rng.u8(..8) == 0;
+        let Some(status) = self.status(at) else { return Ok(()) };
+        if self.is_healing || !is_due || self.nodes[at].awake().is_none() {
+            return Ok(());
+        }
+        let now = status.size_bytes;
+        if shrinks {
+            let request = self.command(at, Command::Resize { size: now / 2 })?;
+            return match self.operator.take_answer(request) {
+                Some(Err(_)) => Ok(()),
+                answer => Err(Broken::new("OnlyGrows", format!("{now} bytes, half: {answer:?}"))),
+            };
+        }
+        if let Some(size) = self.plan.grown.iter().find(|size| **size > now).copied() {
+            let request = self.command(at, Command::Resize { size })?;
+            self.operator.resize = Some((at, request, size));
         }
         Ok(())
     }
@@ -214,6 +255,9 @@ impl World {
     /// `init --rebuild --from peer` on a node that is down.
     pub(crate) fn make_anew(&mut self, at: usize) {
         self.trace.note(&[self.now, 94], || format!("{} {at}: is made anew", self.now));
+        // The configuration has the size that the resource has.
+        let sizes = [0, 1].map(|node| self.nodes[node].superblock().size);
+        self.nodes[at].size = ResourceSize::new(sizes[0].max(sizes[1])).expect("a size");
         self.nodes[at].init(Birth::Rebuilt, 0, &mut self.process_rng);
     }
 

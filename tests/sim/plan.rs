@@ -20,6 +20,7 @@ pub(crate) enum Part {
     Clients,
     Operator,
     Order,
+    Resize,
 }
 
 /// The generator of one part of one seed.
@@ -37,6 +38,8 @@ pub(crate) struct Plan {
     pub(crate) mode: ReplicationMode,
     pub(crate) flush_both: bool,
     pub(crate) size: u64,
+    /// The sizes that an operator lets it grow to, one after the other.
+    pub(crate) grown: Vec<u64>,
     pub(crate) log_slots: usize,
     pub(crate) limits: Limits,
     pub(crate) load: Load,
@@ -106,6 +109,7 @@ pub(crate) struct Faults {
     pub(crate) failover: bool,
     pub(crate) accept_loss: bool,
     pub(crate) split_brain: bool,
+    pub(crate) resize: Option<Duration>,
 }
 
 impl Plan {
@@ -120,11 +124,13 @@ impl Plan {
         let drifts = rng.u8(..4) == 0;
         let mut rate = || if drifts { rng.u64(800..=1200) } else { 1000 };
         let clock_rates = [rate(), rate()];
-        Self {
+        let flush_both = mode != ReplicationMode::Async || rng.bool();
+        let mut plan = Self {
             seed,
             mode,
-            flush_both: mode != ReplicationMode::Async || rng.bool(),
+            flush_both,
             size: draw_size(&mut rng),
+            grown: Vec::new(),
             log_slots: *rng.choice(&[2, 3, 4, 8, 64, 2048]).unwrap(),
             limits: Limits::draw(&mut rng),
             load: Load::draw(&mut rng),
@@ -133,6 +139,21 @@ impl Plan {
             clock_rates,
             #[cfg(feature = "planted-bugs")]
             planted: None,
+        };
+        plan.draw_resize();
+        plan
+    }
+
+    fn draw_resize(&mut self) {
+        let mut rng = generator(self.seed, Part::Resize);
+        if rng.u8(..3) == 0 {
+            self.faults.resize = Some(Duration::from_millis(rng.u64(1..=20) * 1000));
+            let mut size = self.size;
+            for _ in 0..rng.u8(1..=3) {
+                size += *rng.choice(&[1, 4096, 70_000, 5 << 20, 150 << 20]).unwrap();
+                size += *rng.choice(&[0, 0, 33, 512]).unwrap();
+                self.grown.push(size);
+            }
         }
     }
 
@@ -144,6 +165,7 @@ impl Plan {
             mode,
             flush_both: true,
             size,
+            grown: Vec::new(),
             log_slots: 64,
             limits: Limits {
                 in_flight_parts_max: 4096,
@@ -300,6 +322,7 @@ impl Faults {
             failover: rng.bool(),
             accept_loss: rng.u8(..8) == 0,
             split_brain: rng.u8(..20) == 0,
+            resize: None,
         }
     }
 }

@@ -109,9 +109,10 @@ fn healing_time(world: &World) -> Time {
     let rate = world.plan.limits.resync_rate.unwrap_or(u64::MAX).min(bytes_per_s);
     let most = u64::try_from(world.differences.count()).unwrap() * BLOCK_LEN + (1 << 20);
     let in_motion = u64::try_from(world.plan.limits.resync_chunks_max).unwrap();
+    let size = world.nodes[0].size.max(world.nodes[1].size);
     // A comparison of everything is paced like what it sends.
-    let compared = world.plan.limits.resync_rate.map_or(0, |rate| world.size.bytes() * 1000 / rate);
-    let turns = world.size.chunk_count().div_ceil(in_motion.min(16));
+    let compared = world.plan.limits.resync_rate.map_or(0, |rate| size.bytes() * 1000 / rate);
+    let turns = size.chunk_count().div_ceil(in_motion.min(16));
     millis(60_000)
         + millis(compared)
         + most * 1000 / rate * millis(1)
@@ -148,6 +149,13 @@ fn still_wrong(world: &World) -> Option<String> {
     }
     if let Some((id, at)) = world.clients.oldest() {
         return Some(format!("{id:?} waits since {} ms", at / millis(1)));
+    }
+    let sizes = [0, 1].map(|at| {
+        let record = world.nodes[at].superblock();
+        (record.size, record.size_next)
+    });
+    if sizes[0] != sizes[1] || sizes[0].1 != 0 {
+        return Some(format!("sizes {sizes:?}"));
     }
     if world.differences.count() > 0 {
         return Some(format!("{} blocks differ", world.differences.count()));

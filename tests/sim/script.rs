@@ -27,7 +27,9 @@ impl Script {
     /// The same with other limits.
     pub(crate) fn with_plan(plan: Plan) -> Self {
         let spot = Spot { start: 0, count: 8 * 1024, register_len: SECTOR_LEN };
-        let mut script = Self { world: World::with_spots(plan, vec![spot], None) };
+        let in_new_part = Spot { start: plan.size, ..spot };
+        let late = if plan.grown.is_empty() { Vec::new() } else { vec![in_new_part] };
+        let mut script = Self { world: World::with_spots(plan, vec![spot], late, None) };
         script.world.after(0, Event::Start(A));
         script.world.after(0, Event::Start(B));
         script.world.after(millis(10), Event::Dial);

@@ -27,6 +27,7 @@ const CUTS: &[(&str, Cut)] = &[
     ("failover", |plan| plan.faults.failover = false),
     ("accepted loss", |plan| plan.faults.accept_loss = false),
     ("split brain", |plan| plan.faults.split_brain = false),
+    ("resize", |plan| plan.faults.resize = None),
     ("slow disk", |plan| plan.faults.slow_disk = false),
     ("slow net", |plan| plan.faults.slow_net = false),
     ("zeroes", |plan| plan.load.zeroes = 0),

@@ -49,7 +49,6 @@ const TICK: Time = 50_000_000;
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) plan: Plan,
-    pub(crate) size: ResourceSize,
     pub(crate) now: Time,
     queue: BTreeMap<(Time, u64), Event>,
     scheduled: u64,
@@ -87,11 +86,17 @@ impl World {
         let size = ResourceSize::new(plan.size).expect("drawn inside the limits");
         let mut rng = generator(plan.seed, Part::Spots);
         let spots = load::draw_spots(&plan.load, size, &mut rng);
-        Self::with_spots(plan, spots, lines)
+        let late = load::draw_late_spots(plan.size, &plan.grown, &mut rng);
+        Self::with_spots(plan, spots, late, lines)
     }
 
-    /// The same, with clients that write there.
-    pub(crate) fn with_spots(plan: Plan, spots: Vec<Spot>, lines: Option<Lines>) -> Self {
+    /// The same, with clients that write there; in `late` once the resource has grown.
+    pub(crate) fn with_spots(
+        plan: Plan,
+        spots: Vec<Spot>,
+        late: Vec<Spot>,
+        lines: Option<Lines>,
+    ) -> Self {
         let seed = plan.seed;
         let size = ResourceSize::new(plan.size).expect("drawn inside the limits");
         let mut process_rng = generator(seed, Part::Process);
@@ -113,14 +118,13 @@ impl World {
         let mut differences = Differences::default();
         differences.begin(&mut nodes);
         Self {
-            size,
             now: 0,
             queue: BTreeMap::new(),
             scheduled: 0,
             nodes,
             net: Net::new(draw_wire(&plan), generator(seed, Part::Net)),
-            ghost: Ghost::new(run, &plan, &spots),
-            clients: Clients::new(&plan, run, spots, clients_rng),
+            ghost: Ghost::new(run, &plan, &spots, &late),
+            clients: Clients::new(&plan, run, [spots, late].concat(), clients_rng),
             operator: Operator::new(generator(seed, Part::Operator)),
             differences,
             trace: Trace::new(lines),
@@ -241,8 +245,11 @@ impl World {
             self.trace.note(&[now, 77], || format!("{at}: {end:?}: {work:?}"));
         }
         let done = work.finish(end, node, &mut self.disk_rng);
-        if let (Some((request, bytes)), Some(process)) = (done.found, &mut node.process) {
-            process.found.insert(request, bytes);
+        if let Some(process) = &mut node.process {
+            process.found.extend(done.found);
+            if let Some(map) = done.map {
+                process.core.hand_map(map);
+            }
         }
         self.feed(at, done.input)
     }
@@ -253,7 +260,7 @@ impl World {
         }
         match event {
             NetEvent::Arrive { link, to } => {
-                let received = self.net.arrive(self.now, to, link, self.size);
+                let received = self.net.arrive(self.now, to, link, self.nodes[to].size);
                 for frame in received.frames {
                     if self.net.is_open(to, link) {
                         self.feed(to, Input::Peer { link, frame })?;
@@ -360,6 +367,7 @@ impl World {
         self.trace.note(&numbers, || format!("{} {at} <- {input:?}", self.now));
         let mut effects = Vec::new();
         process.core.step(clock, input, &mut effects);
+        node.size = process.core.size();
         self.carry_out(at, effects)?;
         self.collect_changes(at)?;
         self.end_if_stopped(at)

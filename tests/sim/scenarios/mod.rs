@@ -1,3 +1,4 @@
 //! Scenarios with a name: what must follow when this happens.
 
 mod reconnect;
+mod resize;
