@@ -17,6 +17,7 @@ mod fault_disk;
 mod input;
 mod memory;
 mod power;
+mod resize;
 mod resync;
 mod split_brain;
 mod strangers;
@@ -42,6 +43,9 @@ const CASES: &[Case] = &[
     case("switchover_under_load_loses_nothing", failover::switchover_under_load_loses_nothing),
     case("resync_sends_only_differences", resync::resync_sends_only_differences),
     case("an_interrupted_resync_goes_on", resync::an_interrupted_resync_goes_on),
+    case("a_pair_grows_under_load", resize::a_pair_grows_under_load),
+    case("a_node_without_space_refuses_to_grow", resize::a_node_without_space_refuses_to_grow),
+    case("a_node_that_was_away_grows_when_it_is_back", resize::a_node_that_was_away_grows),
     case("split_brain_is_shown_and_resolved", split_brain::split_brain_is_shown_and_resolved),
     case("strangers_are_refused", strangers::strangers_are_refused),
     case("an_impostor_with_another_key_is_refused", strangers::an_impostor_is_refused),
