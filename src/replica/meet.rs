@@ -9,7 +9,7 @@ use super::effect::Closing;
 use super::records::{Acquaintance, Change, Join};
 use super::request::PART_LEN_MAX;
 use super::role::AckNeed;
-use super::session::{Phase, Session, SessionPart};
+use super::session::{Fault, Phase, Session, SessionPart};
 use super::{Effects, Replica};
 use crate::metadata::MapMemory;
 use crate::metadata::generation::{Standpoint, decide};
@@ -231,11 +231,16 @@ impl<M: MapMemory> Replica<M> {
         (decision.outcome, decision.reason)
     }
 
-    pub(super) fn on_verdict(&mut self, theirs: &Verdict, effects: &mut Effects) {
-        let Some(up) = &self.link.up else { return };
-        let Phase::Waiting { verdict: Some(mine) } = &up.phase else { return };
+    pub(super) fn on_verdict(
+        &mut self,
+        theirs: &Verdict,
+        effects: &mut Effects,
+    ) -> Result<(), Fault> {
+        check_grants(theirs)?;
+        let Some(up) = &self.link.up else { return Ok(()) };
+        let Phase::Waiting { verdict: Some(mine) } = &up.phase else { return Ok(()) };
         if theirs.mine != mine.theirs || theirs.theirs != mine.mine {
-            return; // it was made from an older Hello
+            return Ok(()); // it was made from an older Hello
         }
         if theirs.outcome != mine.outcome.mirrored() {
             let text = format!(
@@ -245,13 +250,13 @@ impl<M: MapMemory> Replica<M> {
             self.event("refused", text.clone());
             self.send_refusal(RefusalCode::VerdictsDiffer, &text, effects);
             self.close_link(true, effects);
-            return;
+            return Ok(());
         }
         let (outcome, reason) = (mine.outcome, mine.reason.clone());
         self.event("verdict", format!("{outcome}: {reason}"));
         if self.role.promoting.is_some() || self.role.take_over.is_some() {
             self.restart_session();
-            return;
+            return Ok(());
         }
         match outcome {
             Outcome::InSync => self.join(None, theirs, reason),
@@ -261,6 +266,7 @@ impl<M: MapMemory> Replica<M> {
                 self.stay_apart(outcome, reason, effects);
             }
         }
+        Ok(())
     }
 
     /// Nothing moves: each keeps what it has, and an operator decides.
@@ -366,6 +372,19 @@ impl<M: MapMemory> Replica<M> {
             stopped: false,
         });
     }
+}
+
+/// A write waits for credit, so there must be some for every frame that can be sent.
+fn check_grants(verdict: &Verdict) -> Result<(), Fault> {
+    for (what, credit, at_least) in [
+        ("writes", verdict.client_credit, PART_LEN_MAX),
+        ("chunks", verdict.resync_credit, CHUNK_LEN),
+    ] {
+        if credit.frames == 0 || u64::from(credit.bytes) < at_least {
+            return Err(Fault::NoCredit { what, frames: credit.frames, bytes: credit.bytes });
+        }
+    }
+    Ok(())
 }
 
 /// What is stored of the peer that said `hello`.

@@ -141,6 +141,16 @@ pub(super) enum Fault {
         /// The limit.
         limit: u64,
     },
+    /// So little credit that nothing could ever be sent.
+    #[error("no room for {what}: credit for {frames} frames with {bytes} bytes")]
+    NoCredit {
+        /// What it is for.
+        what: &'static str,
+        /// Frames granted.
+        frames: u32,
+        /// Bytes granted.
+        bytes: u32,
+    },
     /// A chunk or page that the resource does not have.
     #[error("{what} {index} is outside the resource")]
     Outside {
@@ -456,7 +466,7 @@ impl<M: MapMemory> Replica<M> {
         let Frame { epoch, message, .. } = frame;
         match message {
             Message::Hello(hello) => self.on_hello(*hello, effects),
-            Message::Verdict(verdict) => self.on_verdict(&verdict, effects),
+            Message::Verdict(verdict) => self.on_verdict(&verdict, effects)?,
             Message::Refusal(refusal) => self.on_refusal(&refusal, effects),
             Message::Ping(beat) => self.on_ping(beat, effects),
             Message::Pong(beat) => self.link.peer_stable = beat.stable,

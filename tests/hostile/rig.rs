@@ -188,6 +188,13 @@ impl Rig {
 
     /// Says the verdict that mirrors the core's last one.
     pub(crate) fn mirror(&mut self) {
+        let verdict = self.mirrored();
+        self.say(Message::Verdict(verdict)).unwrap();
+        assert!(self.is_open, "{:?}", self.refusals);
+    }
+
+    /// The verdict that mirrors the core's last one.
+    pub(crate) fn mirrored(&self) -> Verdict {
         let mine = self.said.iter().rev().find_map(|it| match it {
             Message::Verdict(verdict) => Some(verdict.clone()),
             _ => None,
@@ -203,8 +210,7 @@ impl Rig {
             matches!(verdict.outcome, Outcome::Source(_) | Outcome::Target(_) | Outcome::InSync),
             "{verdict:?}"
         );
-        self.say(Message::Verdict(verdict)).unwrap();
-        assert!(self.is_open, "{:?}", self.refusals);
+        verdict
     }
 
     pub(crate) fn connect(&mut self) {

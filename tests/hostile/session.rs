@@ -3,7 +3,7 @@
 use hotpair::metadata::Birth;
 use hotpair::replica::Effect;
 use hotpair::units::{ByteRange, ChunkIndex, Sequence};
-use hotpair::wire::{Ask, HandOver, Message, Payload, PeerCommand, SettleAsk, Write};
+use hotpair::wire::{Ask, HandOver, Message, Payload, PeerCommand, SettleAsk, Verdict, Write};
 
 use crate::rig::{EPOCH, GENERATION, Rig};
 
@@ -29,6 +29,25 @@ fn meetings_without_end_leave_nothing_behind() {
     let debug = format!("{:?}", rig.core);
     let ended = debug.split("ended: [").nth(1).unwrap().split(']').next().unwrap();
     assert!(ended.matches("SessionId").count() <= 16, "{ended}");
+}
+
+#[test]
+fn a_peer_that_has_room_for_nothing_is_refused() {
+    let none: [fn(&mut Verdict); 4] = [
+        |verdict| verdict.client_credit.frames = 0,
+        |verdict| verdict.client_credit.bytes = (1 << 20) - 1,
+        |verdict| verdict.resync_credit.frames = 0,
+        |verdict| verdict.resync_credit.bytes = (64 << 10) - 1,
+    ];
+    for edit in none {
+        let mut rig = Rig::new(Birth::Peer);
+        rig.connect();
+        rig.say(Message::Hello(Box::new(rig.hello()))).unwrap();
+        let mut verdict = rig.mirrored();
+        edit(&mut verdict);
+        rig.say(Message::Verdict(verdict)).unwrap();
+        rig.assert_closed("no room for");
+    }
 }
 
 #[test]
