@@ -308,7 +308,7 @@ fn apply(change: &Change, side: Side, record: &mut Superblock) {
             record.disk_reason = DiskReason::Invalidated;
         }
         Change::Split => record.split = true,
-        Change::Resolve(resolution) => record.resolution = Some(*resolution),
+        Change::Resolve(resolution) => resolve(*resolution, side, record),
         Change::Checkpoint { applied, peer_applied } => {
             record.applied = *applied;
             record.peer_applied = *peer_applied;
@@ -405,6 +405,16 @@ fn step_down(promised: Epoch, veto: Option<VetoReason>, record: &mut Superblock)
     record.promised = record.promised.max(promised);
     if let Some(reason) = veto {
         record.veto = Some(Veto { reason, epoch: record.promised });
+    }
+}
+
+/// Whose data is dropped gives up its claim with it: it neither resumes nor is promoted before it
+/// has the data that is kept.
+fn resolve(resolution: Resolution, side: Side, record: &mut Superblock) {
+    record.resolution = Some(resolution);
+    if record.generation == Some(resolution.dropped) {
+        record.owner = Some(side.other());
+        step_down(record.promised, Some(VetoReason::Superseded), record);
     }
 }
 

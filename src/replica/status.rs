@@ -8,7 +8,7 @@ use super::role::AckNeed;
 use super::session::{Phase, SessionPart, Standing};
 use crate::metadata::MapMemory;
 use crate::promotion::{self, PromoteHow};
-use crate::units::{BLOCK_LEN, DiskState, Instant, Outcome, ServeMode, Transfer};
+use crate::units::{BLOCK_LEN, DiskState, Instant, Outcome, Role, ServeMode, Side, Transfer};
 
 impl<M: MapMemory> Replica<M> {
     /// What `status` shows at `now`.
@@ -189,6 +189,16 @@ impl<M: MapMemory> Replica<M> {
             let why = "an operator disconnected this node".to_owned();
             return refused(why, format!("hotpair connect {resource}"));
         }
+        match self.left_behind() {
+            Some(side) if side == self.settings.side => {
+                return refused(self.apart_reason().to_owned(), format!("hotpair demote {resource}"));
+            }
+            Some(_) => {
+                let next = format!("on {peer}: hotpair demote {resource}");
+                return refused(self.apart_reason().to_owned(), next);
+            }
+            None => {}
+        }
         if self.is_split() {
             return refused(
                 format!("both nodes have data that the other lacks: {}", self.apart_reason()),
@@ -215,7 +225,7 @@ impl<M: MapMemory> Replica<M> {
                 ),
                 (false, Standing::Apart) => refused(
                     format!("connected to {peer}, but nothing is replicated{}", self.because()),
-                    format!("hotpair explain {resource} --node {peer}"),
+                    format!("on {peer}: hotpair explain {resource}"),
                 ),
             };
         }
@@ -234,6 +244,25 @@ impl<M: MapMemory> Replica<M> {
                 refused.why.push_str(&self.because());
                 refused
             }
+        }
+    }
+
+    /// The primary that the other node has promised not to follow, if that is all that keeps the
+    /// nodes apart.
+    fn left_behind(&self) -> Option<Side> {
+        let is_refused = matches!(
+            self.link.up.as_ref().map(|up| &up.phase),
+            Some(Phase::Apart(Outcome::Refused))
+        );
+        let theirs = self.link.peer_hello().filter(|_| is_refused)?;
+        let record = self.records.stable();
+        let side = self.settings.side;
+        if self.role.is_primary() && theirs.promised > record.epoch {
+            Some(side)
+        } else if theirs.role == Role::Primary && record.promised > theirs.epoch {
+            Some(side.other())
+        } else {
+            None
         }
     }
 

@@ -2,3 +2,4 @@
 
 mod reconnect;
 mod resize;
+mod split_brain;
