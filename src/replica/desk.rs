@@ -43,7 +43,17 @@ struct Asked {
 struct Disconnecting {
     request: u64,
     since: Instant,
-    is_recording: bool,
+    step: Leaving,
+}
+
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+enum Leaving {
+    /// The nodes may be meeting: nothing can be said yet.
+    Waiting,
+    /// The peer was asked to veto itself, or our own veto is on its way.
+    Vetoing,
+    /// The record is to say that this node stands alone.
+    Recording,
 }
 
 impl Desk {
@@ -200,9 +210,7 @@ impl<M: MapMemory> Replica<M> {
             let next = format!("hotpair status {}", self.settings.resource);
             refuse(asked.request, "the connection was lost meanwhile", &next, effects);
         }
-        if self.desk.disconnecting.as_ref().is_some_and(|d| !d.is_recording) {
-            self.record_disconnect();
-        }
+        self.record_disconnect();
     }
 
     /// The peer handed over what was asked for here.
@@ -241,9 +249,11 @@ impl<M: MapMemory> Replica<M> {
                 refuse(asked.request, &why, "hotpair status", effects);
             }
         }
-        let is_late = self.desk.disconnecting.as_ref().is_some_and(|d| {
-            !d.is_recording && self.now.since(d.since) >= self.settings.suspect_after
-        });
+        let is_late = self
+            .desk
+            .disconnecting
+            .as_ref()
+            .is_some_and(|d| self.now.since(d.since) >= self.settings.suspect_after);
         if is_late {
             self.record_disconnect();
         }
@@ -275,9 +285,24 @@ impl<M: MapMemory> Replica<M> {
             refuse(request, "a change of role is under way", "hotpair status", effects);
             return;
         }
-        let since = self.now;
-        self.desk.disconnecting = Some(Disconnecting { request, since, is_recording: false });
-        match self.link.standing() {
+        if self.desk.disconnecting.is_some() {
+            refuse(request, "a disconnect is under way", "hotpair status", effects);
+            return;
+        }
+        let (since, step) = (self.now, Leaving::Waiting);
+        self.desk.disconnecting = Some(Disconnecting { request, since, step });
+    }
+
+    /// Leaves as soon as it is known whether the nodes follow each other: the one that stays must
+    /// not wait for one that left on purpose, so a veto comes first.
+    pub(super) fn pump_disconnect(&mut self, effects: &mut Effects) {
+        let standing = self.link.standing();
+        let Some(disconnecting) = &mut self.desk.disconnecting else { return };
+        if disconnecting.step != Leaving::Waiting || standing == Standing::Meeting {
+            return;
+        }
+        disconnecting.step = Leaving::Vetoing;
+        match standing {
             Standing::Running { .. } if self.role.is_primary() => {
                 let epoch = self.records.stable().epoch;
                 let outdate = Outdate { epoch, reason: VetoReason::Evicted };
@@ -307,9 +332,9 @@ impl<M: MapMemory> Replica<M> {
 
     fn record_disconnect(&mut self) {
         if let Some(disconnecting) = &mut self.desk.disconnecting
-            && !disconnecting.is_recording
+            && disconnecting.step != Leaving::Recording
         {
-            disconnecting.is_recording = true;
+            disconnecting.step = Leaving::Recording;
             self.records.change(Change::StandAlone(true));
         }
     }

@@ -208,6 +208,7 @@ impl<M: MapMemory> Replica<M> {
     /// Goes on with everything that the last input may have made possible.
     fn settle(&mut self, effects: &mut Effects) {
         self.pump_session(effects);
+        self.pump_disconnect(effects);
         self.pump_role(effects);
         self.pump_writes(effects);
         self.pump_applier(effects);

@@ -191,7 +191,10 @@ impl<M: MapMemory> Replica<M> {
         }
         match self.left_behind() {
             Some(side) if side == self.settings.side => {
-                return refused(self.apart_reason().to_owned(), format!("hotpair demote {resource}"));
+                return refused(
+                    self.apart_reason().to_owned(),
+                    format!("hotpair demote {resource}"),
+                );
             }
             Some(_) => {
                 let next = format!("on {peer}: hotpair demote {resource}");

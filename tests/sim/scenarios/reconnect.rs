@@ -1,10 +1,11 @@
 //! What two nodes conclude when they meet again: the worked scenarios of the design.
 
 use hotpair::replica::{Command, LinkStatus, ReplicationStatus};
-use hotpair::units::{DiskState, ReplicationMode, Role, Side};
+use hotpair::units::{DiskState, ReplicationMode, Role, Side, VetoReason};
 
 use crate::ghost::Excuse;
 use crate::script::{A, B, Script, force, promote};
+use crate::world::millis;
 
 const SYNC: ReplicationMode = ReplicationMode::Sync;
 
@@ -304,4 +305,27 @@ fn a_read_never_finds_a_write_that_a_failover_takes_back() {
     script.until_serving(B);
     script.read(0, 32);
     script.world.ghost.check_history().unwrap_or_else(|broken| panic!("{broken}"));
+}
+
+#[test]
+fn a_primary_that_leaves_while_both_meet_makes_the_other_say_that_it_is_behind() {
+    let mut script = Script::pair(SYNC);
+    script.write(0, 32);
+    let now = script.world.now;
+    script.world.net.reset_any(now);
+    let is_meeting = |script: &Script| {
+        let core = script.world.nodes[A].core().unwrap();
+        format!("{core:?}").contains("phase: Waiting")
+    };
+    while !is_meeting(&script) {
+        let next = script.world.now + millis(1) / 10;
+        script.world.run_until(next).unwrap();
+    }
+    script.command(A, Command::Disconnect).unwrap();
+    script.write(64, 8);
+    let veto = script.world.nodes[B].superblock().veto;
+    assert_eq!(veto.map(|veto| veto.reason), Some(VetoReason::Evicted));
+    script.command(A, Command::Connect).unwrap();
+    script.until_in_sync();
+    script.check_copies();
 }
