@@ -9,7 +9,7 @@ use super::session::{Fault, Standing};
 use super::{Effects, Replica};
 use crate::metadata::MapMemory;
 use crate::promotion::{self, Peer, PromoteHow, PromotePlan};
-use crate::units::{Epoch, Instant, Sequence, ServeMode, VetoReason};
+use crate::units::{Epoch, Instant, Sequence, ServeMode, SessionId, VetoReason};
 use crate::wire::message::{HandOver, Message, Outdate};
 
 /// A promotion under way.
@@ -25,7 +25,8 @@ pub(super) struct Promoting {
 
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 enum Step {
-    Consent,
+    /// The peer was asked in this session, and will not answer in another one.
+    Consent(Option<SessionId>),
     Consented,
     Syncing(u64),
     Synced,
@@ -41,7 +42,7 @@ impl Promoting {
     /// Whether the promotion can no longer be taken back.
     pub(super) fn is_recording(&self) -> bool {
         match self.step {
-            Step::Consent => false,
+            Step::Consent(_) => false,
             Step::Consented | Step::Syncing(_) | Step::Synced | Step::Recording => true,
         }
     }
@@ -111,7 +112,11 @@ impl<M: MapMemory> Replica<M> {
                     }
                     Peer::Connected { .. } | Peer::Away => ServeMode::Solo,
                 };
-                let step = if plan.needs_consent { Step::Consent } else { Step::Consented };
+                let step = if plan.needs_consent {
+                    Step::Consent(self.session_now())
+                } else {
+                    Step::Consented
+                };
                 if plan.needs_consent {
                     let outdate = Outdate { epoch: plan.epoch, reason: VetoReason::Evicted };
                     self.send(Message::Outdate(outdate), effects);
@@ -126,7 +131,7 @@ impl<M: MapMemory> Replica<M> {
     pub(super) fn on_outdate_done(&mut self, outdate: Outdate, effects: &mut Effects) {
         self.role.peer_vetoed = Some(outdate.epoch);
         if let Some(promoting) = &mut self.role.promoting
-            && promoting.step == Step::Consent
+            && matches!(promoting.step, Step::Consent(_))
             && promoting.plan.epoch == outdate.epoch
         {
             promoting.step = Step::Consented;
@@ -173,13 +178,18 @@ impl<M: MapMemory> Replica<M> {
     pub(super) fn pump_promoting(&mut self, effects: &mut Effects) {
         let Some(promoting) = &self.role.promoting else { return };
         match promoting.step {
-            Step::Consent => {
+            Step::Consent(session) => {
+                let request = promoting.request;
                 let is_late = self.now.since(promoting.since) >= self.settings.io_timeout;
                 if self.link.standing() == Standing::Down || is_late {
-                    let request = promoting.request;
                     self.role.promoting = None;
                     let result = Err(self.explain_promotion(promotion::Refusal::PeerAway));
                     effects.push(Effect::Answer { request, result });
+                } else if session != self.session_now() {
+                    self.role.promoting = None;
+                    let why = "the nodes began to meet again before the peer consented";
+                    let next = format!("hotpair promote {}", self.settings.resource);
+                    refuse(request, why, &next, effects);
                 }
             }
             Step::Consented => {

@@ -180,7 +180,7 @@ impl<M: MapMemory> Replica<M> {
             && matches!(self.link.standing(), Standing::Down | Standing::Apart)
     }
 
-    fn session_now(&self) -> Option<SessionId> {
+    pub(super) fn session_now(&self) -> Option<SessionId> {
         self.link.up.as_ref()?.session
     }
 

@@ -107,13 +107,20 @@ impl Rig {
     /// A secondary that is in sync with a primary.
     pub(crate) fn secondary() -> Self {
         let mut rig = Self::target();
-        rig.say(Message::ResyncEnd(hotpair::wire::ResyncEnd {
-            generation: GENERATION,
-            history: Vec::new(),
-        }))
-        .unwrap();
-        assert!(rig.said.iter().any(|it| matches!(it, Message::ResyncDone(_))), "{:?}", rig.said);
+        rig.end_transfer();
         rig
+    }
+
+    /// Becomes a copy that is in sync, after it met a peer that has one.
+    pub(crate) fn fill(&mut self) {
+        self.start_transfer();
+        self.end_transfer();
+    }
+
+    fn end_transfer(&mut self) {
+        let end = hotpair::wire::ResyncEnd { generation: GENERATION, history: Vec::new() };
+        self.say(Message::ResyncEnd(end)).unwrap();
+        assert!(self.said.iter().any(|it| matches!(it, Message::ResyncDone(_))), "{:?}", self.said);
     }
 
     /// A primary whose secondary is in sync with it.

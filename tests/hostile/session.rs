@@ -1,9 +1,9 @@
 //! Floods: more of something than an honest peer says.
 
 use hotpair::metadata::Birth;
-use hotpair::replica::Effect;
-use hotpair::units::{ByteRange, ChunkIndex, Sequence};
-use hotpair::wire::{Ask, HandOver, Message, Payload, PeerCommand, SettleAsk, Verdict, Write};
+use hotpair::replica::{Command, Effect, Input};
+use hotpair::units::{ByteRange, ChunkIndex, Role, Sequence, ServeMode};
+use hotpair::wire::{Ask, HandOver, Hello, Message, Payload, PeerCommand, SettleAsk, Verdict, Write};
 
 use crate::rig::{EPOCH, GENERATION, Rig};
 
@@ -48,6 +48,30 @@ fn a_peer_that_has_room_for_nothing_is_refused() {
         rig.say(Message::Verdict(verdict)).unwrap();
         rig.assert_closed("no room for");
     }
+}
+
+#[test]
+fn a_promotion_that_waits_for_consent_does_not_make_both_meet_without_end() {
+    let mut rig = Rig::new(Birth::Peer);
+    let to_secondary = |hello: &mut Hello| {
+        (hello.role, hello.serve_mode) = (Role::Secondary, ServeMode::None);
+    };
+    rig.meet(to_secondary);
+    rig.fill();
+    let command = Command::Promote { force: false, accept_data_loss: false };
+    rig.input(Input::Operator { request: 7, command });
+    assert!(rig.said.iter().any(|it| matches!(it, Message::Outdate(_))), "{:?}", rig.said);
+    rig.said.clear();
+    // Instead of an answer the peer says Hello, and the verdicts that follow.
+    let mut hello = rig.hello();
+    to_secondary(&mut hello);
+    hello.counter = 2;
+    rig.say(Message::Hello(Box::new(hello))).unwrap();
+    for _ in 0..100 {
+        rig.mirror();
+    }
+    let hellos = rig.said.iter().filter(|it| matches!(it, Message::Hello(_))).count();
+    assert!(hellos <= 2, "{hellos} Hellos for one of the peer");
 }
 
 #[test]
