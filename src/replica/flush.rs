@@ -193,7 +193,12 @@ impl<M: MapMemory> Replica<M> {
             .oldest()
             .is_some_and(|at| self.now.since(at) >= self.settings.unflushed_age);
         let is_large = self.window.len() * 2 >= self.settings.unflushed_blocks_max;
-        if (is_old || is_large) && !self.flushes.window_asked && self.session_is_running() {
+        if !(is_old || is_large) || self.flushes.window_asked || !self.session_is_running() {
+            return;
+        }
+        // What is not written here stays marked anyway: while the first of it waits for a slow
+        // disk a flush of the peer would clear nothing, and the next one would follow at once.
+        if self.window.first().is_some_and(|first| first < self.writes.written_before()) {
             self.flushes.window_asked = true;
             self.ask_flush(FlushWhy::Window, effects);
         }

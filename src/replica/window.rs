@@ -28,6 +28,11 @@ impl Window {
         self.oldest
     }
 
+    /// The first write that the peer has not made durable.
+    pub(super) fn first(&self) -> Option<Sequence> {
+        self.order.front().map(|(sequence, _)| *sequence)
+    }
+
     /// Whether the mark of `block` is one of the window's.
     pub(super) fn contains(&self, block: BlockIndex) -> bool {
         self.last.contains_key(&block.0)

@@ -1,6 +1,6 @@
 //! Clients that ask for more at once than the peer takes.
 
-use hotpair::replica::{Input, Request, RequestId, RequestKind};
+use hotpair::replica::{Effect, Input, Request, RequestId, RequestKind};
 use hotpair::units::{ByteRange, ReplicationMode, ZeroKind};
 use hotpair::wire::{Ack, AckStage, Message, Payload};
 
@@ -80,4 +80,36 @@ fn zeroes_of_any_length_stay_within_the_unflushed_window() {
         }
     }
     assert_eq!((all, rig.replies), (8, 1));
+}
+
+#[test]
+fn a_slow_disk_here_does_not_make_the_peer_flush_without_end() {
+    let mut rig = Rig::primary_with(1 << 20, |settings| settings.unflushed_blocks_max = 8);
+    rig.said.clear();
+    rig.holds = |effect| matches!(effect, Effect::Write { .. });
+    for id in 0..6 {
+        let range = ByteRange::new(id * 4096, 4096, rig.core.size()).unwrap();
+        let parts = vec![Payload::hash(vec![7; 4096].into())];
+        ask(&mut rig, id, RequestKind::Write { range, parts, fua: false });
+    }
+    let ack = |sequence: u64| Ack {
+        sequence: hotpair::units::Sequence(sequence),
+        stage: AckStage::Applied,
+    };
+    let acks = sent(&rig).into_iter().map(ack).collect();
+    rig.say(Message::Acks(acks)).unwrap();
+    let asked = |rig: &Rig| {
+        rig.said.iter().find_map(|it| if let Message::Flush(it) = it { Some(*it) } else { None })
+    };
+    let mut flushes = 0;
+    while let Some(flush) = asked(&rig).filter(|_| flushes < 100) {
+        flushes += 1;
+        rig.said.clear();
+        rig.say(Message::FlushDone(flush)).unwrap();
+    }
+    assert!(flushes <= 1, "{flushes} flushes, and none could clear a mark");
+    rig.release();
+    let flush = asked(&rig).expect("the window is bounded once the disk has written");
+    rig.say(Message::FlushDone(flush)).unwrap();
+    assert_eq!(rig.core.dirty().count(), 0);
 }

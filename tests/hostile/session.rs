@@ -3,7 +3,9 @@
 use hotpair::metadata::Birth;
 use hotpair::replica::{Command, Effect, Input};
 use hotpair::units::{ByteRange, ChunkIndex, Role, Sequence, ServeMode};
-use hotpair::wire::{Ask, HandOver, Hello, Message, Payload, PeerCommand, SettleAsk, Verdict, Write};
+use hotpair::wire::{
+    Ask, HandOver, Hello, Message, Payload, PeerCommand, SettleAsk, Verdict, Write,
+};
 
 use crate::rig::{EPOCH, GENERATION, Rig};
 
