@@ -166,6 +166,10 @@ impl<M: MapMemory> Replica<M> {
         let (Some(mine), Some(theirs)) = (&up.mine, &up.theirs) else { return };
         if !self.has_room_for_meeting(mine, theirs) {
             self.make_room_for_meeting(effects);
+            // What was concluded from an older Hello of the peer is void.
+            if let Some(up) = &mut self.link.up {
+                up.phase = Phase::Waiting { verdict: None };
+            }
             return;
         }
         let (outcome, reason) = self.judge(mine, theirs);

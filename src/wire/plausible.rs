@@ -52,6 +52,7 @@ pub(super) fn check(
 type Checked = Result<(), &'static str>;
 
 fn check_hello(hello: &Hello) -> Checked {
+    check_sizes(hello.size, hello.size_next)?;
     for epoch in [hello.epoch, hello.promised, hello.served_epoch] {
         check_epoch(epoch)?;
     }
@@ -76,6 +77,16 @@ fn check_hello(hello: &Hello) -> Checked {
     // Counted in blocks of the largest resource: what is shown of it is in bytes.
     check_count(hello.marks, RESOURCE_LEN_MAX / BLOCK_LEN)?;
     check_count(hello.at_risk_bytes, RESOURCE_LEN_MAX)
+}
+
+/// The size now, and the one that there is room for.
+fn check_sizes(size: u64, size_next: u64) -> Checked {
+    let is_size = |len_bytes| ResourceSize::new(len_bytes).is_some();
+    if is_size(size) && (size_next == 0 || (size_next >= size && is_size(size_next))) {
+        Ok(())
+    } else {
+        Err("a size that no resource has or grows to")
+    }
 }
 
 fn check_history(history: &[Generation]) -> Checked {
@@ -266,6 +277,23 @@ mod tests {
         }
         let covers = Sequence::TAKEN_MAX;
         assert_eq!(arrives(Message::Flush(Flush { request: u64::MAX, covers })), Ok(()));
+    }
+
+    #[test]
+    fn a_size_that_no_record_can_hold_is_refused() {
+        let Message::Hello(hello) = sample("hello") else { unreachable!() };
+        let beyond = RESOURCE_LEN_MAX + 1;
+        for (size, size_next) in [(0, 0), (beyond, 0), (8, 7), (8, beyond), (u64::MAX, 8)] {
+            assert!(refused(Message::Hello(Box::new(Hello {
+                size,
+                size_next,
+                ..(*hello).clone()
+            }))));
+        }
+        for (size, size_next) in [(1, 0), (8, 9), (RESOURCE_LEN_MAX, 0)] {
+            let hello = Hello { size, size_next, ..(*hello).clone() };
+            assert_eq!(arrives(Message::Hello(Box::new(hello))), Ok(()));
+        }
     }
 
     #[test]

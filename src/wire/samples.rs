@@ -348,7 +348,7 @@ fn any_state_message() -> impl Strategy<Value = Message> {
             "[a-z]{0,255}",
             vec(generation(), 0..=HISTORY_LEN_MAX),
             vec((1..=u64::MAX).prop_map(Instance), 0..=INSTANCES_LEN_MAX),
-            (0..=RESOURCE_LEN_MAX / BLOCK_LEN, any::<u64>(), any::<u128>()),
+            (0..=RESOURCE_LEN_MAX / BLOCK_LEN, size().bytes()..=RESOURCE_LEN_MAX, any::<u128>()),
         )
             .prop_map(|(name, history, instances, (marks, size_next, boot_id))| {
                 Message::Hello(Box::new(Hello {

@@ -9,4 +9,5 @@ mod clients;
 mod records;
 mod rig;
 mod session;
+mod sizes;
 mod transfer;

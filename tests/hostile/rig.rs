@@ -200,6 +200,14 @@ impl Rig {
         assert!(self.is_open, "{:?}", self.refusals);
     }
 
+    /// What the core concluded last on this connection, if it did.
+    pub(crate) fn outcome(&self) -> Option<Outcome> {
+        self.said.iter().rev().find_map(|it| match it {
+            Message::Verdict(verdict) => Some(verdict.outcome),
+            _ => None,
+        })
+    }
+
     /// The verdict that mirrors the core's last one.
     pub(crate) fn mirrored(&self) -> Verdict {
         let mine = self.said.iter().rev().find_map(|it| match it {
