@@ -326,6 +326,7 @@ impl<M: MapMemory> Replica<M> {
             follows,
             target: is_target.then_some((transfer, source_generation)),
             is_whole: !is_target,
+            needs_peer: i_am_primary && transfer == Transfer::Replay,
             memsync_secondary: peer_is_primary && self.settings.mode == ReplicationMode::MemSync,
         };
         let epoch = if peer_is_primary { theirs.epoch } else { record.epoch };

@@ -84,6 +84,9 @@ pub(super) struct Join {
     pub(super) target: Option<(Transfer, Generation)>,
     /// Both nodes were compared and this one is the source, or they are equal.
     pub(super) is_whole: bool,
+    /// The peer is a candidate throughout, so that every acknowledgement of this primary needs it
+    /// from here on.
+    pub(super) needs_peer: bool,
     pub(super) memsync_secondary: bool,
 }
 
@@ -372,6 +375,9 @@ fn apply_join(join: &Join, side: Side, record: &mut Superblock) {
         record.serve_mode = ServeMode::None;
         record.epoch = record.epoch.max(epoch);
         record.promised = record.promised.max(epoch);
+    }
+    if join.needs_peer && record.serve_mode == ServeMode::Solo {
+        record.serve_mode = ServeMode::Paired;
     }
     if join.is_whole {
         // Nobody has what this node lacks, so no veto says so any more.

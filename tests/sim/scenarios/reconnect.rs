@@ -4,6 +4,7 @@ use hotpair::replica::{Command, LinkStatus, ReplicationStatus};
 use hotpair::units::{DiskState, ReplicationMode, Role, Side, VetoReason};
 
 use crate::ghost::Excuse;
+use crate::plan::{Limits, Plan};
 use crate::script::{A, B, Script, force, promote};
 use crate::world::millis;
 
@@ -328,4 +329,30 @@ fn a_primary_that_leaves_while_both_meet_makes_the_other_say_that_it_is_behind()
     script.command(A, Command::Connect).unwrap();
     script.until_in_sync();
     script.check_copies();
+}
+
+#[test]
+fn what_both_acknowledged_in_a_replay_survives_the_power_loss_of_one() {
+    for seed in 1..=16 {
+        let calm = Plan::calm(SYNC, 16 << 20);
+        let limits = Limits { resync_rate: Some(1 << 20), ..calm.limits.clone() };
+        let mut script = Script::with_plan(Plan { seed, limits, ..calm });
+        script.write(0, 900);
+        script.cut();
+        script.until("solo", |world| world.status(A).is_some_and(|status| status.solo));
+        script.mend();
+        script.until("a replay runs", |world| {
+            world.status(A).is_some_and(|it| it.replication == ReplicationStatus::SyncSource)
+        });
+        script.write(1000, 16);
+        assert!(!script.world.is_in_sync());
+        assert_eq!(script.status(B).disk, DiskState::UpToDate);
+        script.lose_power(A);
+        // B has all of it, and kept its power.
+        script.world.ghost.excuse = Excuse::None;
+        script.start(A);
+        script.until_serving(A);
+        script.until_in_sync();
+        script.check_copies();
+    }
 }
