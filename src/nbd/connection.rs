@@ -81,7 +81,9 @@ enum State {
     Open,
     /// No further request is read; what is under way is answered.
     Ending,
-    /// Nothing more passes in either direction.
+    /// Nothing more passes in either direction; what is under way still occupies the disk.
+    Gone,
+    /// The same, and nobody waits for what is under way: it will not be answered.
     Over,
 }
 
@@ -156,6 +158,7 @@ impl Connection {
         match self.state {
             State::Open => false,
             State::Ending => self.asked.is_empty() && self.outbound.is_empty(),
+            State::Gone => self.asked.is_empty(),
             State::Over => true,
         }
     }
@@ -168,10 +171,22 @@ impl Connection {
         }
     }
 
-    /// Lets nothing more pass.
+    /// Lets nothing more pass, and forgets what is under way.
     pub(super) fn cut(&mut self) {
         self.state = State::Over;
         self.socket.shut_down();
+    }
+
+    /// Lets nothing more pass. What the client asked for cannot be called back, so its share stays
+    /// occupied until that has ended: else whoever breaks off again and again gets ever more.
+    fn leave(&mut self) {
+        if !matches!(self.state, State::Open | State::Ending) {
+            return;
+        }
+        self.state = State::Gone;
+        self.socket.shut_down();
+        self.drop_payload();
+        self.outbound = Outbound::default();
     }
 
     /// Takes requests until the socket is empty, room is missing or others must have their turn.
@@ -422,7 +437,7 @@ impl Connection {
             AskedKind::Read { range } => usage_of_read(range),
             AskedKind::Status { range, single } => usage_of_status(range, single),
         });
-        Some(asked)
+        (self.state != State::Gone).then_some(asked)
     }
 
     fn put_success(&mut self, cookie: u64, is_read: bool) {
@@ -454,7 +469,7 @@ impl Connection {
 
     /// Sends what the socket takes. Ready when all has left.
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while !self.outbound.is_empty() && self.state != State::Over {
+        while !self.outbound.is_empty() && matches!(self.state, State::Open | State::Ending) {
             let outbound = &mut self.outbound;
             let sent =
                 self.socket.poll_write(cx, |fd| outbound.send(|pieces| socket::write(fd, pieces)));
@@ -481,12 +496,12 @@ impl Connection {
 
     fn violated(&mut self, why: &str) {
         debug!(serial = self.serial, why, "client closed");
-        self.cut();
+        self.leave();
     }
 
     fn fail(&mut self, error: &io::Error) {
         debug!(serial = self.serial, %error, "client lost");
-        self.cut();
+        self.leave();
     }
 
     /// Gives up a payload that will not arrive.
@@ -515,7 +530,7 @@ fn usage_of(command: &Command) -> Usage {
 /// The longest answer: the disk says something else of every block.
 fn usage_of_status(range: ByteRange, single: bool) -> Usage {
     let runs = if single { 1 } else { range.blocks().block_count().min(EXTENTS_MAX) };
-    Usage { reply_bytes: 24 + 8 * runs, ..Usage::default() }
+    Usage { parts: 1, reply_bytes: 24 + 8 * runs, ..Usage::default() }
 }
 
 fn usage_of_zero(range: ByteRange) -> Usage {
