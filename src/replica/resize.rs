@@ -418,6 +418,11 @@ impl<M: MapMemory> Replica<M> {
         if let Some(wanted) = self.growth_at_meeting(mine, theirs)
             && self.resize.growing.is_none()
         {
+            if self.resize.has_room(wanted) && self.records.is_idle() {
+                // Made for an earlier meeting, which ended before that.
+                self.records.change(Change::SizeNext(wanted.bytes()));
+                return;
+            }
             self.event("resizing", format!("room is made for {} bytes", wanted.bytes()));
             self.grow(wanted, effects);
         }

@@ -573,7 +573,12 @@ impl<M: MapMemory> Replica<M> {
         } else if slowest.is_some_and(|age| age >= self.settings.peer_timeout()) {
             Some("the peer does not acknowledge")
         } else if self.link.standing() == Standing::Meeting && meeting >= self.settings.io_timeout {
-            Some("the peer does not get ready")
+            // Nothing starts here meanwhile, so neither side may try again at once: in the pause a
+            // primary goes on alone.
+            let why = "the nodes did not get ready to meet in time";
+            self.event("link-lost", why);
+            self.refuse_link(why, effects);
+            return;
         } else {
             None
         };

@@ -356,3 +356,32 @@ fn what_both_acknowledged_in_a_replay_survives_the_power_loss_of_one() {
         script.check_copies();
     }
 }
+
+#[test]
+fn a_secondary_whose_disk_hangs_does_not_keep_the_primary_from_going_on_alone() {
+    let mut script = Script::pair(SYNC);
+    script.write(0, 32);
+    script.world.nodes[B].trouble.stalled_until = u64::MAX;
+    let request = script.begin_write(0, 32);
+    // A sync that begins when the link is lost takes longer than the pause before the next one.
+    let (began, mut connected) = (script.world.now, script.world.now);
+    while script.world.now - began < millis(60_000) {
+        script.pass(1);
+        let now = script.world.now;
+        if script.world.nodes[A].awake().is_none_or(|it| it.link.is_none()) {
+            connected = now;
+        } else if now - connected > millis(2_000) {
+            script.world.nodes[A].trouble.stalled_until = now + millis(500);
+        }
+    }
+    assert!(script.world.clients.is_settled(request), "the write is held for a minute");
+    // And then the one that hangs does not stop it each time that they are connected.
+    let began = script.world.now;
+    let mut count = 0_u64;
+    while script.world.now - began < millis(60_000) {
+        script.write(8, 1);
+        script.pass(10);
+        count += 1;
+    }
+    assert!(count > 1_000, "{count} writes in a minute");
+}
