@@ -325,7 +325,6 @@ impl<M: MapMemory> Replica<M> {
             peer_promised: theirs.epoch.max(theirs.promised),
             follows,
             target: is_target.then_some((transfer, source_generation)),
-            is_whole: !is_target,
             needs_peer: i_am_primary && transfer == Transfer::Replay,
             memsync_secondary: peer_is_primary && self.settings.mode == ReplicationMode::MemSync,
         };

@@ -82,8 +82,6 @@ pub(super) struct Join {
     pub(super) follows: Option<(Side, Epoch)>,
     /// This node is the target of such a transfer from that generation.
     pub(super) target: Option<(Transfer, Generation)>,
-    /// Both nodes were compared and this one is the source, or they are equal.
-    pub(super) is_whole: bool,
     /// The peer is a candidate throughout, so that every acknowledgement of this primary needs it
     /// from here on.
     pub(super) needs_peer: bool,
@@ -379,7 +377,7 @@ fn apply_join(join: &Join, side: Side, record: &mut Superblock) {
     if join.needs_peer && record.serve_mode == ServeMode::Solo {
         record.serve_mode = ServeMode::Paired;
     }
-    if join.is_whole {
+    if join.target.is_none() {
         // Nobody has what this node lacks, so no veto says so any more.
         record.veto = None;
         if record.disk == DiskState::Outdated {
