@@ -76,6 +76,25 @@ fn what_is_written_on_one_node_is_read_on_the_other_after_a_switchover() {
 }
 
 #[test]
+fn a_verdict_says_what_to_type_and_that_mends_it() {
+    let mut pair = Pair::prepare(Plan { size: 8 << 20, ..Plan::default() });
+    for node in &mut pair.nodes {
+        node.well(&["init", RESOURCE, "--from", "peer"]);
+        node.run();
+    }
+    let way_out = format!("hotpair init {RESOURCE} --from this --rebuild");
+    for node in &pair.nodes {
+        pair.news.wait_for("the verdict", || {
+            node.well(&["explain", RESOURCE]).contains(&way_out).then_some(())
+        });
+    }
+    pair.nodes[0].stop();
+    pair.nodes[0].well(&way_out.split(' ').skip(1).collect::<Vec<_>>());
+    pair.nodes[0].run();
+    pair.wait_in_sync();
+}
+
+#[test]
 fn what_is_so_already_is_success() {
     let pair = running();
     let alpha = &pair.nodes[0];
