@@ -11,6 +11,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use rustix::fs::statvfs;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -75,6 +76,25 @@ fn what_is_written_on_one_node_is_read_on_the_other_after_a_switchover() {
 }
 
 #[test]
+fn a_verdict_says_what_to_type_and_that_mends_it() {
+    let mut pair = Pair::prepare(Plan { size: 8 << 20, ..Plan::default() });
+    for node in &mut pair.nodes {
+        node.well(&["init", RESOURCE, "--from", "peer"]);
+        node.run();
+    }
+    let way_out = format!("hotpair init {RESOURCE} --from this --rebuild");
+    for node in &pair.nodes {
+        pair.news.wait_for("the verdict", || {
+            node.well(&["explain", RESOURCE]).contains(&way_out).then_some(())
+        });
+    }
+    pair.nodes[0].stop();
+    pair.nodes[0].well(&way_out.split(' ').skip(1).collect::<Vec<_>>());
+    pair.nodes[0].run();
+    pair.wait_in_sync();
+}
+
+#[test]
 fn what_is_so_already_is_success() {
     let pair = running();
     let alpha = &pair.nodes[0];
@@ -124,6 +144,7 @@ fn status_has_every_key_of_the_contract() {
         ("/resources/0/export", format!("unix:{}", alpha.export.display()).into()),
         ("/resources/0/clients", 0.into()),
         ("/resources/0/last_verify", Value::Null),
+        ("/resources/0/warnings", Value::Array(Vec::new())),
     ] {
         assert_eq!(status.pointer(key), Some(&value), "{key}");
     }
@@ -138,6 +159,25 @@ fn status_has_every_key_of_the_contract() {
     assert!(text.contains("generation: 1-") && text.contains("state paired"), "{text}");
     let one: Value = serde_json::from_str(&alpha.well(&["status", RESOURCE, "--json"])).unwrap();
     assert_eq!(one["resources"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn status_warns_when_the_disk_has_less_room_than_the_data_file_has_holes() {
+    let system = statvfs(std::env::temp_dir()).unwrap();
+    // Others may free some of it meanwhile, but not as much again.
+    let size = 2 * system.f_bavail * system.f_frsize + (1 << 30);
+    let plan = Plan { size, ..Plan::default() };
+    let mut pair = Pair::prepare(plan);
+    let alpha = &mut pair.nodes[0];
+    alpha.well(&["init", RESOURCE, "--from", "empty"]);
+    alpha.run();
+    let found = || Some(alpha.field("/warnings/0").as_str()?.to_owned());
+    let warning = pair.news.wait_for("a warning", found);
+    let data = alpha.data.to_str().unwrap();
+    let holes = format!("{data} has holes of {} bytes", pair.plan.size);
+    assert!(warning.contains(&holes) && warning.contains("bytes free"), "{warning}");
+    let text = alpha.well(&["status"]);
+    assert!(text.contains(&format!("{RESOURCE}: warning: {data}")), "{text}");
 }
 
 #[test]

@@ -139,7 +139,7 @@ const DEPENDENCIES: &[&str] = &[
     "tracing-subscriber",
     "zerocopy",
 ];
-const DEV_DEPENDENCIES: &[&str] = &["proptest", "stateright", "tempfile"];
+const DEV_DEPENDENCIES: &[&str] = &["criterion", "proptest", "stateright", "tempfile"];
 
 /// Parts of names that say nothing, or that this project has other words for.
 const BANNED_WORDS: &[&str] = &[

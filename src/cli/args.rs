@@ -416,7 +416,7 @@ pub(super) enum Later {
 #[derive(Debug, clap::Args)]
 pub(super) struct Anything {
     #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
-    words: Vec<String>,
+    pub(super) words: Vec<String>,
 }
 
 fn resource(text: &str) -> Result<String, &'static str> {

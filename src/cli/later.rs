@@ -6,8 +6,11 @@ use super::failure::Failure;
 /// Refuses a command.
 pub(super) fn refuse(command: &Later) -> Failure {
     let (name, stage, instead) = match command {
-        Later::Scrub(_) => {
-            ("scrub", "integrity", "hotpair verify RESOURCE compares the two copies")
+        Later::Scrub(typed) => {
+            let resource = typed.words.iter().find(|word| !word.starts_with('-'));
+            let resource = resource.map_or("RESOURCE", String::as_str);
+            let instead = format!("to compare the two copies: hotpair verify {resource}");
+            return Failure::refused(comes_with("scrub", "integrity"), instead);
         }
         Later::Sync(_) => ("sync", "directory", BLOCK_NEEDS_NONE),
         Later::Generations(_) => ("generations", "directory", BLOCK_NEEDS_NONE),

@@ -95,13 +95,16 @@ fn chosen<'a>(node: &'a NodeConfig, name: Option<&str>) -> Result<Vec<&'a NodeRe
 
 pub(super) fn check(common: &Common, check: &Check) -> Result<(), Failure> {
     let node = configuration::node(common)?;
-    let mut is_good = true;
+    let mut bad = Vec::new();
     let mut looked = Vec::new();
     for resource in chosen(&node, check.resource.as_deref())? {
         let findings = daemon::check_offline(resource)?;
-        is_good &= findings.iter().all(|finding| finding.is_good);
+        if findings.iter().any(|finding| !finding.is_good) {
+            bad.push(resource.name.as_str());
+        }
         looked.push((&resource.name, findings));
     }
+    let is_good = bad.is_empty();
     if check.json {
         let resources: Vec<_> = looked
             .iter()
@@ -125,9 +128,11 @@ pub(super) fn check(common: &Common, check: &Check) -> Result<(), Failure> {
     if is_good {
         return Ok(());
     }
+    let ways = bad.iter().map(|name| format!("hotpair init {name} --from peer --rebuild"));
+    let ways: Vec<_> = ways.collect();
     Err(Failure::refused(
-        "not everything is as it should be",
-        "if the other node has a good copy: hotpair init RESOURCE --from peer --rebuild",
+        format!("not everything is as it should be: {}", bad.join(", ")),
+        format!("if the other node has a good copy: {}", ways.join("; ")),
     ))
 }
 

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
+use std::path::Path;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use crate::link::{Connection, Handover};
 use crate::metadata::Superblock;
 use crate::nbd::{Clients, Export, Extent, Incoming, Opened as Client};
 use crate::replica::{Closing, Effect, Input, LinkId, Replica, RequestError, RequestId};
-use crate::store::{CanaryCopy, Completion, MappedMap, Run, Store, Via};
+use crate::store::{CanaryCopy, Completion, MappedMap, Run, Shortage, Store, Via};
 use crate::units::{Epoch, Instant};
 use crate::wire::BufferPool;
 use crate::wire::message::Frame;
@@ -72,6 +73,8 @@ pub(super) struct DataThread {
     clients_closing: bool,
     tick: Interval,
     identity_check: IdentityCheck,
+    /// As the last look at the data file found it.
+    shortage: Option<Shortage>,
     last_snapshot: Instant,
     has_news: bool,
 }
@@ -133,6 +136,7 @@ impl DataThread {
             clients_closing: false,
             tick,
             identity_check: IdentityCheck::Ended(now),
+            shortage: None,
             last_snapshot: now,
             has_news: true,
         }
@@ -191,8 +195,9 @@ impl DataThread {
             }
             Completion::Metadata { ticket, result } => Input::Metadata { ticket, result },
             Completion::Runs { request, runs } => return self.reply_runs(request, &runs),
-            Completion::Identity { result } => {
+            Completion::Identity { result, shortage } => {
                 self.identity_check = IdentityCheck::Ended(clock::now());
+                self.note_shortage(shortage);
                 let Err(error) = result else { return };
                 warn!(resource = %self.ends.name, error = &error as &dyn std::error::Error,
                     "the data file is not what it was");
@@ -204,6 +209,16 @@ impl DataThread {
             }
         };
         self.inputs.push_back(input);
+    }
+
+    /// The status shows it each time; the log has it when it begins.
+    fn note_shortage(&mut self, shortage: Option<Shortage>) {
+        if let (None, Some(Shortage { holes_bytes, free_bytes })) = (self.shortage, shortage) {
+            warn!(resource = %self.ends.name, holes_bytes, free_bytes,
+                "the file system has less room than the data file has holes");
+        }
+        self.has_news |= self.shortage.is_some() != shortage.is_some();
+        self.shortage = shortage;
     }
 
     fn poll_link(&mut self, cx: &mut Context<'_>) -> bool {
@@ -499,7 +514,10 @@ impl DataThread {
         }
         self.has_news = false;
         self.last_snapshot = now;
-        self.ends.snapshot.send_replace(snapshot(&self.core, self.clients.count(), now));
+        let mut snapshot = snapshot(&self.core, self.clients.count(), now);
+        let path = self.store.data().path();
+        snapshot.warnings.extend(self.shortage.map(|shortage| warning(shortage, path)));
+        self.ends.snapshot.send_replace(snapshot);
         for looker in self.lookers.drain(..) {
             // It may have waited long enough.
             let _ = looker.send(());
@@ -518,7 +536,17 @@ const EXTENTS_MAX: usize = 256;
 /// Connections that wait to be taken over.
 const OPENED_MAX: usize = 64;
 
-/// What status shows of a core.
+/// What status says of a file system with too little room.
+fn warning(shortage: Shortage, path: &Path) -> String {
+    let Shortage { holes_bytes, free_bytes } = shortage;
+    format!(
+        "{} has holes of {holes_bytes} bytes, and its file system has {free_bytes} bytes free: \
+         writes will find the disk full; make room there",
+        path.display()
+    )
+}
+
+/// What status shows of a core; what the daemon found is added by its data thread.
 pub(super) fn snapshot(core: &Replica<MappedMap>, clients: usize, now: Instant) -> Snapshot {
     Snapshot {
         core: core.status(now),

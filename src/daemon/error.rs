@@ -126,10 +126,7 @@ impl DaemonError {
                 "hotpair init {resource} --from this (the file is the data), --from empty, or \
                  --from peer"
             )),
-            Self::Damaged { resource, .. } => Some(format!(
-                "to make it anew and compare all data with the peer: hotpair init {resource} \
-                 --from peer --rebuild"
-            )),
+            Self::Damaged { resource, source, .. } => Some(mend_damage(resource, source)),
             Self::Size { recorded, configured, .. } if configured < recorded => Some(format!(
                 "it has grown, and never shrinks: correct `size` in the configuration of both \
                  nodes, to \"{recorded}B\""
@@ -160,6 +157,25 @@ impl DaemonError {
     }
 }
 
+fn mend_damage(resource: &str, damage: &Damage) -> String {
+    let first = match damage {
+        Damage::Format { .. } => "run the newer release again, or ",
+        Damage::Foreign { .. } | Damage::OtherData { .. } | Damage::DataShort { .. } => {
+            "put the right file back, or "
+        }
+        Damage::BadMagic { .. }
+        | Damage::Checksum { .. }
+        | Damage::BothSlots
+        | Damage::Value { .. }
+        | Damage::Short { .. }
+        | Damage::LogUnreadable => "",
+    };
+    format!(
+        "{first}make the metadata anew and compare all data with the peer: hotpair init \
+         {resource} --from peer --rebuild"
+    )
+}
+
 fn mend_store(resource: &str, error: &StoreError) -> String {
     match error {
         StoreError::Exists { path } if path.ends_with(SUPERBLOCK_FILE) => format!(
@@ -169,7 +185,7 @@ fn mend_store(resource: &str, error: &StoreError) -> String {
         StoreError::Exists { .. } => "move it away".to_owned(),
         StoreError::Missing { .. } => format!(
             "put the file in its place; or have it made and filled by the peer: hotpair init \
-             {resource} --from peer (add --rebuild if there is metadata already)"
+             {resource} --from peer --rebuild"
         ),
         StoreError::Locked { .. } => "stop the daemon of this node first".to_owned(),
         StoreError::Shorter { .. } | StoreError::Replaced { .. } => {

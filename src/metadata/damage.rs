@@ -1,16 +1,17 @@
 //! Why metadata cannot be used.
 
-/// Why these bytes are not metadata that we can use. Nothing was touched.
+/// Why these bytes are not metadata that we can use. Nothing was touched. What to type is for
+/// whoever knows the resource to say.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Damage {
     /// Something else lies there.
-    #[error("{file}: not hotpair metadata; type `hotpair init RESOURCE` if this node has none yet")]
+    #[error("{file}: not hotpair metadata")]
     BadMagic {
         /// Name of the file.
         file: &'static str,
     },
     /// A newer release wrote it.
-    #[error("{file}: format {found}, this build reads up to {newest}; run the newer release again")]
+    #[error("{file}: format {found}, this build reads up to {newest}")]
     Format {
         /// Name of the file.
         file: &'static str,
@@ -20,16 +21,16 @@ pub enum Damage {
         newest: u32,
     },
     /// A page or a slot differs from its checksum.
-    #[error("{file}: the checksum does not match; type `hotpair init RESOURCE --rebuild`")]
+    #[error("{file}: the checksum does not match")]
     Checksum {
         /// Name of the file.
         file: &'static str,
     },
     /// No slot of the superblock can be read.
-    #[error("superblock: both slots are damaged; type `hotpair init RESOURCE --rebuild`")]
+    #[error("superblock: both slots are damaged")]
     BothSlots,
     /// The checksum is right and the content is not: never written by this format.
-    #[error("{file}: {field} has an impossible value; type `hotpair init RESOURCE --rebuild`")]
+    #[error("{file}: {field} has an impossible value")]
     Value {
         /// Name of the file.
         file: &'static str,
@@ -37,9 +38,7 @@ pub enum Damage {
         field: &'static str,
     },
     /// The file ends too early.
-    #[error(
-        "{file}: {len} bytes, at least {needed} are needed; type `hotpair init RESOURCE --rebuild`"
-    )]
+    #[error("{file}: {len} bytes, at least {needed} are needed")]
     Short {
         /// Name of the file.
         file: &'static str,
@@ -49,10 +48,7 @@ pub enum Damage {
         needed: u64,
     },
     /// It is metadata of another replica.
-    #[error(
-        "{file}: belongs to replica {found:032x}, the superblock to {expected:032x}; put the right \
-         file back, or type `hotpair init RESOURCE --rebuild`"
-    )]
+    #[error("{file}: belongs to replica {found:032x}, the superblock to {expected:032x}")]
     Foreign {
         /// Name of the file.
         file: &'static str,
@@ -67,8 +63,7 @@ pub enum Damage {
     /// The data file is not the one that this metadata is about.
     #[error(
         "the data file is inode {inode} on device {device}, the metadata was written for inode \
-         {recorded_inode} on device {recorded_device}; put the right file back, or type `hotpair \
-         init RESOURCE --rebuild`"
+         {recorded_inode} on device {recorded_device}"
     )]
     OtherData {
         /// Device number found.
@@ -81,10 +76,7 @@ pub enum Damage {
         recorded_inode: u64,
     },
     /// The data file lost its end.
-    #[error(
-        "the data file has {len} bytes, the resource has {size}; put the right file back, or type \
-         `hotpair init RESOURCE --rebuild`"
-    )]
+    #[error("the data file has {len} bytes, the resource has {size}")]
     DataShort {
         /// Its length in bytes.
         len: u64,

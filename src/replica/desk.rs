@@ -77,7 +77,8 @@ impl<M: MapMemory> Replica<M> {
     pub(super) fn on_operator(&mut self, request: u64, command: &Command, effects: &mut Effects) {
         let here = Asker::Local(request);
         if self.desk.is_stopping && *command != Command::Stop {
-            refuse(request, "this daemon stops", "wait until it runs again", effects);
+            let next = format!("hotpair status {}, once it runs again", self.settings.resource);
+            refuse(request, "this daemon stops", &next, effects);
             return;
         }
         match *command {
@@ -150,7 +151,9 @@ impl<M: MapMemory> Replica<M> {
         match self.link.standing() {
             Standing::Running { .. } | Standing::Apart if self.desk.asked.len() >= ASKED_MAX => {
                 let why = format!("{} has not answered {ASKED_MAX} commands", self.settings.peer);
-                refuse(request, &why, "wait for them, or type: hotpair disconnect", effects);
+                let resource = &self.settings.resource;
+                let next = format!("wait for them, or type: hotpair disconnect {resource}");
+                refuse(request, &why, &next, effects);
             }
             Standing::Running { .. } | Standing::Apart => {
                 let id = self.desk.next_ask();
@@ -173,7 +176,9 @@ impl<M: MapMemory> Replica<M> {
         match &ask.command {
             PeerCommand::Switchover if self.role.is_primary() => self.on_switchover(there, effects),
             PeerCommand::Switchover => {
-                self.answer_refused(there, "no node is primary: type `promote`", effects);
+                let resource = &self.settings.resource;
+                let why = format!("no node is primary: type `hotpair promote {resource}` on one");
+                self.answer_refused(there, &why, effects);
             }
             PeerCommand::Verify { repair } => self.begin_verify(there, *repair, effects),
             PeerCommand::Resolve(resolution) => {
@@ -246,7 +251,8 @@ impl<M: MapMemory> Replica<M> {
         for id in late {
             if let Some(asked) = self.desk.asked.remove(&id) {
                 let why = format!("{} does not answer", self.settings.peer);
-                refuse(asked.request, &why, "hotpair status", effects);
+                let next = format!("hotpair status {}", self.settings.resource);
+                refuse(asked.request, &why, &next, effects);
             }
         }
         let is_late = self
@@ -262,7 +268,8 @@ impl<M: MapMemory> Replica<M> {
 
     fn on_connect(&mut self, request: u64, effects: &mut Effects) {
         if self.desk.disconnecting.is_some() {
-            refuse(request, "a disconnect is under way", "hotpair connect", effects);
+            let next = format!("once it is done: hotpair connect {}", self.settings.resource);
+            refuse(request, "a disconnect is under way", &next, effects);
         } else if self.records.stable().stand_alone {
             self.desk.connecting.push(request);
             self.records.change(Change::StandAlone(false));
@@ -282,7 +289,8 @@ impl<M: MapMemory> Replica<M> {
             return;
         }
         if self.role.promoting.is_some() || self.role.exit.is_some() {
-            refuse(request, "a change of role is under way", "hotpair status", effects);
+            let next = format!("hotpair status {}", self.settings.resource);
+            refuse(request, "a change of role is under way", &next, effects);
             return;
         }
         if self.desk.disconnecting.is_some() {
@@ -376,7 +384,8 @@ impl<M: MapMemory> Replica<M> {
             refuse(request, "this node is primary: its copy is the right one", &next, effects);
         } else if self.records.stable().disk == DiskState::UpToDate && !self.peer_has_a_copy() {
             let why = "the peer has no up-to-date copy, or is not connected";
-            refuse(request, why, "connect the peer first", effects);
+            let next = format!("hotpair explain {}", self.settings.resource);
+            refuse(request, why, &next, effects);
         } else {
             self.desk.invalidating.push(request);
             self.records.change(Change::Invalidate);
@@ -523,9 +532,10 @@ impl<M: MapMemory> Replica<M> {
             Refusal::Fresh | Refusal::Inconsistent => {
                 format!("connect {peer} and let the resync end: hotpair status {resource} --watch")
             }
-            Refusal::DiskFailed => {
-                "replace the disk, then type: hotpair init --from peer --rebuild".to_owned()
-            }
+            Refusal::DiskFailed => format!(
+                "mend or replace the disk and start hotpair again; if the copy is lost, type \
+                 before: hotpair init {resource} --from peer --rebuild"
+            ),
             Refusal::NotInSync => format!("hotpair status {resource} --watch"),
             Refusal::SplitBrain => format!("hotpair split-brain show {resource}"),
         };

@@ -375,7 +375,8 @@ impl<M: MapMemory> Replica<M> {
     pub(super) fn refuse_waiting_operators(&mut self, why: &str, effects: &mut Effects) {
         self.abort_exit(why, effects);
         if let Some(promoting) = self.role.promoting.take() {
-            refuse(promoting.asker(), why, "hotpair status", effects);
+            let next = format!("hotpair status {}", self.settings.resource);
+            refuse(promoting.asker(), why, &next, effects);
         }
     }
 

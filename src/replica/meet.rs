@@ -12,7 +12,7 @@ use super::role::AckNeed;
 use super::session::{Fault, Phase, Session, SessionPart};
 use super::{Effects, Replica};
 use crate::metadata::MapMemory;
-use crate::metadata::generation::{Standpoint, decide};
+use crate::metadata::generation::{RESOURCE, Standpoint, decide};
 use crate::promotion::{self, Claim};
 use crate::units::{
     CHUNK_LEN, DiskState, Outcome, ReplicationMode, ResourceId, Role, SessionId, Side, Transfer,
@@ -222,17 +222,18 @@ impl<M: MapMemory> Replica<M> {
         for (a, b) in [(mine, theirs), (theirs, mine)] {
             if moves && a.role == Role::Primary && b.promised > a.epoch {
                 let reason = format!(
-                    "{} is primary at epoch {}, but {} promised epoch {}: type `hotpair demote` on \
-                     {}, and promote the one that is to go on",
-                    a.node, a.epoch, b.node, b.promised, a.node
+                    "{} is primary at epoch {}, but {} promised epoch {}: type `hotpair demote {}` \
+                     on {}, and promote the one that is to go on",
+                    a.node, a.epoch, b.node, b.promised, self.settings.resource, a.node
                 );
                 return (Outcome::Refused, reason);
             }
         }
+        let reason = decision.reason.replace(RESOURCE, &self.settings.resource);
         if decision.outcome == Outcome::Refused {
-            return (Outcome::Refused, self.why_refused(decision.reason));
+            return (Outcome::Refused, self.why_refused(reason));
         }
-        (decision.outcome, decision.reason)
+        (decision.outcome, reason)
     }
 
     pub(super) fn on_verdict(

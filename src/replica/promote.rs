@@ -95,7 +95,8 @@ impl<M: MapMemory> Replica<M> {
             return;
         }
         if self.role.promoting.is_some() || self.role.take_over.is_some() {
-            refuse(request, "a promotion is under way", "wait for it", effects);
+            let next = format!("hotpair status {}", self.settings.resource);
+            refuse(request, "a promotion is under way", &next, effects);
             return;
         }
         let peer = self.peer_for_promotion();

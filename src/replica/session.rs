@@ -318,11 +318,10 @@ impl<M: MapMemory> Replica<M> {
             ended: Vec::new(),
         }));
         if self.records.stable().stand_alone || self.desk.is_disconnecting() {
-            self.send_refusal(
-                RefusalCode::Disconnected,
-                "disconnected by an operator: type `hotpair connect` there",
-                effects,
-            );
+            let resource = &self.settings.resource;
+            let text =
+                format!("disconnected by an operator: type `hotpair connect {resource}` there");
+            self.send_refusal(RefusalCode::Disconnected, &text, effects);
             self.close_link(true, effects);
         } else if self.desk.is_stopping() {
             self.send_refusal(RefusalCode::NotReady, "this node stops", effects);

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use tracing::{error, warn};
 
-use super::{DataFile, MappedMap, Run, Sidecar, StoreError, Via};
+use super::{DataFile, MappedMap, Run, Shortage, Sidecar, StoreError, Via};
 use crate::replica::{DiskOutcome, GrowFailed, IoId, MetadataFailed, RequestId, Ticket};
 use crate::units::{ByteRange, ChunkIndex, ResourceSize, ZeroKind};
 use crate::wire::{Buffer, BufferPool};
@@ -46,6 +46,8 @@ pub enum Completion {
     Identity {
         /// Why not.
         result: Result<(), StoreError>,
+        /// Whether there is less room than the file has holes.
+        shortage: Option<Shortage>,
     },
     /// Of making room for a longer resource.
     Grown {
@@ -171,7 +173,10 @@ impl Disk {
             Call::Runs { request, range, most } => {
                 Completion::Runs { request, runs: self.data.runs(range, most) }
             }
-            Call::Identity => Completion::Identity { result: self.data.check_identity() },
+            Call::Identity => Completion::Identity {
+                result: self.data.check_identity(),
+                shortage: self.data.shortage(),
+            },
             Call::Grow { ticket, old, new } => Completion::Grown {
                 ticket,
                 result: self.grow(old, new).map_err(|error| grow_failed(&error)),

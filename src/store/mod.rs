@@ -18,6 +18,7 @@ mod map;
 mod pace;
 mod place;
 mod pool;
+mod room;
 mod sidecar;
 mod transfer;
 mod zero;
@@ -38,6 +39,7 @@ pub use hash::Via;
 pub use map::MappedMap;
 pub use place::place;
 use pool::Pool;
+pub use room::Shortage;
 pub use sidecar::{Existing, Sidecar};
 use transfer::Inline;
 
@@ -194,8 +196,8 @@ impl Store {
         self.leave(Call::Runs { request, range, most })
     }
 
-    /// Looks whether the path still leads to the data file; any folder on the way may be on a disk
-    /// or a server that hangs.
+    /// Looks whether the path still leads to the data file, and whether there is room for its holes;
+    /// any folder on the way may be on a disk or a server that hangs.
     pub fn check_identity(&mut self) -> Option<Completion> {
         self.leave(Call::Identity)
     }

@@ -129,7 +129,7 @@ fn what_may_wait_for_a_path_or_for_books_is_left_to_the_pool() {
             let now = store.check_identity();
             assert_eq!(now.is_none(), threads != Threads::None);
             match ended(&mut store, now) {
-                Completion::Identity { result } => assert_eq!(result.is_ok(), is_there),
+                Completion::Identity { result, .. } => assert_eq!(result.is_ok(), is_there),
                 other => panic!("{other:?}"),
             }
         }

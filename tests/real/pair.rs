@@ -2,11 +2,12 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
 use super::load::Load;
@@ -64,6 +65,8 @@ pub(crate) struct Node {
     pub(crate) export: PathBuf,
     pub(crate) control: PathBuf,
     pub(crate) replication: SocketAddr,
+    /// Keeps `replication` for the daemon.
+    _reserved: Socket,
     /// Words before the daemon's own command line, to run it in a world of its own.
     pub(crate) wrapper: Vec<String>,
     daemon: Option<Process>,
@@ -92,8 +95,10 @@ impl Pair {
         let folder = tempfile::Builder::new().prefix("hotpair-").tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
         let news = News::default();
-        let ports = free_ports();
-        let node = |at: usize, name: &'static str| {
+        // A network of its own for each pair, so that tests side by side never meet.
+        let (second, third) = (fastrand::u8(1..=254), fastrand::u8(..));
+        let node = |at: usize, name: &'static str, fourth: u8| {
+            let (reserved, replication) = reserve(Ipv4Addr::new(127, second, third, fourth));
             let home = plan.folders[at].clone().unwrap_or_else(|| folder.path().join(name));
             fs::create_dir_all(&home).unwrap();
             Node {
@@ -103,13 +108,14 @@ impl Pair {
                 state_dir: home.join("state"),
                 export: folder.path().join(format!("{name}.nbd")),
                 control: folder.path().join(format!("{name}.control")),
-                replication: ports[at],
+                replication,
+                _reserved: reserved,
                 wrapper: Vec::new(),
                 daemon: None,
                 news: news.clone(),
             }
         };
-        let nodes = [node(0, "alpha"), node(1, "beta")];
+        let nodes = [node(0, "alpha", 1), node(1, "beta", 2)];
         let relays = plan
             .has_relays
             .then(|| [Relay::to(nodes[0].replication), Relay::to(nodes[1].replication)]);
@@ -340,11 +346,15 @@ impl Node {
     }
 }
 
-/// Two addresses that nobody listens on. Nothing keeps them free, but the kernel hands out others
-/// first.
-fn free_ports() -> [SocketAddr; 2] {
-    let listeners = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap())
+/// A port of `host` for whoever asks for it by number, as a daemon does. The kernel lets one listener
+/// share it with this socket, which is bound and does not listen (`SO_REUSEADDR`, which daemons set
+/// too: socket(7)), and gives it to nobody who asks for any port.
+fn reserve(host: Ipv4Addr) -> (Socket, SocketAddr) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket.bind(&SocketAddr::from((host, 0)).into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().expect("an address of IPv4");
+    (socket, address)
 }
 
 /// Writes a file that only its owner may read.

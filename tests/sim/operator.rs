@@ -218,7 +218,7 @@ impl World {
             return self.repair(at);
         }
         let is_stuck =
-            status.role == Role::Primary && status.explain.why.contains("type `hotpair demote`");
+            status.role == Role::Primary && status.explain.why.contains("type `hotpair demote ");
         if is_stuck {
             self.command(at, Command::Demote)?;
         } else if status.link == LinkStatus::StandAlone && self.operator.rng.u8(..3) == 0 {

@@ -122,11 +122,14 @@ pub fn rolled_back(me: &Standpoint, peer: &Standpoint) -> bool {
 pub struct Decision {
     /// What follows.
     pub outcome: Outcome,
-    /// Why, in a sentence for people.
+    /// Why, in a sentence for people. [`RESOURCE`] in it stands for the name of the resource.
     pub reason: String,
     /// Row of the decision table that matched, for logs and tests; 0 where its target is primary.
     pub row: u8,
 }
+
+/// In a [`Decision::reason`], where the commands to type name the resource.
+pub const RESOURCE: &str = "RESOURCE";
 
 /// Decides what two nodes do that meet. Both compute the verdict for the pair in order of the
 /// nodes and then look at it from their own side, so the two decisions always mirror each other.

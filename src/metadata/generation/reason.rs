@@ -37,7 +37,8 @@ pub(super) enum Why {
 }
 
 impl Why {
-    /// A sentence as `mine` says it: the nodes are "this node" and "the peer".
+    /// A sentence as `mine` says it: the nodes are "this node" and "the peer", and commands name
+    /// [`super::RESOURCE`].
     pub(super) fn sentence(self, mine: &Standpoint, theirs: &Standpoint) -> String {
         let (subject, sentence) = self.template();
         let is_mine = subject == Some(mine.side);
@@ -63,7 +64,7 @@ impl Why {
             Self::SameReplica => (
                 None,
                 "both nodes have the same replica, so one is a copy of the other's disk: type \
-                 `hotpair init --from peer` on the copy",
+                 `hotpair init RESOURCE --from peer --rebuild` on the copy",
             ),
             Self::Size => (
                 None,
@@ -73,25 +74,31 @@ impl Why {
             Self::Contradiction => (
                 None,
                 "each node's record says that it was made from the other's data, so one of them \
-                 is not genuine: type `hotpair init --from peer` on the node that has it",
+                 is not genuine: type `hotpair init RESOURCE --from peer --rebuild` on the node \
+                 that has it",
             ),
             Self::NoDisk(side) => {
                 (Some(side), "there is no usable disk on {node}; {other} may serve alone")
             }
             Self::BothFresh => (
                 None,
-                "neither node has data: type `hotpair init --from this` on the one to begin with",
+                "neither node has data: type `hotpair init RESOURCE --from this --rebuild` on the \
+                 one to begin with",
             ),
             Self::Fresh(side) => (Some(side), "{node} has no data yet: all of it is compared"),
             Self::NoUsableCopy => {
-                (None, "neither node has a complete copy, so neither can fill the other")
+                let sentence = "neither node has a complete copy, so neither can fill the other: \
+                                put a backup in the place of one, and type `hotpair init RESOURCE \
+                                --from this --rebuild` there";
+                (None, sentence)
             }
             Self::Resolved(side) => {
                 (Some(side), "an operator settled the split brain: the data of {node} is kept")
             }
             Self::BothPrimary => (
                 None,
-                "both nodes are primary: type `hotpair demote` on the one with the lower epoch",
+                "both nodes are primary: type `hotpair demote RESOURCE` on the one with the lower \
+                 epoch",
             ),
             Self::Resume(side) => {
                 (Some(side), "{node} was being filled when the link was lost: that goes on")
@@ -99,28 +106,29 @@ impl Why {
             Self::SourceWentBack(side) => (
                 Some(side),
                 "{node} was being filled from data that {other} no longer has: type `hotpair \
-                 split-brain show`",
+                 split-brain show RESOURCE`",
             ),
             Self::FilledFromElsewhere(side) => (
                 Some(side),
                 "{node} was being filled from data that {other} never had: type `hotpair init \
-                 --from peer` on {node}",
+                 RESOURCE --from peer --rebuild` on {node}",
             ),
             Self::Unrelated => (
                 None,
-                "the copies have no common past: type `hotpair init --from peer` on the node \
-                 whose data may be overwritten",
+                "the copies have no common past: type `hotpair init RESOURCE --from peer \
+                 --rebuild` on the node whose data may be overwritten",
             ),
             Self::Diverged => {
-                (None, "both nodes wrote what the other lacks: type `hotpair split-brain show`")
+                let sentence = "both nodes wrote what the other lacks: type `hotpair split-brain show RESOURCE`";
+                (None, sentence)
             }
             Self::Ahead(side) => (Some(side), "{node} has written what {other} lacks"),
             Self::Proven => (None, "both nodes have the same data"),
             Self::BothBackInTime => (
                 None,
                 "each node is older than the other one knows it, or its data was declared \
-                 invalid: type `hotpair init --from peer` on the node whose data may be \
-                 overwritten",
+                 invalid: type `hotpair init RESOURCE --from peer --rebuild` on the node whose \
+                 data may be overwritten",
             ),
             Self::BackInTime(side) => (
                 Some(side),
@@ -151,7 +159,7 @@ impl Why {
             Self::TargetIsPrimary(side) => (
                 Some(side),
                 "{node} is primary, and its data would be overwritten by that of {other}: type \
-                 `hotpair demote` on {node} first",
+                 `hotpair demote RESOURCE` on {node} first",
             ),
         }
     }

@@ -415,6 +415,12 @@ fn every_reason_names_the_nodes_from_the_point_of_view_of_its_reader() {
         for b in states(Side::Second).iter().step_by(311) {
             let reason = decide(a, b).reason;
             assert!(!reason.contains(['{', '}', '\n']) && reason.len() <= 512, "{reason}");
+            for command in reason.split("`hotpair ").skip(1) {
+                let command = command.split('`').next().unwrap();
+                assert!(command.contains(RESOURCE), "{reason}");
+                // Both have met, so both have metadata.
+                assert_eq!(command.starts_with("init "), command.contains("--rebuild"), "{reason}");
+            }
         }
     }
 }
