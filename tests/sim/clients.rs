@@ -72,6 +72,19 @@ impl Clients {
         self.open.iter().map(|(id, op)| (*id, op.asked_at)).min_by_key(|(_, at)| *at)
     }
 
+    /// What was asked, while it is not answered.
+    pub(crate) fn asked(&self, id: RequestId) -> Option<Ask> {
+        self.open.get(&id).map(|operation| operation.ask)
+    }
+
+    /// What writes that are not answered leave. Some are in parts, and each counts by itself.
+    pub(crate) fn unanswered(&self) -> impl Iterator<Item = Value> {
+        self.open.values().filter_map(|operation| match operation.ask {
+            Ask::Write { registers, .. } if registers.are_one_part() => Some(operation.value),
+            Ask::Write { .. } | Ask::Zero { .. } | Ask::Read(_) | Ask::Flush => None,
+        })
+    }
+
     /// Whether nobody waits for this answer any more.
     pub(crate) fn is_settled(&self, id: RequestId) -> bool {
         !self.open.contains_key(&id)
@@ -185,6 +198,7 @@ impl World {
     /// A client is answered.
     pub(crate) fn on_reply(
         &mut self,
+        at: usize,
         id: RequestId,
         result: RequestResult,
         found: Option<Bytes>,
@@ -196,7 +210,8 @@ impl World {
                 let bytes = found.ok_or_else(|| {
                     Broken::new("OneReply", format!("{id:?}: a read is answered before it is done"))
                 })?;
-                self.ghost.read_answered(registers, called, &bytes)?;
+                let values = self.ghost.read_answered(registers, called, &bytes)?;
+                self.check_stands(at, &values)?;
             }
             (Ok(()), Ask::Write { registers, fua } | Ask::Zero { registers, fua, .. }) => {
                 self.ghost.write_answered(registers, value, fua);

@@ -178,6 +178,17 @@ impl File {
         self.drop_cache();
     }
 
+    /// What is left if power is lost and everything that is pending with it.
+    pub(crate) fn stable_part(&self) -> Self {
+        let mut stable = self.clone();
+        for (sector, versions) in std::mem::take(&mut stable.pending) {
+            let kept = versions.first().unwrap().content.clone();
+            stable.show(sector, kept);
+        }
+        stable.drop_cache();
+        stable
+    }
+
     /// Whether block `index` is the same in both files.
     pub(crate) fn has_same_block(&self, other: &Self, index: u64) -> bool {
         let sectors = || index * BLOCK_LEN / SECTOR_LEN..(index + 1) * BLOCK_LEN / SECTOR_LEN;

@@ -51,6 +51,7 @@ impl World {
         match effect {
             Effect::Send { link, frame } => {
                 self.check_send(at, &frame)?;
+                self.check_epoch(at, &frame)?;
                 self.net.send(self.now, at, link, &frame);
             }
             Effect::CloseLink { link, back_off } => {
@@ -87,7 +88,7 @@ impl World {
                     && self.nodes[at].superblock().serve_mode != ServeMode::Solo;
                 self.ghost.power_lost(at, is_other_whole);
             }
-            Effect::Event(_) => {}
+            Effect::Event(event) => self.note_event(at, &event),
             Effect::Write { .. }
             | Effect::Zero { .. }
             | Effect::ReadForClient { .. }
@@ -154,7 +155,10 @@ impl World {
             return Ok(());
         }
         self.check_reply(at, epoch, result)?;
-        self.on_reply(request, result, found)
+        let asked = self.clients.asked(request).filter(|_| result.is_ok());
+        self.check_success(at, asked)?;
+        self.on_reply(at, request, result, found)?;
+        self.check_budget(at, asked)
     }
 
     /// Ends a process whose stop was answered.

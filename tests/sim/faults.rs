@@ -196,6 +196,7 @@ impl World {
         self.disconnect_clients(at);
         self.net.node_gone(self.now, at, is_silent);
         self.nodes[at].crash(&mut self.disk_rng);
+        self.counts_on_veto[at] = false;
         self.collect_changes(at)?;
         // What was in flight is no excuse any more.
         self.check_all_differences()

@@ -27,6 +27,8 @@ pub(crate) struct Ghost {
     /// Writes without an answer: they may take effect until the next export opens.
     limbo: Vec<(Registers, Value)>,
     zeroed: BTreeSet<u64>,
+    /// `async`: acknowledged registers that the other node's file may lack.
+    at_risk: BTreeSet<u64>,
     served: Option<Served>,
     /// What may be missing when a node opens its export.
     pub(crate) excuse: Excuse,
@@ -80,6 +82,7 @@ impl Ghost {
             now: 0,
             limbo: Vec::new(),
             zeroed: BTreeSet::new(),
+            at_risk: BTreeSet::new(),
             served: None,
             excuse: Excuse::None,
             lost_power: [false; 2],
@@ -164,9 +167,10 @@ impl Ghost {
         registers: Registers,
         called: Moment,
         bytes: &[u8],
-    ) -> Checked {
+    ) -> Result<BTreeSet<Value>, Broken> {
+        let mut values = BTreeSet::new();
         if self.is_split {
-            return Ok(());
+            return Ok(values);
         }
         let at = self.moment();
         let len = usize::try_from(registers.register_len).unwrap();
@@ -178,14 +182,59 @@ impl Ghost {
                 .map_err(|why| Broken::new("Linearizable", why.to_string()))?;
             // What was read may not be taken back, answered or not.
             self.ledger.acknowledged(register, value, at);
+            values.insert(value);
+        }
+        Ok(values)
+    }
+
+    /// `async`: these registers were acknowledged; `peer` is the other node's file. What is not
+    /// there yet fits the budget.
+    pub(crate) fn is_at_risk(&mut self, registers: Registers, peer: &File) -> Checked {
+        self.at_risk.extend(registers.offsets());
+        if self.at_risk_bytes() <= self.budget_bytes {
+            return Ok(());
+        }
+        let mut at_risk = std::mem::take(&mut self.at_risk);
+        at_risk.retain(|register| {
+            let len = usize::try_from(self.lens[register]).unwrap();
+            let value = value_of(&peer.read(*register, len), *register, self.run);
+            value.is_ok_and(|value| {
+                self.ledger.check(*register, value, Floor::Acknowledged).is_err()
+            })
+        });
+        self.at_risk = at_risk;
+        let bytes = self.at_risk_bytes();
+        if bytes > self.budget_bytes {
+            let detail = format!("{bytes} bytes are at risk of at most {}", self.budget_bytes);
+            return Err(Broken::new("AtRiskBudget", detail));
         }
         Ok(())
+    }
+
+    fn at_risk_bytes(&self) -> u64 {
+        self.at_risk.iter().map(|register| self.lens[register]).sum()
+    }
+
+    /// What was at risk has another name from here on, or is gone.
+    pub(crate) fn nothing_is_at_risk(&mut self) {
+        self.at_risk.clear();
+    }
+
+    /// What was flushed is stable in `data`, whatever a power loss takes of it.
+    pub(crate) fn check_stable(&self, data: &File) -> Checked {
+        if self.is_split || self.excuse != Excuse::None || !self.flush_both {
+            return Ok(());
+        }
+        let content = self.content(&data.stable_part())?;
+        self.check_content(&content, Floor::Flushed)
+            .map_err(|why| Broken::new("PairedBeforeCandidate", why.to_string()))
     }
 
     /// Node `node` lost what was not stable, with its power or with its disk; `is_in_sync` says
     /// whether both copies were complete and known to be.
     pub(crate) fn power_lost(&mut self, node: usize, is_in_sync: bool) {
         self.lost_power[node] = true;
+        self.nothing_is_at_risk();
         if !is_in_sync || self.lost_power == [true; 2] {
             self.excuse = self.excuse.max(Excuse::Power);
         }

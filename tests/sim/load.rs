@@ -35,6 +35,11 @@ impl Registers {
         (0..self.count).map(move |at| self.start + at * self.register_len)
     }
 
+    /// Whether a write of them is admitted in one piece.
+    pub(crate) fn are_one_part(self) -> bool {
+        self.start / PART_LEN_MAX == (self.start + self.len_bytes() - 1) / PART_LEN_MAX
+    }
+
     pub(crate) fn len_bytes(self) -> u64 {
         self.count * self.register_len
     }

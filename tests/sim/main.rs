@@ -27,6 +27,7 @@ mod operator;
 mod plan;
 #[cfg(feature = "planted-bugs")]
 mod planted;
+mod rules;
 mod run;
 mod scenarios;
 mod script;

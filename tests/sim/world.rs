@@ -66,6 +66,8 @@ pub(crate) struct World {
     pub(crate) back_off_until: Time,
     /// How often rare paths ran.
     pub(crate) marks: Marks,
+    /// Nodes that go on alone because the other one cannot be a candidate, as they were told.
+    pub(crate) counts_on_veto: [bool; 2],
     /// Chaos is over: no more faults.
     pub(crate) is_healing: bool,
 }
@@ -133,6 +135,7 @@ impl World {
             order_rng: generator(seed, Part::Order),
             back_off_until: 0,
             marks: Marks::default(),
+            counts_on_veto: [false; 2],
             is_healing: false,
             plan,
         }
@@ -365,10 +368,15 @@ impl World {
         let Some(process) = &mut node.process else { return Ok(()) };
         let numbers = [self.now, u64::try_from(at).unwrap(), crate::effects::input_code(&input)];
         self.trace.note(&numbers, || format!("{} {at} <- {input:?}", self.now));
+        let is_record = matches!(input, Input::Metadata { .. });
+        let was = is_record.then(|| process.core.superblock().clone());
         let mut effects = Vec::new();
         process.core.step(clock, input, &mut effects);
         node.size = process.core.size();
         self.carry_out(at, effects)?;
+        if let Some(old) = was {
+            self.check_record(at, &old)?;
+        }
         self.collect_changes(at)?;
         self.end_if_stopped(at)
     }

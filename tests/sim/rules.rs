@@ -1,0 +1,141 @@
+//! What an answer, a frame and a change of the record need, seen from above both nodes.
+//!
+//! The core asserts most of this of itself, from what it knows. Here it is checked against what the
+//! other node really has, at the moment when it counts, and not only when a failover shows it.
+
+use std::collections::BTreeSet;
+
+use hotpair::metadata::Superblock;
+use hotpair::replica::Event;
+use hotpair::units::{BLOCK_LEN, BlockRange, DiskState, ReplicationMode, ServeMode};
+use hotpair::wire::message::{Frame, Message};
+
+use crate::broken::{Broken, Checked};
+use crate::load::{Ask, Registers};
+use crate::plan::side;
+use crate::world::World;
+
+impl World {
+    /// A request is about to be answered with success.
+    pub(crate) fn check_success(&self, at: usize, asked: Option<Ask>) -> Checked {
+        match asked {
+            Some(Ask::Write { registers, .. } | Ask::Zero { registers, .. })
+                if !self.ghost.is_split =>
+            {
+                self.check_alone(at, registers)
+            }
+            Some(Ask::Write { .. } | Ask::Zero { .. } | Ask::Read(_) | Ask::Flush) | None => Ok(()),
+        }
+    }
+
+    /// Who acknowledges what the other node lacks goes on alone, durably, and its data has a
+    /// generation that the other node does not know.
+    fn check_alone(&self, at: usize, registers: Registers) -> Checked {
+        let is_linked = self.nodes[at].process.as_ref().is_some_and(|it| it.link.is_some());
+        if is_linked || self.peer_has(at, registers) {
+            return Ok(());
+        }
+        let [mine, theirs] = [at, 1 - at].map(|node| self.nodes[node].superblock());
+        if mine.serve_mode != ServeMode::Solo {
+            let detail = format!("node {at} answers alone, its mode is {:?}", mine.serve_mode);
+            return Err(Broken::new("AckRule", detail));
+        }
+        let is_known = mine.generation.is_none_or(|generation| {
+            theirs.generation == Some(generation) || theirs.history.contains(&generation)
+        });
+        if is_known {
+            let detail = format!("node {at} answers alone in a known {:?}", mine.generation);
+            return Err(Broken::new("GenerationBeforeAck", detail));
+        }
+        Ok(())
+    }
+
+    /// Whether the other node has the same there, in its file or on the way to it.
+    fn peer_has(&self, at: usize, registers: Registers) -> bool {
+        let [mine, theirs] = [&self.nodes[at], &self.nodes[1 - at]];
+        let in_flight: Vec<BlockRange> =
+            theirs.core().map(|core| core.in_flight()).unwrap_or_default();
+        let end = registers.start + registers.len_bytes();
+        let blocks = registers.start / BLOCK_LEN..end.div_ceil(BLOCK_LEN);
+        blocks.into_iter().all(|block| {
+            mine.files.data.has_same_block(&theirs.files.data, block)
+                || in_flight.iter().any(|range| (range.first..range.end).contains(&block))
+        })
+    }
+
+    /// `async`: what was acknowledged and is not in the other node's file fits the budget, unless
+    /// this node goes on alone.
+    pub(crate) fn check_budget(&mut self, at: usize, answered: Option<Ask>) -> Checked {
+        let Some(Ask::Write { registers, .. } | Ask::Zero { registers, .. }) = answered else {
+            return Ok(());
+        };
+        let is_alone = self.nodes[at].superblock().serve_mode == ServeMode::Solo;
+        if self.plan.mode != ReplicationMode::Async || is_alone || self.ghost.is_split {
+            self.ghost.nothing_is_at_risk();
+            return Ok(());
+        }
+        self.ghost.is_at_risk(registers, &self.nodes[1 - at].files.data)
+    }
+
+    /// A read may not find what was not answered: a failover could take it back.
+    pub(crate) fn check_stands(&self, at: usize, found: &BTreeSet<u64>) -> Checked {
+        match self.clients.unanswered().find(|value| found.contains(value)) {
+            Some(value) if !self.ghost.is_split => {
+                let detail = format!("node {at} tells of write {value}, which is not answered");
+                Err(Broken::new("ReadsStand", detail))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Who takes writes of a primary has promised no higher epoch.
+    pub(crate) fn check_epoch(&self, at: usize, frame: &Frame) -> Checked {
+        let is_answer = matches!(frame.message, Message::Acks(_) | Message::HandReady(_));
+        let promised = self.nodes[at].superblock().promised;
+        if is_answer && frame.epoch < promised {
+            let detail = format!("node {at} promised {promised} and follows epoch {}", frame.epoch);
+            return Err(Broken::new("EpochMono", detail));
+        }
+        Ok(())
+    }
+
+    /// Takes note of why a node goes on alone.
+    pub(crate) fn note_event(&mut self, at: usize, event: &Event) {
+        match event.kind {
+            "going-solo" => self.counts_on_veto[at] = event.reason.contains("PeerVeto"),
+            "role-changed" => self.counts_on_veto[at] = false,
+            _ => {}
+        }
+    }
+
+    /// The record of a node is another one, stable.
+    pub(crate) fn check_record(&self, at: usize, old: &Superblock) -> Checked {
+        let Some(core) = self.nodes[at].core() else { return Ok(()) };
+        let new = core.superblock();
+        if (old.serve_mode, old.disk, old.veto) == (new.serve_mode, new.disk, new.veto) {
+            return Ok(());
+        }
+        if old.disk == DiskState::Inconsistent && new.disk == DiskState::UpToDate {
+            // A target that becomes a candidate has all that was flushed, stable.
+            self.ghost.check_stable(&self.nodes[at].files.data)?;
+        }
+        self.check_veto_of(0)?;
+        self.check_veto_of(1)
+    }
+
+    /// Who goes on alone because the other node cannot be a candidate is right about that.
+    fn check_veto_of(&self, at: usize) -> Checked {
+        if !self.counts_on_veto[at] || self.ghost.is_split {
+            return Ok(());
+        }
+        let [mine, theirs] = [at, 1 - at].map(|node| self.nodes[node].superblock());
+        let is_candidate = theirs.disk == DiskState::UpToDate
+            && theirs.veto.is_none()
+            && theirs.owner != Some(side(1 - at));
+        if mine.serve_mode == ServeMode::Solo && is_candidate {
+            let detail = format!("node {at} counts on a veto that the other one has not");
+            return Err(Broken::new("VetoBeforeSolo", detail));
+        }
+        Ok(())
+    }
+}
