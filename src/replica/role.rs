@@ -135,6 +135,17 @@ impl RoleState {
                 .is_some_and(|p| p.solo != SoloStep::No || p.generation == OwnGeneration::Recording)
     }
 
+    /// The peer is about to be a candidate: its veto or its incomplete copy permits nothing more,
+    /// not even a step that began.
+    pub(super) fn peer_may_be_complete(&mut self) {
+        self.peer_vetoed = None;
+        if let Some(primary) = &mut self.primary
+            && let SoloStep::Syncing(_) = primary.solo
+        {
+            primary.solo = SoloStep::No;
+        }
+    }
+
     /// Names a sync that precedes a change of role.
     pub(super) fn name_sync(&mut self) -> u64 {
         self.next_sync += 1;

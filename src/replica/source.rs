@@ -551,8 +551,11 @@ impl<M: MapMemory> Replica<M> {
         }
     }
 
+    /// Says that nothing differs any more. From here on the target may be a candidate at any
+    /// moment, so what it said before is no permit to go on alone.
     fn end_source(&mut self, effects: &mut Effects) {
         self.set_source_stage(Stage::Ending);
+        self.role.peer_may_be_complete();
         let record = self.records.stable();
         let end = ResyncEnd {
             generation: record.generation.unwrap_or_default(),

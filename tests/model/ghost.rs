@@ -22,6 +22,13 @@ pub(crate) struct Ghost {
     pub(crate) had: [Value; 2],
     /// A power loss took something, and the node was not compared since.
     pub(crate) has_lost: [bool; 2],
+    /// What clients had been told, written and flushed, when each node said last that every
+    /// acknowledgement needs its peer: a target that becomes complete has at least that.
+    owed: [(Value, Value); 2],
+    /// Each node went alone since it said that.
+    went_alone: [bool; 2],
+    /// Each node goes on alone because its peer cannot be a candidate, as it was told.
+    pub(crate) counts_on_veto: [bool; 2],
     /// Who served last.
     served: Option<(Epoch, usize)>,
     /// An operator promoted a node by force that lacks what the other one acknowledged alone, or
@@ -79,14 +86,16 @@ impl Ghost {
         if newer.is_some_and(|newer| newer > mine.epoch) && !self.is_split {
             return Err("OneWriter");
         }
-        if !peer_has_it && !is_alone {
+        // A read may end later than this node was alone, and find what it acknowledged then.
+        let is_news = value > self.floor[at];
+        if !peer_has_it && !is_alone && is_news {
             return Err("AckRule");
         }
-        if !peer_has_it && value > self.floor[at] && descends(theirs, mine.generation) {
+        if !peer_has_it && is_news && descends(theirs, mine.generation) {
             return Err("GenerationBeforeAck");
         }
         self.floor[at] = self.floor[at].max(value);
-        if !is_alone {
+        if !is_alone && peer_has_it {
             self.floor[1 - at] = self.floor[1 - at].max(value);
         }
         Ok(())
@@ -161,7 +170,7 @@ impl Ghost {
         let goes = |from: ServeMode, to: ServeMode| old.serve_mode == from && mine.serve_mode == to;
         if goes(ServeMode::Paired, ServeMode::Solo) {
             let is_vetoed = theirs.veto.is_some() || theirs.disk != DiskState::UpToDate;
-            if !mine.peer_never_promotes && !is_vetoed {
+            if (self.counts_on_veto[at] || !mine.peer_never_promotes) && !is_vetoed {
                 return Err("VetoBeforeSolo");
             }
             // What is acknowledged while the record is on its way is in the peer's file too, and a
@@ -171,15 +180,21 @@ impl Ghost {
             }
             self.flushed[at] = self.flushed[at].max(self.floor[at].min(lowest[at]));
         }
+        if old.serve_mode != ServeMode::Paired && mine.serve_mode == ServeMode::Paired {
+            self.owed[at] = (self.floor[at], self.flushed[at]);
+            self.went_alone[at] = false;
+        }
+        self.went_alone[at] |= mine.serve_mode == ServeMode::Solo;
         if old.disk == DiskState::Inconsistent && mine.disk == DiskState::UpToDate {
+            let (floor, flushed) = self.owed_to(at);
             // What was flushed there alone is flushed here; the rest is at least written.
-            let shown = nodes[at].files.data.shown();
-            let has_all = lowest[at] >= self.flushed[1 - at] && shown >= self.floor[1 - at];
-            if theirs.serve_mode == ServeMode::Solo || !has_all {
+            let has_all = lowest[at] >= flushed && nodes[at].files.data.shown() >= floor;
+            let is_alone = theirs.serve_mode == ServeMode::Solo && self.counts_on_veto[1 - at];
+            if is_alone || !has_all {
                 return Err("PairedBeforeCandidate");
             }
-            self.floor[at] = self.floor[1 - at];
-            self.flushed[at] = self.flushed[1 - at];
+            self.floor[at] = floor;
+            self.flushed[at] = flushed;
             self.has_lost = [false; 2];
             self.is_settled |= self.is_split;
             self.is_split = false;
@@ -188,6 +203,20 @@ impl Ghost {
             self.has_lost[at] = false;
         }
         Ok(())
+    }
+}
+
+impl Ghost {
+    /// What node `at` must have when it says that it is complete. The other one may have gone on
+    /// alone since it sent the end, because this one never promotes itself: what it acknowledged
+    /// from then on is not in that end.
+    fn owed_to(&self, at: usize) -> (Value, Value) {
+        let (floor, flushed) = (self.floor[1 - at], self.flushed[1 - at]);
+        if !self.went_alone[1 - at] {
+            return (floor, flushed);
+        }
+        let owed = self.owed[1 - at];
+        (owed.0.max(self.floor[at]).min(floor), owed.1.max(self.flushed[at]).min(flushed))
     }
 }
 

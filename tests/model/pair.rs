@@ -341,6 +341,13 @@ impl Pair {
                 Ok(())
             }
             Effect::Event(event) => {
+                match event.kind {
+                    "going-solo" => {
+                        self.ghost.counts_on_veto[at] = event.reason.contains("PeerVeto");
+                    }
+                    "role-changed" => self.ghost.counts_on_veto[at] = false,
+                    _ => {}
+                }
                 self.told.events.push((at, event.kind, event.reason));
                 Ok(())
             }
@@ -483,6 +490,7 @@ impl Pair {
     }
 
     fn crash(&mut self, at: usize, is_landed: bool) {
+        self.ghost.counts_on_veto[at] = false;
         if let Some(value) = self.nodes[at].crash(is_landed) {
             self.ghost.had[at] = value;
         }

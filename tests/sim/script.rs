@@ -60,6 +60,19 @@ impl Script {
         panic!("not within a minute: {what}; {:#?}", [self.world.status(A), self.world.status(B)]);
     }
 
+    /// Waits at most a minute, and looks every 20 microseconds.
+    pub(crate) fn until_exactly(&mut self, what: &str, is_so: impl Fn(&World) -> bool) {
+        let end = self.world.now + millis(60_000);
+        while self.world.now < end {
+            if is_so(&self.world) {
+                return;
+            }
+            let next = self.world.now + 20_000;
+            self.world.run_until(next).unwrap_or_else(|broken| panic!("{broken}"));
+        }
+        panic!("not within a minute: {what}; {:#?}", [self.world.status(A), self.world.status(B)]);
+    }
+
     /// Waits until both copies are complete and no mark is left.
     pub(crate) fn until_in_sync(&mut self) {
         self.until("in sync", |world| {

@@ -1,5 +1,6 @@
 //! Scenarios with a name: what must follow when this happens.
 
+mod moments;
 mod reconnect;
 mod resize;
 mod split_brain;
