@@ -193,8 +193,7 @@ impl<M: MapMemory> Replica<M> {
         let is_of_session = session.is_joined
             && session.epoch == epoch
             && matches!(session.part, super::session::SessionPart::Target(_));
-        let is_current = epoch >= promised || self.is_planted(Planted::LowerEpochAccepted);
-        is_of_session && is_current && !self.role.is_primary()
+        is_of_session && !self.is_over(epoch, promised) && !self.role.is_primary()
     }
 
     pub(super) fn on_flush(&mut self, flush: Flush) -> Result<(), Fault> {

@@ -220,7 +220,7 @@ impl<M: MapMemory> Replica<M> {
             Outcome::SplitBrain | Outcome::Unrelated | Outcome::Refused => false,
         };
         for (a, b) in [(mine, theirs), (theirs, mine)] {
-            if moves && a.role == Role::Primary && b.promised > a.epoch {
+            if moves && a.role == Role::Primary && self.is_over(a.epoch, b.promised) {
                 let reason = format!(
                     "{} is primary at epoch {}, but {} promised epoch {}: type `hotpair demote {}` \
                      on {}, and promote the one that is to go on",
@@ -308,7 +308,7 @@ impl<M: MapMemory> Replica<M> {
         };
         let is_target = matches!(part, SessionPart::Target(_));
         let source_generation = theirs.generation.unwrap_or_default();
-        let superseded = theirs.promised > record.epoch
+        let superseded = self.is_over(record.epoch, theirs.promised)
             && record.owner == Some(self.settings.side)
             && !i_am_primary;
         let follows = if peer_is_primary {

@@ -36,7 +36,7 @@ pub enum Planted {
     FuaIgnoredOnZeroes,
     /// A trim is not sent to the peer.
     TrimNotReplicated,
-    /// A promotion with a lower epoch is accepted.
+    /// A node that serves, resumes or asks at an epoch below the promised one is accepted.
     LowerEpochAccepted,
     /// The at-risk budget is not looked at.
     BudgetNotEnforced,

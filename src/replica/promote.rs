@@ -148,7 +148,7 @@ impl<M: MapMemory> Replica<M> {
             self.refuse_link("this node serves or is being promoted", effects);
             return;
         }
-        if outdate.epoch < record.promised {
+        if self.is_over(outdate.epoch, record.promised) {
             self.refuse_old_epoch(effects);
             return;
         }

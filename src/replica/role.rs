@@ -327,8 +327,9 @@ impl<M: MapMemory> Replica<M> {
                 primary.solo = SoloStep::No;
             }
         } else if is_for_solo {
-            let generation =
-                if self.writes.has_parts() { self.next_generation(effects) } else { None };
+            let makes_one =
+                self.writes.has_parts() && !self.is_planted(Planted::SoloWithoutNewGeneration);
+            let generation = if makes_one { self.next_generation(effects) } else { None };
             if let Some(primary) = &mut self.role.primary {
                 primary.solo = SoloStep::Recording;
             }
@@ -408,7 +409,10 @@ impl<M: MapMemory> Replica<M> {
         if !has_met || !is_free || record.stopped {
             return;
         }
-        let Some(peer) = self.link.peer_hello().map(super::meet::claim_of) else { return };
+        let Some(mut peer) = self.link.peer_hello().map(super::meet::claim_of) else { return };
+        if self.is_planted(Planted::LowerEpochAccepted) {
+            peer.promised = record.epoch;
+        }
         match promotion::may_resume(record, self.settings.side, peer) {
             Resume::Yes => {
                 if record.serve_mode == ServeMode::HandingOver {

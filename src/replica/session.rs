@@ -424,6 +424,12 @@ impl<M: MapMemory> Replica<M> {
         self.close_link(true, effects);
     }
 
+    /// Whether a node that serves at `epoch` may not be followed any more by one that promised
+    /// another.
+    pub(super) fn is_over(&self, epoch: Epoch, promised: Epoch) -> bool {
+        epoch < promised && !self.is_planted(super::planted::Planted::LowerEpochAccepted)
+    }
+
     /// The peer speaks for an epoch that this node promised not to follow.
     pub(super) fn refuse_old_epoch(&mut self, effects: &mut Effects) {
         let promised = self.records.stable().promised;

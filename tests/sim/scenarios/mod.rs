@@ -1,6 +1,6 @@
 //! Scenarios with a name: what must follow when this happens.
 
-mod moments;
+pub(crate) mod moments;
 mod reconnect;
 mod resize;
 mod split_brain;

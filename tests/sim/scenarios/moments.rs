@@ -1,10 +1,14 @@
 //! Moments at which something else happens: each was a bug once.
 
-use hotpair::units::{DiskState, ReplicationMode, ServeMode};
+use std::time::Duration;
 
+use hotpair::replica::Command;
+use hotpair::units::{BlockIndex, DiskState, ReplicationMode, ServeMode};
+
+use crate::disk::File;
 use crate::plan::Plan;
-use crate::script::{A, B, Script};
-use crate::world::World;
+use crate::script::{A, B, Script, force, promote};
+use crate::world::{World, millis};
 
 const SYNC: ReplicationMode = ReplicationMode::Sync;
 
@@ -39,4 +43,207 @@ fn a_source_that_sent_the_end_does_not_count_on_the_veto_of_its_target() {
         script.until_in_sync();
         script.check_copies();
     }
+}
+
+#[test]
+fn what_a_memsync_secondary_received_is_applied_after_the_link_is_lost() {
+    let mut script = pair(ReplicationMode::MemSync, 1);
+    script.write(0, 32);
+    script.flush();
+    script.world.nodes[B].trouble.stalled_until = script.world.now + millis(4_000);
+    for block in 0..8 {
+        script.write(block, 2);
+    }
+    assert!(script.world.differences.count() > 0, "B wrote at once");
+    script.kill(A);
+    script.pass(1_000);
+    script.command(B, force()).unwrap();
+    script.until_serving(B);
+    script.read(0, 32);
+    script.start(A);
+    script.until_in_sync();
+    script.check_copies();
+}
+
+#[test]
+fn a_write_that_waits_for_the_log_is_not_sent_past_a_chunk_in_motion() {
+    for seed in 1..=20 {
+        let mut script = pair(SYNC, seed);
+        script.kill(B);
+        script.write(0, 1000);
+        script.until("solo", is_solo);
+        script.flush();
+        script.until("the extent is cold", |world| {
+            world.nodes[A].core().is_some_and(|core| core.hot_extents().is_empty())
+        });
+        script.start(B);
+        script.until_exactly("the transfer runs", |world| {
+            world.status(A).is_some_and(|status| status.resync.is_some_and(|it| it.total_bytes > 0))
+        });
+        for block in 0..30 {
+            script.begin_write(block * 32 + seed % 16, 2);
+            script.world.run_until(script.world.now + 50_000).unwrap();
+        }
+        script.until_in_sync();
+        script.check_copies();
+    }
+}
+
+#[test]
+fn an_async_secondary_applies_overlapping_writes_in_their_order() {
+    for seed in 1..=5 {
+        let mut script = pair(ReplicationMode::Async, seed);
+        for round in 0..200 {
+            script.begin_write(round % 8, 2);
+            script.world.run_until(script.world.now + 400_000).unwrap();
+        }
+        script.until_in_sync();
+        script.check_copies();
+    }
+}
+
+/// A write that the target of a comparison has in its cache only, and that was flushed here alone.
+pub(crate) fn flushes_alone_near_the_end(plan: Plan) {
+    let mut plan = plan;
+    plan.limits.gate_bytes = 0;
+    plan.limits.unflushed_age = Duration::from_secs(60);
+    plan.limits.resync_rate = Some(4 << 20);
+    let mut script = Script::with_plan(plan);
+    script.write(0, 64);
+    script.kill(B);
+    script.write(0, 8);
+    script.until("solo", is_solo);
+    script.world.make_anew(B);
+    script.start(B);
+    script.until("the first chunk is done, and most are not", |world| {
+        let marks = world.nodes[A].core().map(|core| core.dirty());
+        marks.is_some_and(|marks| !marks.is_set(BlockIndex(0)) && marks.count() > 1_000)
+    });
+    script.write(2, 1);
+    script.flush();
+    assert!(script.status(A).solo);
+    script.until_in_sync();
+    script.check_copies();
+}
+
+#[test]
+fn a_target_is_complete_when_what_was_flushed_alone_is_stable_there() {
+    flushes_alone_near_the_end(Plan::calm(SYNC, 16 << 20));
+}
+
+#[test]
+fn a_former_primary_that_consents_to_another_promotion_does_not_resume() {
+    for seed in 1..=10 {
+        let mut script = pair(SYNC, seed);
+        script.write(0, 32);
+        script.flush();
+        script.until_in_sync();
+        script.kill(A);
+        script.pass(1_500);
+        script.start(A);
+        script.until_exactly("B has joined", |world| {
+            world.status(B).is_some_and(|status| status.state == "following")
+        });
+        // Whatever A has on its way to the record comes after the consent that B asks for.
+        script.world.nodes[A].trouble.stalled_until = script.world.now + millis(20);
+        script.world.command(B, promote()).unwrap();
+        script.pass(3_000);
+        script.until("one node serves", |world| world.clients.node_of(0).is_some());
+        script.write(0, 8);
+        script.until_in_sync();
+        script.check_copies();
+    }
+}
+
+#[test]
+fn a_comparison_of_everything_that_was_cut_off_begins_anew() {
+    for seed in 1..=10 {
+        let mut script = pair(SYNC, seed);
+        script.write(0, 64);
+        script.flush();
+        script.until_in_sync();
+        script.kill(B);
+        script.world.make_anew(B);
+        script.world.nodes[B].files.data = File::default();
+        script.world.compare_all();
+        script.start(B);
+        script.until_exactly("B is a target", |world| {
+            let record = world.nodes[B].superblock();
+            record.generation.is_none() && record.peer_replica_id.0 != 0
+        });
+        let now = script.world.now;
+        script.world.net.reset_any(now);
+        script.until_in_sync();
+        script.check_copies();
+    }
+}
+
+#[test]
+fn a_failed_sync_is_on_record_although_the_process_dies_at_once() {
+    for seed in 1..=10 {
+        let mut script = pair(SYNC, seed);
+        script.write(0, 32);
+        script.world.nodes[B].trouble.fail_next_sync = true;
+        script.write(32, 32);
+        script.until_exactly("the sync fails", |world| {
+            world.status(B).is_some_and(|status| status.disk == DiskState::Failed)
+        });
+        script.kill(B);
+        script.kill(A);
+        script.start(B);
+        script.pass(1_000);
+        assert_ne!(script.status(B).disk, DiskState::UpToDate);
+        assert!(script.command(B, force()).is_err());
+        script.start(A);
+        script.until_serving(A);
+        script.until_in_sync();
+        script.check_copies();
+    }
+}
+
+/// A was primary and died, B was promoted and served at a higher epoch: when A is back it does not
+/// serve at the old one.
+pub(crate) fn comes_back_after_a_promotion(plan: Plan) {
+    let mut script = Script::with_plan(plan);
+    script.write(0, 32);
+    script.kill(A);
+    script.pass(2_000);
+    script.command(B, force()).unwrap();
+    script.until_serving(B);
+    script.command(B, Command::Demote).unwrap();
+    script.start(A);
+    script.until_in_sync();
+    script.pass(2_000);
+    assert!([A, B].iter().all(|at| !script.status(*at).serving));
+    script.command(A, promote()).unwrap();
+    script.until_serving(A);
+    script.check_copies();
+}
+
+#[test]
+fn a_former_primary_does_not_resume_below_the_epoch_of_its_successor() {
+    comes_back_after_a_promotion(Plan::calm(SYNC, 16 << 20));
+}
+
+#[test]
+fn a_node_that_met_a_higher_epoch_is_promoted_above_it() {
+    let mut script = pair(SYNC, 1);
+    script.write(0, 32);
+    script.command(A, Command::Demote).unwrap();
+    script.kill(A);
+    script.pass(1_500);
+    script.command(B, force()).unwrap();
+    script.until_serving(B);
+    script.write(0, 8);
+    script.command(B, Command::Demote).unwrap();
+    script.start(A);
+    script.until_in_sync();
+    script.kill(B);
+    script.pass(1_500);
+    script.command(A, force()).unwrap();
+    script.until_serving(A);
+    script.write(8, 8);
+    script.start(B);
+    script.until_in_sync();
+    script.check_copies();
 }
