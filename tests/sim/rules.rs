@@ -54,7 +54,7 @@ impl World {
     fn peer_has(&self, at: usize, registers: Registers) -> bool {
         let [mine, theirs] = [&self.nodes[at], &self.nodes[1 - at]];
         let in_flight: Vec<BlockRange> =
-            theirs.core().map(|core| core.in_flight()).unwrap_or_default();
+            theirs.core().map(hotpair::replica::Replica::in_flight).unwrap_or_default();
         let end = registers.start + registers.len_bytes();
         let blocks = registers.start / BLOCK_LEN..end.div_ceil(BLOCK_LEN);
         blocks.into_iter().all(|block| {

@@ -106,7 +106,7 @@ fn an_async_secondary_applies_overlapping_writes_in_their_order() {
 pub(crate) fn flushes_alone_near_the_end(plan: Plan) {
     let mut plan = plan;
     plan.limits.gate_bytes = 0;
-    plan.limits.unflushed_age = Duration::from_secs(60);
+    plan.limits.unflushed_age = Duration::from_mins(1);
     plan.limits.resync_rate = Some(4 << 20);
     let mut script = Script::with_plan(plan);
     script.write(0, 64);
@@ -116,7 +116,7 @@ pub(crate) fn flushes_alone_near_the_end(plan: Plan) {
     script.world.make_anew(B);
     script.start(B);
     script.until("the first chunk is done, and most are not", |world| {
-        let marks = world.nodes[A].core().map(|core| core.dirty());
+        let marks = world.nodes[A].core().map(hotpair::replica::Replica::dirty);
         marks.is_some_and(|marks| !marks.is_set(BlockIndex(0)) && marks.count() > 1_000)
     });
     script.write(2, 1);
