@@ -99,6 +99,12 @@ impl<M: MapMemory> Replica<M> {
             refuse(request, "a promotion is under way", &next, effects);
             return;
         }
+        if !how.force && self.link.is_vetoed() {
+            // Two that consent to each other are both outdated, and neither is promoted.
+            let why = format!("this node has consented to the promotion of {}", self.settings.peer);
+            refuse(request, &why, &format!("hotpair status {}", self.settings.resource), effects);
+            return;
+        }
         let peer = self.peer_for_promotion();
         let record = self.records.stable();
         match promotion::check_promote(record, self.settings.side, peer, how) {
@@ -184,6 +190,7 @@ impl<M: MapMemory> Replica<M> {
                 let is_late = self.now.since(promoting.since) >= self.settings.io_timeout;
                 if self.link.standing() == Standing::Down || is_late {
                     self.role.promoting = None;
+                    self.restart_session(); // which lifts the veto that the peer may have by now
                     let result = Err(self.explain_promotion(promotion::Refusal::PeerAway));
                     effects.push(Effect::Answer { request, result });
                 } else if session != self.session_now() {
@@ -210,6 +217,9 @@ impl<M: MapMemory> Replica<M> {
                 if let Err(refusal) = self.check_promotion_again() {
                     let request = promoting.request;
                     self.role.promoting = None;
+                    if plan.needs_consent {
+                        self.restart_session(); // which lifts the peer's veto
+                    }
                     let result = Err(self.explain_promotion(refusal));
                     effects.push(Effect::Answer { request, result });
                     return;

@@ -261,7 +261,7 @@ impl<M: MapMemory> Replica<M> {
         }
         if hard == 0 && is_empty {
             self.role.marks_are_proven();
-            self.writes.nothing_is_at_risk();
+            self.writes.nothing_is_stranded();
             self.writes.rescan();
             self.set_source_stage(Stage::Barrier);
             if self.is_planted(Planted::EndBeforeTargetSynced) {

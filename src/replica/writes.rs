@@ -176,7 +176,15 @@ impl Writes {
         (self.at_risk_count, self.at_risk_bytes, self.stranded_since.or_else(sent))
     }
 
-    /// This node goes on alone, or the peer has it all: the risk has another name, or none.
+    /// The peer has all that was answered before this session: at risk is what was sent in it.
+    pub(super) fn nothing_is_stranded(&mut self) {
+        let at_risk = || self.sent.values().filter(|sent| sent.answered.is_some());
+        self.at_risk_bytes = at_risk().map(|sent| sent.len).sum();
+        self.at_risk_count = at_risk().count() as u64;
+        self.stranded_since = None;
+    }
+
+    /// This node goes on alone: the risk has another name.
     pub(super) fn nothing_is_at_risk(&mut self) {
         (self.at_risk_count, self.at_risk_bytes, self.stranded_since) = (0, 0, None);
         for sent in self.sent.values_mut() {

@@ -187,10 +187,13 @@ impl Ghost {
         Ok(values)
     }
 
-    /// `async`: these registers were acknowledged; `peer` is the other node's file. What is not
-    /// there yet fits the budget.
-    pub(crate) fn is_at_risk(&mut self, registers: Registers, peer: &File) -> Checked {
+    /// `async`: these registers were acknowledged.
+    pub(crate) fn note_at_risk(&mut self, registers: Registers) {
         self.at_risk.extend(registers.offsets());
+    }
+
+    /// `async`: what was acknowledged and is not in `peer`, the other node's file, fits the budget.
+    pub(crate) fn check_budget(&mut self, peer: &File) -> Checked {
         if self.at_risk_bytes() <= self.budget_bytes {
             return Ok(());
         }

@@ -64,7 +64,7 @@ impl World {
     }
 
     /// `async`: what was acknowledged and is not in the other node's file fits the budget, unless
-    /// this node goes on alone.
+    /// this node goes on alone. A failover takes it only if the other one is a candidate.
     pub(crate) fn check_budget(&mut self, at: usize, answered: Option<Ask>) -> Checked {
         let Some(Ask::Write { registers, .. } | Ask::Zero { registers, .. }) = answered else {
             return Ok(());
@@ -74,7 +74,12 @@ impl World {
             self.ghost.nothing_is_at_risk();
             return Ok(());
         }
-        self.ghost.is_at_risk(registers, &self.nodes[1 - at].files.data)
+        self.ghost.note_at_risk(registers);
+        let theirs = &self.nodes[1 - at];
+        if theirs.superblock().disk != DiskState::UpToDate {
+            return Ok(());
+        }
+        self.ghost.check_budget(&theirs.files.data)
     }
 
     /// A read may not find what was not answered: a failover could take it back.
@@ -115,8 +120,11 @@ impl World {
         if (old.serve_mode, old.disk, old.veto) == (new.serve_mode, new.disk, new.veto) {
             return Ok(());
         }
-        if old.disk == DiskState::Inconsistent && new.disk == DiskState::UpToDate {
-            // A target that becomes a candidate has all that was flushed, stable.
+        let needs_it = self.nodes[1 - at].superblock().serve_mode == ServeMode::Paired;
+        if old.disk == DiskState::Inconsistent && new.disk == DiskState::UpToDate && needs_it {
+            // A target that becomes a candidate has all that was flushed, stable. Its record may
+            // take so long that the other one went on alone since, as it may: this one never
+            // promotes itself.
             self.ghost.check_stable(&self.nodes[at].files.data)?;
         }
         self.check_veto_of(0)?;

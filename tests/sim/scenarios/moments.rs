@@ -247,3 +247,30 @@ fn a_node_that_met_a_higher_epoch_is_promoted_above_it() {
     script.until_in_sync();
     script.check_copies();
 }
+
+#[test]
+fn a_promotion_that_is_given_up_leaves_no_node_outdated() {
+    let mut script = Script::pair(ReplicationMode::Sync);
+    script.write(0, 32);
+    script.command(A, Command::Demote).unwrap();
+    script.pass(2_000);
+    script.until_in_sync();
+    let now = script.world.now;
+    script.world.nodes[B].trouble.stalled_until = now + millis(4_000);
+    let asked = script.world.command(A, promote()).unwrap();
+    script.pass(100);
+    // The consent is on its way to the record: to ask for another one would leave both without.
+    let refused = script.command(B, promote()).unwrap_err();
+    assert!(refused.why.contains("has consented"), "{refused:?}");
+    script.until("the promotion is given up", |world| {
+        world.status(A).is_some_and(|it| it.disk == DiskState::UpToDate && !it.serving)
+            && world.status(B).is_some_and(|it| it.disk == DiskState::Outdated)
+    });
+    script.until("the veto is lifted", |world| {
+        [A, B].iter().all(|at| world.status(*at).is_some_and(|it| it.disk == DiskState::UpToDate))
+    });
+    assert!(script.world.operator.take_answer(asked).is_some_and(|answer| answer.is_err()));
+    script.command(B, promote()).unwrap();
+    script.until_serving(B);
+    script.check_copies();
+}
