@@ -183,7 +183,8 @@ impl<M: MapMemory> Replica<M> {
             Purpose::VerifyForPeer(chunk) => self.on_verify_for_peer(chunk, outcome, effects),
             // Full or not, the source still has the mark.
             Purpose::Orphan if matches!(outcome, DiskOutcome::Done | DiskOutcome::NoSpace) => {}
-            Purpose::Orphan => self.on_disk_failed(effects),
+            Purpose::OrphanSync if outcome == DiskOutcome::Done => {}
+            Purpose::Orphan | Purpose::OrphanSync => self.on_disk_failed(effects),
             Purpose::Forgotten => {}
         }
     }

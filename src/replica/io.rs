@@ -47,15 +47,21 @@ pub(super) enum Purpose {
     VerifyForPeer(ChunkIndex),
     /// A write of a session that is over; only its end matters.
     Orphan,
+    /// A sync of a session that is over; if it fails, what was written since the last one is lost.
+    OrphanSync,
     /// A read of a session that is over; it only occupies a thread of the driver until it ends.
     Forgotten,
 }
 
 impl Purpose {
-    /// Whether it changes the data file.
+    /// Whether it changes the data file, or tells whether what changed it is lost.
     fn writes(self) -> bool {
         match self {
-            Self::Part(_) | Self::Apply(_) | Self::TargetWrite(_) | Self::Orphan => true,
+            Self::Part(_)
+            | Self::Apply(_)
+            | Self::TargetWrite(_)
+            | Self::Orphan
+            | Self::OrphanSync => true,
             Self::Read(_)
             | Self::Flush(_)
             | Self::Fua(_)
@@ -95,7 +101,8 @@ impl Purpose {
             | Self::ApplySync
             | Self::TargetWrite(_)
             | Self::TargetSync
-            | Self::Orphan => false,
+            | Self::Orphan
+            | Self::OrphanSync => false,
         }
     }
 
@@ -120,6 +127,7 @@ impl Purpose {
             | Self::Checkpoint(_)
             | Self::Apply(_)
             | Self::Orphan
+            | Self::OrphanSync
             | Self::Forgotten => false,
         }
     }
@@ -178,16 +186,18 @@ impl IoTable {
         self.session_reads
     }
 
-    /// Forgets what belonged to the session that is over; its writes are still waited for, its
-    /// reads still counted.
+    /// Forgets what for it was that belonged to the session that is over; its writes and syncs are
+    /// still waited for, its reads still counted.
     pub(super) fn end_session(&mut self) {
-        self.pending.retain(|_, purpose| {
-            if purpose.is_of_session() && purpose.writes() {
-                *purpose = Purpose::Orphan;
-            } else if purpose.is_of_session() && purpose.reads_for_session() {
-                *purpose = Purpose::Forgotten;
-            }
-            !purpose.is_of_session()
-        });
+        for purpose in self.pending.values_mut().filter(|purpose| purpose.is_of_session()) {
+            *purpose = if purpose.writes() {
+                Purpose::Orphan
+            } else if purpose.reads_for_session() {
+                Purpose::Forgotten
+            } else {
+                self.writes += 1;
+                Purpose::OrphanSync
+            };
+        }
     }
 }

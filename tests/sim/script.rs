@@ -116,9 +116,14 @@ impl Script {
         self.until("a read is answered", |world| world.clients.is_settled(request));
     }
 
+    /// Flushes without waiting.
+    pub(crate) fn begin_flush(&mut self) -> RequestId {
+        self.ask(Ask::Flush)
+    }
+
     /// Flushes, and waits for the answer.
     pub(crate) fn flush(&mut self) {
-        let request = self.ask(Ask::Flush);
+        let request = self.begin_flush();
         self.until("a flush is answered", |world| world.clients.is_settled(request));
     }
 

@@ -274,3 +274,18 @@ fn a_promotion_that_is_given_up_leaves_no_node_outdated() {
     script.until_serving(B);
     script.check_copies();
 }
+
+#[test]
+fn a_sync_that_fails_after_its_session_still_fails_the_disk() {
+    let mut script = Script::pair(SYNC);
+    script.write(0, 32);
+    let now = script.world.now;
+    script.world.nodes[B].trouble.stalled_until = now + millis(2_000);
+    script.world.nodes[B].trouble.fail_next_sync = true;
+    script.begin_flush();
+    script.pass(50);
+    script.cut();
+    script.until("the disk of B failed", |world| {
+        world.status(B).is_some_and(|status| status.disk == DiskState::Failed)
+    });
+}
