@@ -168,7 +168,8 @@ impl Ghost {
         }
         let lowest = [0, 1].map(|node| nodes[node].files.data.lowest());
         let goes = |from: ServeMode, to: ServeMode| old.serve_mode == from && mine.serve_mode == to;
-        if goes(ServeMode::Paired, ServeMode::Solo) {
+        let is_same_term = mine.epoch == old.epoch; // else it was promoted by force
+        if is_same_term && goes(ServeMode::Paired, ServeMode::Solo) {
             let is_vetoed = theirs.veto.is_some() || theirs.disk != DiskState::UpToDate;
             if (self.counts_on_veto[at] || !mine.peer_never_promotes) && !is_vetoed {
                 return Err("VetoBeforeSolo");

@@ -45,8 +45,11 @@ fn seeds_until_found(bug: Planted) -> Option<(u64, &'static str)> {
     })
 }
 
-/// Bugs that seeds seldom meet, and a scenario that walks into each.
-const WALKED_INTO: &[(Planted, fn(Plan))] = &[
+/// A scenario that walks into a bug.
+type Walk = fn(Plan);
+
+/// Bugs that seeds seldom meet, and a scenario for each.
+const WALKED_INTO: &[(Planted, Walk)] = &[
     (Planted::LowerEpochAccepted, moments::comes_back_after_a_promotion),
     (Planted::EndBeforeTargetSynced, moments::flushes_alone_near_the_end),
 ];

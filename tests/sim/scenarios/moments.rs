@@ -107,7 +107,7 @@ pub(crate) fn flushes_alone_near_the_end(plan: Plan) {
     let mut plan = plan;
     plan.limits.gate_bytes = 0;
     plan.limits.unflushed_age = Duration::from_mins(1);
-    plan.limits.resync_rate = Some(4 << 20);
+    plan.limits.resync_rate = Some(1 << 20);
     let mut script = Script::with_plan(plan);
     script.write(0, 64);
     script.kill(B);
@@ -121,7 +121,7 @@ pub(crate) fn flushes_alone_near_the_end(plan: Plan) {
     });
     script.write(2, 1);
     script.flush();
-    assert!(script.status(A).solo);
+    assert!(script.status(A).solo, "{:#?}", script.status(A));
     script.until_in_sync();
     script.check_copies();
 }
