@@ -89,7 +89,14 @@ pub fn check_promote(
     peer: Peer,
     how: PromoteHow,
 ) -> Result<PromotePlan, Refusal> {
-    check_disk(record, how)?;
+    let serves_there = matches!(peer, Peer::Connected { role: Role::Primary, .. });
+    match check_disk(record, how) {
+        // What is missing here is there, and is sent: nobody must be told to give it up.
+        Err(Refusal::Outdated | Refusal::Doubtful) if serves_there => {
+            return Err(Refusal::PeerIsPrimary);
+        }
+        checked => checked?,
+    }
     let mut epoch = record.epoch.max(record.promised);
     match peer {
         Peer::Connected { role: Role::Primary, .. } => return Err(Refusal::PeerIsPrimary),
@@ -165,4 +172,36 @@ fn is_behind(record: &Superblock) -> bool {
 
 fn was_never_paired(record: &Superblock) -> bool {
     record.peer_replica_id.0 == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metadata::{Birth, Newborn, Place, recovered_at_birth};
+    use crate::units::{ReplicaId, ResourceId, ResourceSize};
+
+    #[test]
+    fn nobody_is_told_to_give_up_what_a_connected_primary_has() {
+        let newborn = Newborn {
+            resource_id: ResourceId(1),
+            replica_id: ReplicaId(2),
+            generation_id: 3,
+            size: ResourceSize::new(4096).unwrap(),
+            place: Place { boot_id: 4, sidecar_mount: 5, data_mount: 6, device: 7, inode: 8 },
+        };
+        let born = recovered_at_birth(Birth::This, &newborn).superblock;
+        let role = Role::Primary;
+        let peer = Peer::Connected { role, epoch: Epoch(7), in_sync: false, behind: false };
+        for disk_reason in [DiskReason::None, DiskReason::LostPower] {
+            let record = Superblock { disk: DiskState::Outdated, disk_reason, ..born.clone() };
+            for (force, accept_data_loss) in [(false, false), (true, false), (true, true)] {
+                let how = PromoteHow { force, accept_data_loss };
+                let found = check_promote(&record, Side::First, peer, how);
+                assert_eq!(found, Err(Refusal::PeerIsPrimary), "{how:?} {disk_reason:?}");
+            }
+            let how = PromoteHow { force: true, accept_data_loss: false };
+            let found = check_promote(&record, Side::First, Peer::Away, how);
+            assert!(matches!(found, Err(Refusal::Outdated | Refusal::Doubtful)), "{found:?}");
+        }
+    }
 }

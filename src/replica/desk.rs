@@ -520,7 +520,11 @@ impl<M: MapMemory> Replica<M> {
     pub(super) fn explain_promotion(&self, refusal: Refusal) -> Refused {
         let (resource, peer) = (&self.settings.resource, &self.settings.peer);
         let next = match refusal {
-            Refusal::PeerIsPrimary => format!("hotpair switchover {resource}"),
+            Refusal::PeerIsPrimary if self.must_choose() => {
+                format!("hotpair split-brain show {resource}")
+            }
+            Refusal::PeerIsPrimary if self.is_in_sync() => format!("hotpair switchover {resource}"),
+            Refusal::PeerIsPrimary => format!("hotpair status {resource} --watch"),
             Refusal::PeerAway | Refusal::HandingOver => format!(
                 "bring {peer} back, or make sure that it is off and type: hotpair promote \
                  {resource} --force --peer-is-fenced"

@@ -215,6 +215,11 @@ impl<M: MapMemory> Replica<M> {
             DiskState::UpToDate | DiskState::Outdated | DiskState::Inconsistent => {}
         }
         let standing = self.link.standing();
+        if let Some(resync) = self.resync_status(self.now).filter(|resync| resync.paused) {
+            let why =
+                format!("{} bytes still differ; the resync is paused", resync.remaining_bytes);
+            return refused(why, format!("hotpair resume-resync {resource}"));
+        }
         if self.role.is_primary() {
             return match (self.is_in_sync(), standing) {
                 (true, _) => refused("in sync; this node serves".to_owned(), String::new()),
