@@ -392,6 +392,25 @@ fn an_identity_is_found_although_the_configuration_lacks_it() {
     let state_dir = home.path("alpha");
     let there = say(&["identity", "--state-dir", state_dir.to_str().unwrap()]).stdout;
     assert_eq!(printed, there);
+
+    // Nor does what stands there until then matter.
+    let unfinished = home.text().replace("state_dir", "identity = \"sha256//..\"\nstate_dir");
+    home.configure(&unfinished);
+    assert_eq!(home.say(&["config", "check"]).code, Some(1));
+    assert_eq!(home.well(&["identity"]).stdout, printed);
+    home.configure(&home.text().replace("state_dir", "statedir"));
+    assert_eq!(home.say(&["identity"]).code, Some(1));
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn a_key_that_others_can_read_is_refused_with_the_command_that_mends_it() {
+    let home = Home::new();
+    home.well(&["identity"]);
+    let key = home.path("alpha/identity.pem");
+    fs::set_permissions(&key, Permissions::from_mode(0o644)).unwrap();
+    let text = home.refused(&["identity"], 1);
+    assert!(text.contains(&format!("chmod 600 {}", key.display())), "{text}");
 }
 
 #[cfg(not(feature = "_tls"))]
@@ -442,8 +461,33 @@ fn init_refuses_a_file_that_is_not_there_or_does_not_fit() {
     fs::write(home.path("alpha.img"), [0; 1000]).unwrap();
     let text = home.refused(&["init", "vm1", "--from", "this"], 1);
     assert!(text.contains("1000 bytes"), "{text}");
+    fs::remove_file(home.path("alpha.img")).unwrap();
+    let folder = home.path("nowhere");
+    home.configure(&home.text().replace("alpha.img", "nowhere/alpha.img"));
+    let text = home.refused(&["init", "vm1", "--from", "peer"], 1);
+    assert!(text.contains(&format!("mkdir -p {}", folder.display())), "{text}");
+    assert!(!text.contains("is made") && !home.path("alpha/vm1").exists(), "{text}");
+    fs::create_dir(folder).unwrap();
+    home.well(&["init", "vm1", "--from", "peer"]);
     let text = home.refused(&["init", "vm2", "--from", "this"], 1);
     assert!(text.contains("vm2") && text.contains("it has vm1"), "{text}");
+}
+
+/// What may not be looked at is not absent: else the way out would be to make it anew.
+#[test]
+fn what_cannot_be_seen_does_not_count_as_absent() {
+    let home = Home::new();
+    home.well(&["init", "vm1", "--from", "empty"]);
+    // Even root cannot look behind a file, or at a name that is too long.
+    for (key, path) in [("state_dir", "alpha.img/in"), ("path", &"x".repeat(300))] {
+        let line = home.text().lines().find(|line| line.starts_with(key)).unwrap().to_owned();
+        let other = format!("{key} = \"{}\"", home.path(path).display());
+        home.configure(&home.text().replace(&line, &other));
+        for words in [&["check", "--offline"][..], &["run"], &["init", "vm1", "--from", "empty"]] {
+            let text = home.refused(words, 1);
+            assert!(!text.contains("hotpair init"), "{words:?}: {text}");
+        }
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::args::{Check, Common, Identity, Init, Resize};
 use super::configuration;
-use super::failure::{Failure, chain};
+use super::failure::Failure;
 use super::progress::Bar;
 use super::say::{self, BAD, BOLD, GOOD};
 use crate::config::{self, NodeConfig, NodeResource};
@@ -22,8 +22,8 @@ pub(super) fn identity(common: &Common, identity: &Identity) -> Result<(), Failu
             None => PathBuf::from(config::STATE_DIR),
         },
     };
-    let fingerprint = link::fingerprint_of(&state_dir)
-        .map_err(|error| Failure::Failed { why: chain(&error), next: String::new() })?;
+    let fingerprint =
+        link::fingerprint_of(&state_dir).map_err(|source| DaemonError::Identity { source })?;
     say::result(&fingerprint)?;
     if say::is_on_terminal() {
         say::talk(&format!(

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use toml::Spanned;
 
-use super::file::{File, HeartbeatSection, Later, NodeSection, PromotionSection};
+use super::file::{File, HeartbeatSection, KeyFolders, Later, NodeSection, PromotionSection};
 use super::mistake::{Caution, ConfigError, Marked, Mistake, Warning, time};
 use super::values::{Arbiter, Auto, Failback, Name, Text as _, TimeSpan, Written};
 use super::{CONTROL, Config, Encryption, Node, Parsed, RESOURCES_MAX, STATE_DIR};
@@ -36,7 +36,7 @@ pub fn parse(text: &str) -> Result<Parsed, ConfigError> {
 /// # Errors
 /// If the file cannot be read as TOML with known keys.
 pub fn state_dirs(text: &str) -> Result<Vec<(String, PathBuf)>, ConfigError> {
-    let file: File = toml::from_str(text).map_err(|err| unreadable(&err))?;
+    let file: KeyFolders = toml::from_str(text).map_err(|err| unreadable(&err))?;
     let nodes = file.node.iter().map(|(name, section)| {
         let state_dir =
             section.state_dir.as_ref().map_or(STATE_DIR.into(), |dir| of(dir).0.clone());

@@ -61,6 +61,29 @@ pub(super) struct NodeSection {
     pub(super) http: Later,
 }
 
+/// Of a file only what says where the nodes keep their keys. The rest may be unfinished: it holds
+/// fingerprints, which are made first.
+#[derive(Debug, Deserialize)]
+pub(super) struct KeyFolders {
+    /// The two nodes.
+    #[serde(default)]
+    pub(super) node: BTreeMap<Spanned<String>, KeyFolder>,
+}
+
+/// `[node.NAME]`, with all its keys, so that one that is mistyped does not hide the folder.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "only their names are looked at")]
+pub(super) struct KeyFolder {
+    replication: Later,
+    heartbeat: Later,
+    identity: Later,
+    /// Folder of keys and metadata.
+    pub(super) state_dir: Field<AbsolutePath>,
+    control: Later,
+    http: Later,
+}
+
 /// `[link]`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -33,7 +33,7 @@ impl Finding {
 pub fn check_offline(resource: &NodeResource) -> Result<Vec<Finding>, DaemonError> {
     let failed = DaemonError::store(&resource.name);
     let folder = &resource.metadata_dir;
-    if !Sidecar::exists(folder) {
+    if !Sidecar::exists(folder).map_err(&failed)? {
         return Err(DaemonError::NotInitialised {
             resource: resource.name.clone(),
             folder: folder.clone(),

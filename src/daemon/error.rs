@@ -143,7 +143,7 @@ impl DaemonError {
                 Some(format!("to keep the data: hotpair init {resource} --from this"))
             }
             Self::UnknownResource { known, .. } => Some(format!("it has {known}")),
-            Self::Identity { .. } => Some("hotpair identity".to_owned()),
+            Self::Identity { source } => Some(mend_identity(source)),
             Self::Listen { .. } => {
                 Some("is another daemon running? else correct `replication`".to_owned())
             }
@@ -176,6 +176,36 @@ fn mend_damage(resource: &str, damage: &Damage) -> String {
     )
 }
 
+fn mend_identity(error: &IdentityError) -> String {
+    match error {
+        IdentityError::None { .. } => "hotpair identity".to_owned(),
+        IdentityError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            AS_ROOT.to_owned()
+        }
+        IdentityError::Io { .. } => {
+            "look at the disk and at its permissions, then type the same again".to_owned()
+        }
+        IdentityError::Exposed { path, .. } => {
+            format!("if nobody read it: chmod 600 {}", path.display())
+        }
+        IdentityError::Foreign { path, me, .. } => format!("chown {me} {}", path.display()),
+        IdentityError::Damaged { path, .. } => {
+            format!("restore it, or make a new one: rm {} && hotpair identity", path.display())
+        }
+        IdentityError::BadFingerprint { .. }
+        | IdentityError::Mine { .. }
+        | IdentityError::Shared { .. } => {
+            "type on each node, and correct `identity` in the configuration: hotpair identity"
+                .to_owned()
+        }
+        IdentityError::NoTls | IdentityError::Draw { .. } => {
+            "install a build of hotpair that has TLS: cargo build --release".to_owned()
+        }
+    }
+}
+
+const AS_ROOT: &str = "try again as root, or as the user of the daemon";
+
 fn mend_store(resource: &str, error: &StoreError) -> String {
     match error {
         StoreError::Exists { path } if path.ends_with(SUPERBLOCK_FILE) => format!(
@@ -187,6 +217,12 @@ fn mend_store(resource: &str, error: &StoreError) -> String {
             "put the file in its place; or have it made and filled by the peer: hotpair init \
              {resource} --from peer --rebuild"
         ),
+        StoreError::NoFolder { path } => {
+            format!("correct `path`, or make the folder: mkdir -p {}", path.display())
+        }
+        StoreError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            AS_ROOT.to_owned()
+        }
         StoreError::Locked { .. } => "stop the daemon of this node first".to_owned(),
         StoreError::Shorter { .. } | StoreError::Replaced { .. } => {
             "put the right file in its place, or correct `path` or `size`".to_owned()

@@ -10,7 +10,7 @@ use super::error::DaemonError;
 use super::random;
 use crate::config::NodeResource;
 use crate::metadata::{Birth, Newborn, birth};
-use crate::store::{DataFile, Existing, Sidecar, StoreError, place};
+use crate::store::{DataFile, Existing, Sidecar, StoreError, is_there, place};
 use crate::units::{ReplicaId, ResourceId};
 
 /// Where the data comes from.
@@ -48,7 +48,7 @@ pub fn plan_init(
     let folder = &resource.metadata_dir;
     let path = &resource.local.path;
     let mut says = Vec::new();
-    let existing = match (Sidecar::exists(folder), rebuild) {
+    let existing = match (Sidecar::exists(folder).map_err(&failed)?, rebuild) {
         (true, false) => {
             let path = folder.join(crate::metadata::SUPERBLOCK_FILE);
             return Err(failed(StoreError::Exists { path }));
@@ -62,7 +62,12 @@ pub fn plan_init(
             Existing::Keep
         }
     };
-    let creates_file = path.symlink_metadata().is_err();
+    let creates_file = !is_there(path).map_err(&failed)?;
+    if let Some(parent) = path.parent().filter(|_| creates_file && from != InitFrom::This)
+        && !is_there(parent).map_err(&failed)?
+    {
+        return Err(failed(StoreError::NoFolder { path: parent.to_owned() }));
+    }
     let size = resource.size.bytes();
     let shown = path.display();
     match (from, creates_file) {

@@ -29,7 +29,7 @@ pub(super) struct Opened {
 pub(super) fn open(node: &NodeConfig, resource: &NodeResource) -> Result<Opened, DaemonError> {
     let failed = DaemonError::store(&resource.name);
     let folder = &resource.metadata_dir;
-    if !Sidecar::exists(folder) {
+    if !Sidecar::exists(folder).map_err(DaemonError::store(&resource.name))? {
         return Err(DaemonError::NotInitialised {
             resource: resource.name.clone(),
             folder: folder.clone(),

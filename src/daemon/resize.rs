@@ -31,7 +31,7 @@ pub fn plan_resize(resource: &NodeResource, size_bytes: u64) -> Result<ResizePla
     let failed = DaemonError::store(&resource.name);
     let name = || resource.name.clone();
     let folder = &resource.metadata_dir;
-    if !Sidecar::exists(folder) {
+    if !Sidecar::exists(folder).map_err(&failed)? {
         return Err(DaemonError::NotInitialised { resource: name(), folder: folder.clone() });
     }
     let sidecar = Sidecar::open(folder).map_err(&failed)?;

@@ -75,6 +75,12 @@ pub enum StoreError {
         /// Which file.
         path: PathBuf,
     },
+    /// The folder of a file that is to be made is not there.
+    #[error("{path}: this folder is not there", path = path.display())]
+    NoFolder {
+        /// Which folder.
+        path: PathBuf,
+    },
     /// Others could change it, or put it there.
     #[error("{path}: {why}", path = path.display())]
     NotOurs {

@@ -108,6 +108,18 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     sync_folder(&directory, folder)
 }
 
+/// Whether something has this name; a link counts, wherever it leads.
+///
+/// # Errors
+/// [`StoreError::Io`] if nobody can tell: that must not pass for an answer.
+pub fn is_there(path: &Path) -> Result<bool, StoreError> {
+    match path.symlink_metadata() {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(StoreError::Io { path: path.to_owned(), action: "look for it", source }),
+    }
+}
+
 /// Makes the names in the folder of `path` stable.
 pub(super) fn sync_folder_of(path: &Path) -> Result<(), StoreError> {
     let folder = folder_of(path);

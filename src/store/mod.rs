@@ -34,7 +34,7 @@ pub use canary::CanaryCopy;
 pub use data_file::{DataFile, Identity};
 pub use error::StoreError;
 pub use extents::Run;
-pub use files::{read_file, replace_file};
+pub use files::{is_there, read_file, replace_file};
 pub use hash::Via;
 pub use map::MappedMap;
 pub use place::place;

@@ -13,7 +13,9 @@ use rustix::fs::{AtFlags, Mode, OFlags, fdatasync, fsync, openat, unlinkat};
 
 use super::StoreError;
 use super::data_file::{lock, mount_id};
-use super::files::{NewFile, fill, make_folder, open_folder, sync_folder, write_at, write_new};
+use super::files::{
+    NewFile, fill, is_there, make_folder, open_folder, sync_folder, write_at, write_new,
+};
 use super::map::{MappedMap, check_ours};
 use super::transfer::offset;
 use crate::metadata::{
@@ -52,8 +54,11 @@ pub struct Sidecar {
 
 impl Sidecar {
     /// Whether `folder` holds metadata.
-    pub fn exists(folder: &Path) -> bool {
-        folder.join(SUPERBLOCK_FILE).symlink_metadata().is_ok()
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] if nobody can tell, as for want of permission.
+    pub fn exists(folder: &Path) -> Result<bool, StoreError> {
+        is_there(&folder.join(SUPERBLOCK_FILE))
     }
 
     /// Makes all files in `folder`, which is made too if it is not there, and makes them stable.
@@ -68,7 +73,7 @@ impl Sidecar {
         existing: Existing,
     ) -> Result<(), StoreError> {
         let directory = make_folder(folder)?;
-        if Self::exists(folder) {
+        if Self::exists(folder)? {
             let path = folder.join(SUPERBLOCK_FILE);
             match existing {
                 Existing::Keep => return Err(StoreError::Exists { path }),
@@ -352,9 +357,9 @@ mod tests {
     fn made_files_are_ours_alone_allocated_and_read_back() {
         let outer = tempfile::tempdir().unwrap();
         let folder = outer.path().join("state/vm1");
-        assert!(!Sidecar::exists(&folder));
+        assert!(!Sidecar::exists(&folder).unwrap());
         Sidecar::create(&folder, &births(), Existing::Keep).unwrap();
-        assert!(Sidecar::exists(&folder));
+        assert!(Sidecar::exists(&folder).unwrap());
         assert_eq!(
             names(&folder),
             [ACTIVITY_LOG_FILE, DIRTY_MAP_FILE, DIRTY_SUM_FILE, SUPERBLOCK_FILE]
@@ -397,7 +402,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("dirty.map"), "half").unwrap();
         std::fs::write(folder.path().join("dirty.sum.new"), "half").unwrap();
-        assert!(!Sidecar::exists(folder.path()));
+        assert!(!Sidecar::exists(folder.path()).unwrap());
         assert!(matches!(Sidecar::open(folder.path()), Err(StoreError::Missing { .. })));
         Sidecar::create(folder.path(), &births(), Existing::Keep).unwrap();
         assert_eq!(
