@@ -270,9 +270,11 @@ fn refusals_say_why_and_what_to_type_next() {
         (1, &["promote", RESOURCE, "--force", "--peer-is-fenced"], "primary", "switchover"),
         (0, &["status", "nothing"], "nothing", RESOURCE),
         (0, &["promote", "nothing"], "nothing", RESOURCE),
+        (0, &["events", "--no-follow", "nothing"], "nothing", RESOURCE),
         (0, &["split-brain", "resolve", RESOURCE, "--keep", "beta"], "no split brain", "hotpair"),
         (0, &["split-brain", "resolve", RESOURCE, "--keep", "gamma"], "gamma", "alpha and beta"),
         (0, &["resize", RESOURCE, "--size", "4MiB"], "only grows", "another resource"),
+        (0, &["resize", RESOURCE, "--size", "17TiB"], "at most", "--size"),
     ] {
         refused(&pair, at, words, why, next);
     }

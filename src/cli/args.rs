@@ -13,7 +13,7 @@ use crate::units::BLOCK_LEN;
 /// Exit codes: 0 done, 1 refused or failed, 2 usage, 3 daemon not reachable. Results go to stdout,
 /// everything else to stderr. Every refusal says why, and what to type next.
 #[derive(Debug, clap::Parser)]
-#[command(name = "hotpair", version, max_term_width = 100)]
+#[command(name = "hotpair", version, max_term_width = 100, arg_required_else_help = true)]
 pub(super) struct Args {
     #[command(flatten)]
     pub(super) common: Common,

@@ -6,9 +6,14 @@ use super::args::Events;
 use super::client::Client;
 use super::failure::Failure;
 use super::say::{self, BOLD, DIM};
+use super::status;
 use crate::control::{DROPPED, EventLine};
 
 pub(super) async fn events(client: &Client, events: &Events) -> Result<(), Failure> {
+    if let Some(name) = &events.resource {
+        // A name that nothing ever happens to must not look like a quiet resource.
+        status::of_resource(client, name).await?;
+    }
     let mut after = 0;
     loop {
         let was_dropped = read_stream(client, events, &mut after).await?;

@@ -146,7 +146,8 @@ fn encrypted(is_so: bool) -> &'static str {
 fn below(resource: &ResourceStatus) -> Vec<String> {
     let name = &resource.name;
     let mut lines = Vec::new();
-    if let Some(resync) = &resource.resync {
+    // Two equal copies begin to replicate with a resync of nothing.
+    if let Some(resync) = resource.resync.as_ref().filter(|resync| resync.total_bytes > 0) {
         lines.push(format!("{name}: {}", resync_line(resync, &resource.peer.node)));
     }
     if let Some(verify) = &resource.verify {

@@ -153,7 +153,7 @@ fn dropped(node: &str, missed: u64) -> EventLine {
         resource: None,
         kind: DROPPED.to_owned(),
         epoch: None,
-        reason: format!("This listener was too slow and missed {missed} events: connect again."),
+        reason: format!("this listener was too slow and missed {missed} events: connect again"),
     }
 }
 

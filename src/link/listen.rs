@@ -238,7 +238,10 @@ impl Shared {
             return refuse(Cause::OtherNode, text);
         }
         let Some(route) = self.settings.routes.get(resource) else {
-            let text = format!("resource {} is not configured on this node", shown(resource));
+            let text = format!(
+                "the node that was dialled has no resource {} in its configuration",
+                shown(resource),
+            );
             return refuse(Cause::UnknownResource, text);
         };
         if route.peer != *node {

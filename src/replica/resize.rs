@@ -145,7 +145,7 @@ impl<M: MapMemory> Replica<M> {
         let now = self.size.bytes();
         let Some(size) = ResourceSize::new(bytes) else {
             let why = format!("a resource has at most {RESOURCE_LEN_MAX} bytes");
-            return Err((why, status));
+            return Err((why, "type a smaller --size, or split the data over several".to_owned()));
         };
         if size <= self.size {
             let why = format!("a resource only grows, and this one has {now} bytes");

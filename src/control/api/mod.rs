@@ -52,11 +52,11 @@ impl Api {
         self.resources.get(name).ok_or_else(|| {
             let known: Vec<_> = self.resources.keys().map(String::as_str).collect();
             let next = if known.is_empty() {
-                "Add it to the configuration and restart the daemon.".to_owned()
+                "add it to the configuration and restart the daemon".to_owned()
             } else {
-                format!("Resources of this node: {}.", known.join(", "))
+                format!("it has {}", known.join(", "))
             };
-            let why = format!("There is no resource {name:?} on node {}.", self.facts.node);
+            let why = format!("there is no resource {name:?} on node {}", self.facts.node);
             Failure::new(StatusCode::NOT_FOUND, why, next)
         })
     }
@@ -144,8 +144,8 @@ impl IntoResponse for Failure {
 async fn gate(ConnectInfo(caller): ConnectInfo<Caller>, request: Request, next: Next) -> Response {
     if !caller.is_allowed() {
         tracing::warn!(uid = caller.uid, pid = caller.pid, "control connection refused");
-        let why = "Only root and the user of the daemon may use this socket.";
-        return Failure::new(StatusCode::FORBIDDEN, why, "Try again as root.").into_response();
+        let why = "only root and the user of the daemon may use this socket";
+        return Failure::new(StatusCode::FORBIDDEN, why, "try again as root").into_response();
     }
     if request.method() == axum::http::Method::POST {
         let path = request.uri().path();
@@ -161,19 +161,19 @@ async fn gate(ConnectInfo(caller): ConnectInfo<Caller>, request: Request, next: 
         return response;
     }
     let (why, next) = match status {
-        StatusCode::NOT_FOUND => ("There is nothing at this path.", SEE_DOCS),
-        StatusCode::METHOD_NOT_ALLOWED => ("This path takes another method.", SEE_DOCS),
-        StatusCode::PAYLOAD_TOO_LARGE => ("The request is longer than 64 KiB.", SEE_DOCS),
+        StatusCode::NOT_FOUND => ("there is nothing at this path", SEE_DOCS),
+        StatusCode::METHOD_NOT_ALLOWED => ("this path takes another method", SEE_DOCS),
+        StatusCode::PAYLOAD_TOO_LARGE => ("the request is longer than 64 KiB", SEE_DOCS),
         StatusCode::GATEWAY_TIMEOUT => (
-            "There was no answer within 2 minutes; the command may still be carried out.",
-            "Look at `hotpair status`.",
+            "there was no answer within 2 minutes; the command may still be carried out",
+            "hotpair status",
         ),
-        _ => ("The request is malformed.", SEE_DOCS),
+        _ => ("the request is malformed", SEE_DOCS),
     };
     Failure::new(status, why, next).into_response()
 }
 
-const SEE_DOCS: &str = "docs/OPERATIONS.md has the list of paths.";
+const SEE_DOCS: &str = "docs/OPERATIONS.md has the list of paths";
 
 #[derive(Debug, Deserialize)]
 struct StatusQuery {
@@ -320,7 +320,7 @@ fn read_command(command: &str, body: &[u8]) -> Result<Command, Failure> {
             Ok(Command::Resize { size: size_bytes })
         }
         _ => {
-            let why = format!("There is no command {command:?}.");
+            let why = format!("there is no command {command:?}");
             Err(Failure::new(StatusCode::NOT_FOUND, why, SEE_DOCS))
         }
     }
@@ -331,8 +331,8 @@ fn promote(body: &PromoteBody) -> Result<Command, Failure> {
     let &PromoteBody { force, peer_is_fenced, accept_data_loss } = body;
     if force != peer_is_fenced || accept_data_loss && !force {
         let why = "`force` needs `peer_is_fenced` and the other way round, and `accept_data_loss` \
-                   needs both.";
-        let next = "Make sure that the peer is off, then send all that apply as true.";
+                   needs both";
+        let next = "make sure that the peer is off, then send all that apply as true";
         return Err(Failure::new(StatusCode::BAD_REQUEST, why, next));
     }
     Ok(Command::Promote { force, accept_data_loss })
@@ -347,8 +347,8 @@ async fn resolve(
     let ResolveBody { keep } = read(&bytes_of(body)?)?;
     let Facts { node, peer, .. } = &api.facts;
     if keep != *node && keep != *peer {
-        let why = format!("There is no node {keep:?}.");
-        let next = format!("The nodes are {node} and {peer}.");
+        let why = format!("there is no node {keep:?}");
+        let next = format!("the nodes are {node} and {peer}");
         return Err(Failure::new(StatusCode::BAD_REQUEST, why, next));
     }
     let other = if keep == *node { peer } else { node };
@@ -358,7 +358,7 @@ async fn resolve(
 
 fn bytes_of(body: Body) -> Result<Bytes, Failure> {
     body.map_err(|err| {
-        Failure::new(err.status(), "The body is too long or ended early.", "Send it again.")
+        Failure::new(err.status(), "the body is too long or ended early", "send it again")
     })
 }
 
@@ -366,7 +366,7 @@ fn bytes_of(body: Body) -> Result<Bytes, Failure> {
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
     let body = if body.is_empty() { b"{}" } else { body };
     serde_json::from_slice(body).map_err(|err| {
-        let why = format!("The body is not what this command takes: {err}.");
+        let why = format!("the body is not what this command takes: {err}");
         Failure::new(StatusCode::BAD_REQUEST, why, SEE_DOCS)
     })
 }
@@ -374,8 +374,8 @@ fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
 /// Hands an order to the data thread, which takes them one after the other, and waits.
 async fn order(resource: &ResourceHandle, command: Command) -> Result<Json<Answer>, Failure> {
     let ended = || {
-        let why = "The daemon is stopping.";
-        Failure::new(StatusCode::SERVICE_UNAVAILABLE, why, "Start it and try again.")
+        let why = "the daemon is stopping";
+        Failure::new(StatusCode::SERVICE_UNAVAILABLE, why, "start it and try again")
     };
     let (answer, answered) = oneshot::channel();
     resource.orders.send(Order { command, answer }).await.map_err(|_| ended())?;

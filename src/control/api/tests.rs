@@ -143,13 +143,13 @@ fn every_error_is_json_and_changes_nothing() {
         let deep = "[".repeat(10_000);
         let long = "x".repeat(BODY_LEN_MAX + 1);
         let cases: [(&str, &str, &str, u16, &str); 13] = [
-            ("GET", "/", "", 404, "There is nothing at this path."),
-            ("GET", "/api/v1/status?resource=vm2", "", 404, "There is no resource \"vm2\""),
+            ("GET", "/", "", 404, "there is nothing at this path"),
+            ("GET", "/api/v1/status?resource=vm2", "", 404, "there is no resource \"vm2\""),
             ("GET", "/api/v1/status?resource=%1b%0a", "", 404, r#"no resource "\u{1b}\n""#),
-            ("POST", "/api/v1/status", "", 405, "This path takes another method."),
-            ("GET", "/api/v1/resources/vm1/promote", "", 405, "This path takes another method."),
-            ("POST", "/api/v1/resources/vm2/promote", "", 404, "There is no resource"),
-            ("POST", "/api/v1/resources/vm1/explode", "", 404, "There is no command"),
+            ("POST", "/api/v1/status", "", 405, "this path takes another method"),
+            ("GET", "/api/v1/resources/vm1/promote", "", 405, "this path takes another method"),
+            ("POST", "/api/v1/resources/vm2/promote", "", 404, "there is no resource"),
+            ("POST", "/api/v1/resources/vm1/explode", "", 404, "there is no command"),
             ("POST", "/api/v1/resources/vm1/promote", r#"{"forse":true}"#, 400, "unknown field"),
             ("POST", "/api/v1/resources/vm1/promote", r#"{"force":true}"#, 400, "`force` needs"),
             ("POST", "/api/v1/resources/vm1/resize", "", 400, "missing field"),
@@ -160,7 +160,7 @@ fn every_error_is_json_and_changes_nothing() {
                 "/api/v1/resources/vm1/split-brain/resolve",
                 r#"{"keep":"gamma"}"#,
                 400,
-                "There is no node",
+                "there is no node",
             ),
         ];
         for (method, target, body, code, words) in cases {
@@ -206,8 +206,8 @@ fn another_user_is_refused_before_anything_is_read() {
         assert_eq!(code, 403);
         assert_eq!(
             text,
-            "{\"error\":{\"why\":\"Only root and the user of the daemon may use this socket.\",\
-             \"next\":\"Try again as root.\"}}"
+            "{\"error\":{\"why\":\"only root and the user of the daemon may use this socket\",\
+             \"next\":\"try again as root\"}}"
         );
     });
 }
