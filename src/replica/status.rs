@@ -189,18 +189,8 @@ impl<M: MapMemory> Replica<M> {
             let why = "an operator disconnected this node".to_owned();
             return refused(why, format!("hotpair connect {resource}"));
         }
-        match self.left_behind() {
-            Some(side) if side == self.settings.side => {
-                return refused(
-                    self.apart_reason().to_owned(),
-                    format!("hotpair demote {resource}"),
-                );
-            }
-            Some(_) => {
-                let next = format!("on {peer}: hotpair demote {resource}");
-                return refused(self.apart_reason().to_owned(), next);
-            }
-            None => {}
+        if let Some(refused) = self.explain_left_behind() {
+            return refused;
         }
         if self.is_split() {
             return refused(
@@ -272,6 +262,14 @@ impl<M: MapMemory> Replica<M> {
         } else {
             None
         }
+    }
+
+    fn explain_left_behind(&self) -> Option<Refused> {
+        let (resource, peer) = (&self.settings.resource, &self.settings.peer);
+        let command = format!("hotpair demote {resource}");
+        let is_here = self.left_behind()? == self.settings.side;
+        let next = if is_here { command } else { format!("on {peer}: {command}") };
+        Some(Refused { why: self.apart_reason().to_owned(), next })
     }
 
     fn apart_reason(&self) -> &str {
