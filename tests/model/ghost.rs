@@ -133,13 +133,17 @@ impl Ghost {
         Ok(())
     }
 
-    /// Node `at` lost power, which took something if `has_lost`.
-    pub(crate) fn lost_power(&mut self, at: usize, has_lost: bool, record: &Superblock) {
+    /// Node `at` lost power, which took something if `has_lost`. What it had acknowledged alone is
+    /// given up but for what was flushed, also when the other one was being filled: that could not
+    /// serve what it had of it.
+    pub(crate) fn lost_power(&mut self, at: usize, has_lost: bool, nodes: &[Node; 2]) {
+        let [mine, theirs] = [&nodes[at].files.record, &nodes[1 - at].files.record];
+        let is_alone = mine.serve_mode == ServeMode::Solo || theirs.disk == DiskState::Inconsistent;
         self.has_lost[at] |= has_lost;
         if self.has_lost == [true; 2] {
             self.floor = [0, 1].map(|node| self.floor[node].min(self.flushed[node]));
             self.has_lost = [false; 2];
-        } else if self.has_lost[at] && record.serve_mode == ServeMode::Solo {
+        } else if self.has_lost[at] && is_alone {
             self.floor[at] = self.floor[at].min(self.flushed[at]);
             self.has_lost[at] = false;
         }

@@ -235,7 +235,7 @@ impl Pair {
                 let shown = files.data.shown();
                 files.lose_power(version, map_is_kept);
                 let has_lost = files.data.shown() != shown;
-                self.ghost.lost_power(at, has_lost, &files.record);
+                self.ghost.lost_power(at, has_lost, &self.nodes);
                 Ok(())
             }
             Action::Start { at } => {
