@@ -374,8 +374,21 @@ impl<M: MapMemory> Replica<M> {
             return;
         }
         self.pause_transfer(is_paused, effects);
-        let text = if is_paused { "the resync is paused" } else { "the resync goes on" };
-        answer(request, text, effects);
+        let (resource, peer) = (&self.settings.resource, &self.settings.peer);
+        let text = match (is_paused, self.is_paused_there()) {
+            (true, _) => "the resync is paused".to_owned(),
+            (false, false) => "the resync goes on".to_owned(),
+            (false, true) => {
+                format!("it was paused on {peer}; type there: hotpair resume-resync {resource}")
+            }
+        };
+        answer(request, &text, effects);
+    }
+
+    /// The operator of the peer lets it wait.
+    pub(super) fn is_paused_there(&self) -> bool {
+        self.link.source().is_some_and(|source| source.paused_there)
+            || self.link.target().is_some_and(|target| target.paused_there)
     }
 
     fn on_invalidate(&mut self, request: u64, effects: &mut Effects) {

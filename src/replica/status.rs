@@ -204,28 +204,15 @@ impl<M: MapMemory> Replica<M> {
             }
             DiskState::UpToDate | DiskState::Outdated | DiskState::Inconsistent => {}
         }
-        let standing = self.link.standing();
         if let Some(resync) = self.resync_status(self.now).filter(|resync| resync.paused) {
             let why =
                 format!("{} bytes still differ; the resync is paused", resync.remaining_bytes);
-            return refused(why, format!("hotpair resume-resync {resource}"));
+            let next = format!("hotpair resume-resync {resource}");
+            let is_theirs = self.is_paused_there();
+            return refused(why, if is_theirs { format!("on {peer}: {next}") } else { next });
         }
         if self.role.is_primary() {
-            return match (self.is_in_sync(), standing) {
-                (true, _) => refused("in sync; this node serves".to_owned(), String::new()),
-                (false, Standing::Running { .. }) => refused(
-                    format!("{} bytes still differ; a resync is running", self.out_of_sync_bytes()),
-                    format!("hotpair status {resource} --watch"),
-                ),
-                (false, Standing::Down | Standing::Meeting) => refused(
-                    format!("{peer} is not connected{}", self.because()),
-                    format!("start hotpair on {peer}, or look at the network"),
-                ),
-                (false, Standing::Apart) => refused(
-                    format!("connected to {peer}, but nothing is replicated{}", self.because()),
-                    format!("on {peer}: hotpair explain {resource}"),
-                ),
-            };
+            return self.explain_primary();
         }
         let how = PromoteHow { force: false, accept_data_loss: false };
         let peer_now = self.peer_for_promotion();
@@ -243,6 +230,26 @@ impl<M: MapMemory> Replica<M> {
                 refused
             }
         }
+    }
+
+    fn explain_primary(&self) -> Refused {
+        let (resource, peer) = (&self.settings.resource, &self.settings.peer);
+        let (why, next) = match (self.is_in_sync(), self.link.standing()) {
+            (true, _) => ("in sync; this node serves".to_owned(), String::new()),
+            (false, Standing::Running { .. }) => (
+                format!("{} bytes still differ; a resync is running", self.out_of_sync_bytes()),
+                format!("hotpair status {resource} --watch"),
+            ),
+            (false, Standing::Down | Standing::Meeting) => (
+                format!("{peer} is not connected{}", self.because()),
+                format!("start hotpair on {peer}, or look at the network"),
+            ),
+            (false, Standing::Apart) => (
+                format!("connected to {peer}, but nothing is replicated{}", self.because()),
+                format!("on {peer}: hotpair explain {resource}"),
+            ),
+        };
+        Refused { why, next }
     }
 
     /// The primary that the other node has promised not to follow, if that is all that keeps the
