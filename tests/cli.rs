@@ -516,7 +516,14 @@ fn check_offline_finds_what_is_good_and_what_is_not() {
     let said = home.say(&["check", "--offline"]);
     assert_eq!(said.code, Some(1), "{said:?}");
     assert!(said.stdout.contains(" bad vm1: superblock: "), "{said:?}");
-    assert!(said.stderr.contains("next: "), "{said:?}");
+    assert!(said.stderr.contains("hotpair init vm1 --from peer --rebuild"), "{said:?}");
     fs::write(&superblock, good).unwrap();
     home.well(&["check", "--offline"]);
+
+    // A size that does not fit is no reason to give the metadata up.
+    home.configure(&home.text().replace("1MiB", "2MiB"));
+    let said = home.say(&["check", "--offline"]);
+    assert!(said.stdout.contains(" bad vm1: size: "), "{said:?}");
+    assert!(said.stderr.contains("hotpair resize vm1 --size 2097152B"), "{said:?}");
+    assert!(!said.stderr.contains("--rebuild"), "{said:?}");
 }

@@ -128,12 +128,11 @@ pub(super) fn check(common: &Common, check: &Check) -> Result<(), Failure> {
     if is_good {
         return Ok(());
     }
-    let ways = bad.iter().map(|name| format!("hotpair init {name} --from peer --rebuild"));
-    let ways: Vec<_> = ways.collect();
-    Err(Failure::refused(
-        format!("not everything is as it should be: {}", bad.join(", ")),
-        format!("if the other node has a good copy: {}", ways.join("; ")),
-    ))
+    let findings = looked.iter().flat_map(|(_, findings)| findings);
+    let mut ways: Vec<_> = findings.filter_map(|finding| finding.next.clone()).collect();
+    ways.dedup();
+    let why = format!("not everything is as it should be: {}", bad.join(", "));
+    Err(Failure::refused(why, ways.join("; ")))
 }
 
 pub(super) fn config_check(common: &Common) -> Result<(), Failure> {

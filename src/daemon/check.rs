@@ -3,7 +3,7 @@
 use super::error::DaemonError;
 use super::open::canary_paths;
 use crate::config::NodeResource;
-use crate::metadata::{Crash, DIRTY_MAP_FILE, Found, MapMemory, Superblock, recover};
+use crate::metadata::{Crash, DIRTY_MAP_FILE, Damage, Found, MapMemory, Superblock, recover};
 use crate::store::{CanaryCopy, DataFile, Sidecar, place, read_file};
 use crate::units::{BLOCK_LEN, RESOURCE_LEN_MAX, ResourceSize};
 
@@ -14,15 +14,23 @@ pub struct Finding {
     pub is_good: bool,
     /// What was found, as a sentence.
     pub text: String,
+    /// What to type, if it is not.
+    pub next: Option<String>,
 }
 
 impl Finding {
     fn good(text: String) -> Self {
-        Self { is_good: true, text }
+        Self { is_good: true, text, next: None }
     }
 
-    fn bad(text: String) -> Self {
-        Self { is_good: false, text }
+    /// What the daemon refuses, with its way out.
+    fn refused(text: String, error: &DaemonError) -> Self {
+        Self { is_good: false, text, next: error.mend() }
+    }
+
+    /// What the daemon mends by itself.
+    fn mends_itself(text: &str) -> Self {
+        Self { is_good: false, text: text.to_owned(), next: Some("hotpair run".to_owned()) }
     }
 }
 
@@ -41,9 +49,14 @@ pub fn check_offline(resource: &NodeResource) -> Result<Vec<Finding>, DaemonErro
     }
     let sidecar = Sidecar::open(folder).map_err(&failed)?;
     let slots = sidecar.read_superblock().map_err(&failed)?;
+    let damaged = |what: &str, source: Damage| {
+        let text = format!("{what}: {source}");
+        let (resource, folder) = (resource.name.clone(), folder.clone());
+        Finding::refused(text, &DaemonError::Damaged { resource, folder, source })
+    };
     let record = match Superblock::newest(&slots) {
         Ok(record) => record,
-        Err(damage) => return Ok(vec![Finding::bad(format!("superblock: {damage}"))]),
+        Err(damage) => return Ok(vec![damaged("superblock", damage)]),
     };
     let mut findings = vec![Finding::good(format!(
         "superblock: disk {}, epoch {}, {}",
@@ -52,13 +65,7 @@ pub fn check_offline(resource: &NodeResource) -> Result<Vec<Finding>, DaemonErro
         record.generation.map_or("no generation yet".to_owned(), |g| format!("generation {g}")),
     ))];
     let recorded = ResourceSize::new(record.size).expect("a valid record has a valid size");
-    if ![record.size, record.size_next].contains(&resource.size.bytes()) {
-        findings.push(Finding::bad(format!(
-            "size: the configuration says {} bytes, the metadata {}",
-            resource.size.bytes(),
-            recorded.bytes()
-        )));
-    }
+    findings.extend(size_finding(resource, &record));
     if record.size_next != 0 {
         let text = format!("size: a resize to {} bytes is under way", record.size_next);
         findings.push(Finding::good(text));
@@ -76,12 +83,12 @@ pub fn check_offline(resource: &NodeResource) -> Result<Vec<Finding>, DaemonErro
         data_len: data.len_bytes().map_err(&failed)?,
     });
     match recovered {
-        Err(damage) => findings.push(Finding::bad(format!("metadata: {damage}"))),
+        Err(damage) => findings.push(damaged("metadata", damage)),
         Ok(recovered) => {
             findings.push(log_finding(recovered.log_lost, recovered.hot.len()));
             if recovered.sums_lost {
                 let text = "sums of the dirty map: damaged; the next start makes them anew";
-                findings.push(Finding::bad(text.to_owned()));
+                findings.push(Finding::mends_itself(text));
             }
             findings.push(Finding::good(match recovered.crash {
                 Crash::Clean => "the daemon stopped cleanly".to_owned(),
@@ -98,6 +105,17 @@ pub fn check_offline(resource: &NodeResource) -> Result<Vec<Finding>, DaemonErro
     Ok(findings)
 }
 
+/// What is wrong with the size in the configuration.
+fn size_finding(resource: &NodeResource, record: &Superblock) -> Option<Finding> {
+    let (configured, recorded) = (resource.size.bytes(), record.size);
+    if [recorded, record.size_next].contains(&configured) {
+        return None;
+    }
+    let text = format!("size: the configuration says {configured} bytes, the metadata {recorded}");
+    let resource = resource.name.clone();
+    Some(Finding::refused(text, &DaemonError::Size { resource, configured, recorded }))
+}
+
 /// A map may be longer than its resource needs, after a resize that did not come to its end; not
 /// longer than that of the largest.
 fn map_len_max() -> usize {
@@ -108,7 +126,7 @@ fn map_len_max() -> usize {
 
 fn log_finding(is_lost: bool, hot: usize) -> Finding {
     if is_lost {
-        Finding::bad("activity log: unreadable; the next start marks every block".to_owned())
+        Finding::mends_itself("activity log: unreadable; the next start marks every block")
     } else {
         Finding::good(format!("activity log: {hot} extents were in motion"))
     }
