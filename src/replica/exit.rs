@@ -343,6 +343,11 @@ impl<M: MapMemory> Replica<M> {
             self.answer_refused(asker, why, effects);
         }
         self.writes.recheck();
+        if exit.hand.is_some() && self.is_in_sync() {
+            // The peer prepares to take over; it stops that with the session, and what it says of
+            // it means nothing then.
+            self.restart_session();
+        }
     }
 
     /// As [`Self::abort_exit`], of what needs the peer.

@@ -289,3 +289,24 @@ fn a_sync_that_fails_after_its_session_still_fails_the_disk() {
         world.status(B).is_some_and(|status| status.disk == DiskState::Failed)
     });
 }
+
+#[test]
+fn a_switchover_that_is_given_up_does_not_bind_the_peer() {
+    let mut script = Script::pair(SYNC);
+    script.write(0, 32);
+    script.until_in_sync();
+    script.pass(1_000);
+    let asked = script.world.command(A, Command::Switchover).unwrap();
+    script.until_exactly("B is asked to take over", |world| {
+        format!("{:?}", world.nodes[A].core().unwrap()).contains("AskingPeer")
+    });
+    let now = script.world.now;
+    script.world.nodes[B].trouble.stalled_until = now + millis(12_000);
+    script.pass(20_000);
+    script.until_in_sync();
+    let answer = script.world.operator.take_answer(asked).unwrap();
+    assert!(answer.unwrap_err().why.contains("does not answer"));
+    script.command(A, Command::Switchover).unwrap();
+    script.until_serving(B);
+    script.check_copies();
+}
