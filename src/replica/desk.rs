@@ -395,6 +395,11 @@ impl<M: MapMemory> Replica<M> {
         if self.role.is_primary() {
             let next = format!("hotpair switchover {}", self.settings.resource);
             refuse(request, "this node is primary: its copy is the right one", &next, effects);
+        } else if self.records.stable().split || self.must_choose() {
+            // It would not settle which of the two histories stays.
+            let (resource, peer) = (&self.settings.resource, &self.settings.peer);
+            let next = format!("hotpair split-brain resolve {resource} --keep {peer}");
+            refuse(request, "the split brain is not resolved", &next, effects);
         } else if self.records.stable().disk == DiskState::UpToDate && !self.peer_has_a_copy() {
             let why = "the peer has no up-to-date copy, or is not connected";
             let next = format!("hotpair explain {}", self.settings.resource);

@@ -40,6 +40,8 @@ fn a_node_whose_data_is_dropped_gives_up_its_claim_to_serve() {
     for typed_at in [A, B] {
         let mut script = kept_below();
         let kept = script.world.nodes[A].files.data.clone();
+        let refused = script.command(B, Command::Invalidate).unwrap_err();
+        assert!(refused.next.contains("split-brain resolve"), "{refused:?}");
         script.command(typed_at, Command::Resolve { keep: Side::First }).unwrap();
         script.until("A must let go of its epoch", |world| {
             [A, B].iter().all(|at| {
