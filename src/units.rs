@@ -245,6 +245,21 @@ impl Epoch {
         Self(if candidate > self.0 { candidate } else { candidate + 4 })
     }
 
+    /// The smallest epoch above this one that the arbiter may make: its low bits are zero.
+    #[must_use]
+    pub fn next_by_arbiter(self) -> Self {
+        Self((self.0 & !3) + 4)
+    }
+
+    /// The epoch that the arbiter makes for a forced promotion: the next multiple of 65,536.
+    ///
+    /// # Panics
+    /// If there is no such epoch: a lower one would undo the fencing.
+    #[must_use]
+    pub fn forced_by_arbiter(self) -> Self {
+        Self((self.0 | 0xffff).checked_add(1).expect("no epoch gets near the end of 64 bits"))
+    }
+
     /// The epoch of a forced promotion: above the next multiple of 65,536, so that it stands out
     /// and lies far above what the other node can have made meanwhile.
     ///
@@ -328,6 +343,12 @@ pub struct ResourceId(pub u128);
 )]
 pub struct ReplicaId(pub u128);
 
+/// Identity of an arbiter's store; a store that was replaced or restored has another one.
+#[derive(
+    Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize,
+)]
+pub struct ArbiterId(pub u128);
+
 /// One run of the daemon: drawn at each start, never zero.
 #[derive(
     Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize,
@@ -356,6 +377,14 @@ impl Side {
         match self {
             Self::First => Self::Second,
             Self::Second => Self::First,
+        }
+    }
+
+    /// 0 for the first node, 1 for the other one.
+    pub fn index(self) -> usize {
+        match self {
+            Self::First => 0,
+            Self::Second => 1,
         }
     }
 

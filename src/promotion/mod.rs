@@ -7,6 +7,7 @@
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
+pub mod arbiter;
 mod grant;
 mod promote;
 mod resume;
