@@ -2,7 +2,7 @@
 
 use super::record::{ArbiterRecord, Eligible};
 use super::request::{Half, Operation, Refused, Request, RequestId};
-use crate::units::{ArbiterId, Epoch, Generation, Instance};
+use crate::units::{ArbiterId, Epoch, Generation, Instance, Side};
 
 /// What an arbiter knows beside the record, in memory only.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -58,7 +58,8 @@ pub fn judge(record: &ArbiterRecord, known: Known<'_>, request: &Request) -> Rul
     match &request.operation {
         Operation::Read => return Ruling::Look(Ok(())),
         Operation::PreVote { history } => {
-            return Ruling::Look(may_promote(record, known, request, history, None, false));
+            let wish = Wish { from: request.from, history, dead: None, by_operator: false };
+            return Ruling::Look(may_promote(record, known, wish));
         }
         Operation::Enroll(_) => return Ruling::Refuse(Refused::Enrolled),
         Operation::Renew
@@ -111,7 +112,9 @@ fn check(record: &ArbiterRecord, known: Known<'_>, request: &Request) -> Result<
             (new.eligible, new.generation) = (Eligible::Owner, *generation);
         }
         Operation::Promote { history, dead, by_operator } => {
-            may_promote(record, known, request, history, *dead, *by_operator)?;
+            let (dead, by_operator) = (*dead, *by_operator);
+            let wish = Wish { from: request.from, history, dead, by_operator };
+            may_promote(record, known, wish)?;
             (new.owner, new.eligible) = (request.from, Eligible::Owner);
             (new.stopped, lease) = (false, of_others());
         }
@@ -157,18 +160,21 @@ fn check(record: &ArbiterRecord, known: Known<'_>, request: &Request) -> Result<
     Ok(Ruling::Change(Box::new(new), lease))
 }
 
-/// What stands in the way of a promotion, in the order in which it is told.
-fn may_promote(
-    record: &ArbiterRecord,
-    known: Known<'_>,
-    request: &Request,
-    history: &[Generation],
+/// Who wants to be promoted.
+#[derive(Clone, Copy)]
+struct Wish<'a> {
+    from: Side,
+    history: &'a [Generation],
     dead: Option<Instance>,
     by_operator: bool,
-) -> Result<(), Refused> {
-    let is_others = record.owner != request.from;
+}
+
+/// What stands in the way of a promotion, in the order in which it is told.
+fn may_promote(record: &ArbiterRecord, known: Known<'_>, wish: Wish<'_>) -> Result<(), Refused> {
+    let Wish { from, history, dead, by_operator } = wish;
+    let is_others = record.owner != from;
     let is_held = is_others && known.leases.iter().any(|holder| Some(*holder) != dead);
-    if !record.lists(request.from) {
+    if !record.lists(from) {
         Err(Refused::NotEligible)
     } else if record.stopped && !by_operator {
         Err(Refused::Stopped)

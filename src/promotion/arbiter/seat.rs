@@ -157,7 +157,10 @@ impl Arbiter {
         if let Operation::Enroll(half) = &request.operation {
             match self.on_enroll(&request, half) {
                 // Leases that were granted before stay what they are.
-                Ok(record) => self.store(record, LeaseChange::Stay, to, id, effects),
+                Ok(record) => {
+                    let lease = LeaseChange::Stay;
+                    self.store(Storing { record, lease, to, id }, effects);
+                }
                 Err(refused) => say(Reply::Refused(refused)),
             }
             return;
@@ -191,7 +194,9 @@ impl Arbiter {
                 };
                 effects.push(ArbiterEffect::Reply { to, id, reply });
             }
-            Ruling::Change(record, lease) => self.store(record, lease, to, id, effects),
+            Ruling::Change(record, lease) => {
+                self.store(Storing { record, lease, to, id }, effects);
+            }
         }
     }
 
@@ -224,16 +229,9 @@ impl Arbiter {
         enroll(self.id, old, request, half, theirs).map(Box::new)
     }
 
-    fn store(
-        &mut self,
-        record: Box<ArbiterRecord>,
-        lease: LeaseChange,
-        to: Side,
-        id: RequestId,
-        effects: &mut Vec<ArbiterEffect>,
-    ) {
-        effects.push(ArbiterEffect::Store(record.clone()));
-        self.storing = Some(Storing { record, lease, to, id });
+    fn store(&mut self, storing: Storing, effects: &mut Vec<ArbiterEffect>) {
+        effects.push(ArbiterEffect::Store(storing.record.clone()));
+        self.storing = Some(storing);
     }
 
     fn on_stored(&mut self, now: Instant, is_stable: bool, effects: &mut Vec<ArbiterEffect>) {

@@ -1,3 +1,7 @@
+//! What each operation may do, over every record and lease, and a seat whose disk and clock a test
+//! moves.
+#![allow(clippy::wildcard_enum_match_arm, reason = "a test names what it expects")]
+
 use std::time::Duration;
 
 use super::*;
