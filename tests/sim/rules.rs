@@ -76,8 +76,8 @@ impl World {
         }
         self.ghost.note_at_risk(registers);
         let theirs = &self.nodes[1 - at];
-        if theirs.superblock().disk != DiskState::UpToDate {
-            return Ok(());
+        if theirs.core().is_none() || theirs.superblock().disk != DiskState::UpToDate {
+            return Ok(()); // it may have lost what it acknowledged a moment ago
         }
         self.ghost.check_budget(&theirs.files.data)
     }
