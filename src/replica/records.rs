@@ -311,8 +311,10 @@ fn apply(change: &Change, side: Side, record: &mut Superblock) {
         Change::Split => record.split = true,
         Change::Resolve(resolution) => resolve(*resolution, side, record),
         Change::Checkpoint { applied, peer_applied } => {
-            record.applied = *applied;
-            record.peer_applied = *peer_applied;
+            // Of two checkpoints the older one may end last. What went back would look like a copy
+            // of yesterday to the peer.
+            record.applied = record.applied.max(*applied);
+            record.peer_applied = record.peer_applied.max(*peer_applied);
         }
         Change::SizeNext(bytes) => record.size_next = *bytes,
         Change::Size(bytes) => have_size(*bytes, record),
@@ -474,5 +476,29 @@ fn adopt_child(record: &mut Superblock, generation: Generation) {
             record.history.remove(HISTORY_LEN_MAX - 1);
             record.history_dropped = record.history_dropped.saturating_add(1);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metadata::{Birth, Newborn, recovered_at_birth};
+    use crate::units::{Applied, ResourceSize, Sequence};
+
+    #[test]
+    fn a_checkpoint_that_was_overtaken_takes_nothing_back() {
+        let newborn = Newborn {
+            resource_id: ResourceId(1),
+            replica_id: ReplicaId(2),
+            generation_id: 3,
+            size: ResourceSize::new(1 << 20).unwrap(),
+            place: Place::default(),
+        };
+        let mut record = recovered_at_birth(Birth::This, &newborn).superblock;
+        let at = |sequence| Applied { epoch: Epoch(6), sequence: Sequence(sequence) };
+        for (applied, peer_applied) in [(at(25), at(24)), (at(21), at(20))] {
+            apply(&Change::Checkpoint { applied, peer_applied }, Side::First, &mut record);
+        }
+        assert_eq!((record.applied, record.peer_applied), (at(25), at(24)));
     }
 }
