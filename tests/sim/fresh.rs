@@ -16,6 +16,8 @@ use crate::shrink::shrink;
 const LINES_SHOWN: usize = 200;
 /// Seeds of a run without further orders.
 const SEEDS: u64 = 200;
+/// How often a long run says how far it is.
+const SEEDS_PER_LINE: u64 = 500;
 
 #[test]
 fn fresh_seeds() {
@@ -30,12 +32,16 @@ fn fresh_seeds() {
     let mut totals = Totals::default();
     for seed in (0..count).map(|at| first.wrapping_add(at)) {
         totals.add(&run(&Plan::draw(seed), None));
+        if totals.seeds.is_multiple_of(SEEDS_PER_LINE) {
+            totals.tell(first, began.elapsed().as_secs());
+        }
         if budget.is_some_and(|budget| began.elapsed() > budget) {
             break;
         }
     }
     let seconds = began.elapsed().as_secs_f64();
     totals.print(first, seconds);
+    totals.tell(first, began.elapsed().as_secs());
     assert!(totals.failed.is_empty(), "{} seeds broke something", totals.failed.len());
 }
 
@@ -74,6 +80,12 @@ impl Totals {
             println!("FAILED seed {:x}: {broken}", outcome.seed);
             self.failed.push(outcome.seed);
         }
+    }
+
+    /// The line that `tools/campaign` looks for, also of a run that is stopped.
+    fn tell(&self, first: u64, seconds: u64) {
+        let (seeds, failures) = (self.seeds, self.failed.len());
+        println!("sim: seeds={seeds} first={first:x} failures={failures} seconds={seconds}");
     }
 
     fn print(&self, first: u64, seconds: f64) {
