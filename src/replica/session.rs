@@ -518,7 +518,7 @@ impl<M: MapMemory> Replica<M> {
             Message::ResyncEnd(end) => self.on_resync_end(end),
             Message::ResyncDone(end) => self.on_resync_done(&end),
             Message::SettleAsk(ask) => self.on_settle_ask(ask),
-            Message::SettleTell(tell) => self.on_settle_tell(&tell),
+            Message::SettleTell(tell) => self.on_settle_tell(&tell, effects),
             Message::HandReady(hand) => self.on_hand_ready(hand),
             Message::HandDone(hand) => self.on_hand_done(hand),
             Message::Hello(_)

@@ -238,15 +238,24 @@ impl<M: MapMemory> Replica<M> {
         }
     }
 
-    pub(super) fn on_settle_tell(&mut self, tell: &SettleTell) -> Result<(), Fault> {
+    pub(super) fn on_settle_tell(
+        &mut self,
+        tell: &SettleTell,
+        effects: &mut Effects,
+    ) -> Result<(), Fault> {
         let Some(comparison) = self.comparison(tell.chunk) else {
             return Ok(()); // the run was ended here meanwhile
         };
         if !comparison.is_asked {
             return Err(Fault::Unexpected { message: "SettleTell" });
         }
-        comparison.theirs = Some(tell.blocks.clone().unwrap_or_default());
-        self.compare(tell.chunk);
+        if let Some(blocks) = &tell.blocks {
+            comparison.theirs = Some(blocks.clone());
+            self.compare(tell.chunk);
+        } else {
+            // What cannot be read is not different: there is no result.
+            self.fail_verify("the peer could not read its copy", effects);
+        }
         Ok(())
     }
 

@@ -44,7 +44,7 @@ pub(crate) struct Rig {
     /// What the core last said of itself.
     heard: Option<Hello>,
     links: u64,
-    now: Instant,
+    pub(crate) now: Instant,
     inputs: VecDeque<Input>,
 }
 

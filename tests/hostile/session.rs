@@ -4,7 +4,7 @@ use hotpair::metadata::Birth;
 use hotpair::replica::{Command, Effect, Input};
 use hotpair::units::{ByteRange, ChunkIndex, Role, Sequence, ServeMode};
 use hotpair::wire::{
-    Ask, HandOver, Hello, Message, Payload, PeerCommand, SettleAsk, Verdict, Write,
+    Ask, HandOver, Hello, Message, Payload, PeerCommand, SettleAsk, SettleTell, Verdict, Write,
 };
 
 use crate::rig::{EPOCH, GENERATION, Rig};
@@ -74,6 +74,21 @@ fn a_promotion_that_waits_for_consent_does_not_make_both_meet_without_end() {
     }
     let hellos = rig.said.iter().filter(|it| matches!(it, Message::Hello(_))).count();
     assert!(hellos <= 2, "{hellos} Hellos for one of the peer");
+}
+
+#[test]
+fn a_copy_that_cannot_be_read_is_not_called_different() {
+    let mut rig = Rig::primary();
+    let command = Command::Verify { repair: true };
+    rig.input(Input::Operator { request: 7, command });
+    let asked = rig.said.iter().find_map(|it| match it {
+        Message::SettleAsk(ask) => Some(ask.chunk),
+        _ => None,
+    });
+    let chunk = asked.expect("the peer is asked for its hashes");
+    rig.say(Message::SettleTell(SettleTell { chunk, blocks: None })).unwrap();
+    assert_eq!((rig.core.status(rig.now).last_verify, rig.core.dirty().count()), (None, 0));
+    assert!(rig.is_open);
 }
 
 #[test]

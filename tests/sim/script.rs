@@ -1,8 +1,9 @@
 //! A world that is told step by step what happens, for scenarios with a name.
 
-use hotpair::replica::{Answer, Command, Refused, RequestId, Status};
+use hotpair::replica::{Answer, Command, LinkStatus, Refused, RequestId, Status};
 use hotpair::units::{BLOCK_LEN, ReplicationMode};
 
+use crate::ghost::Excuse;
 use crate::load::{Ask, Registers, Spot};
 use crate::oracle::stamp::SECTOR_LEN;
 use crate::plan::Plan;
@@ -155,6 +156,20 @@ impl Script {
     pub(crate) fn cut(&mut self) {
         self.world.net.cut(A);
         self.world.net.cut(B);
+    }
+
+    /// Cuts the wire, and A writes alone. What B then writes is a split brain that was made on
+    /// purpose.
+    pub(crate) fn part_ways(&mut self) {
+        self.write(0, 32);
+        self.cut();
+        self.write(8, 8);
+        self.world.operator.split_is_explained = true;
+        self.world.ghost.excuse = Excuse::Accepted;
+        self.world.ghost.is_split = true;
+        self.until("B misses A", |world| {
+            world.status(B).is_some_and(|status| status.link == LinkStatus::Connecting)
+        });
     }
 
     /// Mends it.

@@ -1,6 +1,6 @@
 //! What two nodes conclude when they meet again: the worked scenarios of the design.
 
-use hotpair::replica::{Command, LinkStatus, ReplicationStatus};
+use hotpair::replica::{Command, ReplicationStatus};
 use hotpair::units::{DiskState, ReplicationMode, Role, Side, VetoReason};
 
 use crate::ghost::Excuse;
@@ -177,15 +177,7 @@ fn after_a_power_cut_of_both_what_was_flushed_is_there() {
 #[test]
 fn two_histories_are_a_split_brain_and_stand_still_until_resolved() {
     let mut script = Script::pair(SYNC);
-    script.write(0, 32);
-    script.cut();
-    script.write(8, 8);
-    script.world.operator.split_is_explained = true;
-    script.world.ghost.excuse = Excuse::Accepted;
-    script.world.ghost.is_split = true;
-    script.until("B misses A", |world| {
-        world.status(B).is_some_and(|status| status.link == LinkStatus::Connecting)
-    });
+    script.part_ways();
     let accept = Command::Promote { force: true, accept_data_loss: true };
     script.command(B, accept).unwrap();
     script.world.disconnect_clients(A);

@@ -1,24 +1,15 @@
 //! A split brain that is resolved while the node that is kept serves at the lower epoch.
 
-use hotpair::replica::{Command, LinkStatus, ReplicationStatus};
+use hotpair::replica::{Command, ReplicationStatus};
 use hotpair::units::{ReplicationMode, Role, Side};
 
-use crate::ghost::Excuse;
 use crate::script::{A, B, Script, force, promote};
 
 /// A serves, and B, which was promoted by force meanwhile and has gone down again, has the higher
 /// epoch. Both have what the other lacks.
 fn kept_below() -> Script {
     let mut script = Script::pair(ReplicationMode::Sync);
-    script.write(0, 32);
-    script.cut();
-    script.write(8, 8);
-    script.world.operator.split_is_explained = true;
-    script.world.ghost.excuse = Excuse::Accepted;
-    script.world.ghost.is_split = true;
-    script.until("B misses A", |world| {
-        world.status(B).is_some_and(|status| status.link == LinkStatus::Connecting)
-    });
+    script.part_ways();
     script.command(B, force()).unwrap();
     script.until("B serves", |world| world.status(B).is_some_and(|status| status.serving));
     while script.world.clients.node_of(0) != Some(B) {
