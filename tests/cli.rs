@@ -524,6 +524,6 @@ fn check_offline_finds_what_is_good_and_what_is_not() {
     home.configure(&home.text().replace("1MiB", "2MiB"));
     let said = home.say(&["check", "--offline"]);
     assert!(said.stdout.contains(" bad vm1: size: "), "{said:?}");
-    assert!(said.stderr.contains("hotpair resize vm1 --size 2097152B"), "{said:?}");
+    assert!(said.stderr.contains("hotpair resize vm1 --size 2MiB"), "{said:?}");
     assert!(!said.stderr.contains("--rebuild"), "{said:?}");
 }

@@ -13,6 +13,7 @@ use super::say::{self, BAD, BOLD, GOOD};
 use crate::config::{self, NodeConfig, NodeResource};
 use crate::daemon::{self, DaemonError, InitPlan};
 use crate::link;
+use crate::units::written_size;
 
 pub(super) fn identity(common: &Common, identity: &Identity) -> Result<(), Failure> {
     let state_dir = match &identity.state_dir {
@@ -76,8 +77,9 @@ pub(super) fn resize(node: &NodeConfig, resize: &Resize) -> Result<(), Failure> 
     say::result(&format!("{name}: the copy of {} has {} bytes", node.node.name, resize.size))?;
     if resource.size.bytes() != resize.size {
         say::talk(&format!(
-            "Type the same on {}, and write size = \"{}B\" into the configuration of both nodes.",
-            node.peer.name, resize.size
+            "Type the same on {}, and write size = \"{}\" into the configuration of both nodes.",
+            node.peer.name,
+            written_size(resize.size)
         ));
     }
     Ok(())
