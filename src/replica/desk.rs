@@ -9,7 +9,7 @@ use super::records::Change;
 use super::session::{Phase, Standing};
 use super::{Effects, Replica};
 use crate::metadata::MapMemory;
-use crate::promotion::{PromoteHow, Refusal};
+use crate::promotion::PromoteHow;
 use crate::units::{
     DiskState, Generation, Instant, Outcome, Resolution, Role, SessionId, Side, VetoReason,
 };
@@ -434,8 +434,12 @@ impl<M: MapMemory> Replica<M> {
             .peer_hello()
             .and_then(|hello| Some((self.records.stable().generation?, hello.generation?)));
         let (true, Some((mine, theirs))) = (is_split, generations) else {
-            let next = format!("hotpair status {}", self.settings.resource);
-            let why = "there is no split brain, or the peer is not connected";
+            let why = if self.is_split() {
+                "both nodes must be connected to settle a split brain, and they are not"
+            } else {
+                "there is no split brain"
+            };
+            let next = format!("hotpair explain {}", self.settings.resource);
             refuse(request, why, &next, effects);
             return;
         };
@@ -532,36 +536,6 @@ impl<M: MapMemory> Replica<M> {
     /// Whoever waits for the end of the process.
     pub(super) fn desk_stop_askers(&mut self) -> Vec<u64> {
         std::mem::take(&mut self.desk.stopping)
-    }
-
-    /// Why a promotion is refused, and what to type.
-    pub(super) fn explain_promotion(&self, refusal: Refusal) -> Refused {
-        let (resource, peer) = (&self.settings.resource, &self.settings.peer);
-        let next = match refusal {
-            Refusal::PeerIsPrimary if self.must_choose() => {
-                format!("hotpair split-brain show {resource}")
-            }
-            Refusal::PeerIsPrimary if self.is_in_sync() => format!("hotpair switchover {resource}"),
-            Refusal::PeerIsPrimary => format!("hotpair status {resource} --watch"),
-            Refusal::PeerAway | Refusal::HandingOver => format!(
-                "bring {peer} back, or make sure that it is off and type: hotpair promote \
-                 {resource} --force --peer-is-fenced"
-            ),
-            Refusal::Outdated | Refusal::Doubtful => format!(
-                "bring {peer} back, or give up what is missing: hotpair promote {resource} \
-                 --force --peer-is-fenced --accept-data-loss"
-            ),
-            Refusal::Fresh | Refusal::Inconsistent => {
-                format!("connect {peer} and let the resync end: hotpair status {resource} --watch")
-            }
-            Refusal::DiskFailed => format!(
-                "mend or replace the disk and start hotpair again; if the copy is lost, type \
-                 before: hotpair init {resource} --from peer --rebuild"
-            ),
-            Refusal::NotInSync => format!("hotpair status {resource} --watch"),
-            Refusal::SplitBrain => format!("hotpair split-brain show {resource}"),
-        };
-        Refused { why: refusal.to_string(), next }
     }
 
     /// Whether this node is primary, for status.

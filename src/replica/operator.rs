@@ -198,12 +198,12 @@ pub struct VerifyStatus {
 pub struct SplitBrain {
     /// Our generation.
     pub mine: Generation,
-    /// The peer's.
-    pub theirs: Generation,
-    /// The last one both went through.
+    /// The peer's; `None` until it has said so since the start.
+    pub theirs: Option<Generation>,
+    /// The last one both went through, as far as that is known.
     pub common: Option<Generation>,
     /// Bytes that we changed since the two parted.
     pub my_bytes: u64,
-    /// Bytes that the peer changed.
-    pub their_bytes: u64,
+    /// Bytes that the peer changed; `None` as for `theirs`.
+    pub their_bytes: Option<u64>,
 }
