@@ -11,7 +11,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use real::pair::{Node, Pair, Plan, RESOURCE};
+use real::pair::{self, Node, Pair, Plan, RESOURCE};
 use real::process;
 
 fn small() -> Plan {
@@ -67,6 +67,63 @@ fn next_of_refusal(node: &Node, words: &[&str]) -> String {
     let text = node.refused(words);
     let next = text.lines().find_map(|line| line.trim_start().strip_prefix("next: "));
     next.unwrap_or_else(|| panic!("no next in {text}")).to_owned()
+}
+
+#[test]
+fn a_key_that_does_not_fit_is_named_on_both_nodes_until_it_is_mended() {
+    for wrong_at in [0, 1] {
+        let mut pair = made(small());
+        let other = 1 - wrong_at;
+        let key_of = |folder: &std::path::Path| {
+            let words = ["identity", "--state-dir", folder.to_str().unwrap()];
+            process::run_well(&pair::binary(), &words).trim().to_owned()
+        };
+        let found = key_of(&pair.nodes[other].state_dir);
+        let expected = key_of(&pair.folder().join("stranger"));
+        reconfigure(&pair.nodes[wrong_at], &found, &expected);
+        // First there is an older reason.
+        pair.nodes[0].run();
+        wait_explained(&pair, 0, &["Connection refused"], &[]);
+        pair.nodes[1].run();
+        let section = format!("[node.{}]", pair.nodes[other].name);
+        let mend = ["hotpair identity", section.as_str(), "both nodes"];
+        wait_explained(&pair, wrong_at, &[&found, &expected], &mend);
+        wait_explained(&pair, other, &["does not accept the key", &found], &mend);
+
+        reconfigure(&pair.nodes[wrong_at], &expected, &found);
+        pair.nodes[wrong_at].stop();
+        pair.nodes[wrong_at].run();
+        pair.wait_in_sync();
+        for at in [0, 1] {
+            wait_explained(&pair, at, &["can be promoted"], &["hotpair promote"]);
+        }
+        // What was mended is not the reason for what happens later.
+        pair.nodes[wrong_at].stop();
+        let (why, next) = explained(&pair.nodes[other]);
+        assert!(!why.contains("key") && !next.contains("identity"), "{why} {next}");
+    }
+}
+
+#[test]
+fn a_node_that_encrypts_and_one_that_does_not_are_told_apart() {
+    for plain_at in [0, 1] {
+        let mut pair = made(small());
+        let encrypted_at = 1 - plain_at;
+        reconfigure(&pair.nodes[plain_at], "encryption = \"tls\"", "encryption = \"none\"");
+        pair.nodes[0].run();
+        pair.nodes[1].run();
+        // The one that listens sees what comes; the one that dials may only see that it ends.
+        let mend = ["`encryption` under [link]", "hotpair config check"];
+        wait_explained(&pair, 1, &["TLS"], &mend);
+        let next = if plain_at == 0 { mend.as_slice() } else { &["on beta: hotpair explain r"] };
+        wait_explained(&pair, 0, &["TLS"], next);
+        reconfigure(&pair.nodes[plain_at], "encryption = \"none\"", "encryption = \"tls\"");
+        pair.nodes[plain_at].stop();
+        pair.nodes[plain_at].run();
+        pair.wait_in_sync();
+        let (why, _) = explained(&pair.nodes[encrypted_at]);
+        assert!(!why.contains("TLS"), "{why}");
+    }
 }
 
 #[test]

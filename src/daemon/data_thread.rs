@@ -15,11 +15,12 @@ use tokio::time::{Interval, MissedTickBehavior};
 use tracing::{debug, info, warn};
 
 use super::exports::ExportOrder;
+use super::guide::Guide;
 use super::open::Opened;
 use super::reads::Reads;
 use super::{clock, random};
 use crate::control::{NodeEvent, Order, Snapshot};
-use crate::link::{Connection, Handover};
+use crate::link::{Connection, Handover, LinkError, Trouble};
 use crate::metadata::Superblock;
 use crate::nbd::{Clients, Export, Extent, Incoming, Opened as Client};
 use crate::replica::{Closing, Effect, Input, LinkId, Replica, RequestError, RequestId};
@@ -35,6 +36,9 @@ pub(super) struct Ends {
     pub(super) looks: mpsc::Receiver<oneshot::Sender<()>>,
     pub(super) handovers: mpsc::Receiver<Handover>,
     pub(super) wants_link: watch::Sender<bool>,
+    /// Why no connection comes about.
+    pub(super) trouble: watch::Receiver<Option<Trouble>>,
+    pub(super) guide: Guide,
     pub(super) exports: mpsc::Sender<ExportOrder>,
     pub(super) snapshot: watch::Sender<Snapshot>,
     pub(super) events: mpsc::Sender<NodeEvent>,
@@ -236,12 +240,28 @@ impl DataThread {
                 true
             }
             Poll::Ready(Err(error)) => {
-                info!(resource = %self.ends.name, error = &error as &dyn std::error::Error,
-                    "link lost");
-                self.link = None;
-                self.inputs.push_back(Input::LinkLost { link });
+                let was_silent = connection.counters().frames_in == 0;
+                self.lose_link(link, &error, was_silent);
                 false
             }
+        }
+    }
+
+    fn lose_link(&mut self, link: LinkId, error: &LinkError, was_silent: bool) {
+        info!(resource = %self.ends.name, error = error as &dyn std::error::Error, "link lost");
+        self.link = None;
+        self.inputs.push_back(Input::LinkLost { link });
+        if was_silent {
+            // A node that refuses our key closes what looked like a connection to us.
+            self.inputs.push_back(self.ends.guide.silent_peer(error));
+        }
+    }
+
+    /// What those who make connections say about why there is none.
+    fn poll_trouble(&mut self) {
+        if self.ends.trouble.has_changed().unwrap_or(false) {
+            let trouble = self.ends.trouble.borrow_and_update();
+            self.inputs.extend(trouble.as_ref().map(|trouble| self.ends.guide.no_link(trouble)));
         }
     }
 
@@ -264,6 +284,7 @@ impl DataThread {
     fn poll_time(&mut self, cx: &mut Context<'_>) {
         while self.tick.poll_tick(cx).is_ready() {
             let now = clock::now();
+            self.poll_trouble();
             self.inputs.push_back(Input::Tick);
             self.clients.tick(now);
             self.leaving.retain(|(since, _)| now.since(*since) < FAREWELL);
@@ -497,10 +518,8 @@ impl DataThread {
         if let Some((link, connection)) = &mut self.link {
             let link = *link;
             if let Poll::Ready(Err(error)) = connection.poll_flush(cx) {
-                info!(resource = %self.ends.name, error = &error as &dyn std::error::Error,
-                    "link lost");
-                self.link = None;
-                self.inputs.push_back(Input::LinkLost { link });
+                let was_silent = connection.counters().frames_in == 0;
+                self.lose_link(link, &error, was_silent);
             }
         }
         self.leaving.retain_mut(|(_, connection)| connection.poll_close(cx).is_pending());

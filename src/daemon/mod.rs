@@ -2,13 +2,15 @@
 //!
 //! `node.rs` starts and stops a node, `data_thread.rs` feeds one core and carries its effects to
 //! the drivers, `exports.rs` opens and closes NBD listeners, `open.rs` turns files into a core.
-//! `init.rs`, `resize.rs` and `check.rs` work without a daemon.
+//! `guide.rs` says what to type when the nodes do not come together. `init.rs`, `resize.rs` and
+//! `check.rs` work without a daemon.
 
 mod check;
 mod clock;
 mod data_thread;
 mod error;
 mod exports;
+mod guide;
 mod init;
 mod node;
 mod open;
