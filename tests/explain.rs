@@ -8,6 +8,7 @@ mod oracle;
 mod real;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::Value;
 
@@ -148,6 +149,24 @@ fn settings_that_differ_are_named_with_their_section_and_node() {
         let why = ["`mode` of [resource.r]", "sync on alpha", "memsync on beta"];
         wait_explained(&pair, at, &why, &mend);
     }
+}
+
+#[test]
+fn a_metadata_folder_that_others_can_enter_is_a_warning_until_it_is_closed() {
+    let mut pair = made(small());
+    let folder = pair.nodes[0].state_dir.join(RESOURCE);
+    let open_to = |mode| fs::set_permissions(&folder, fs::Permissions::from_mode(mode)).unwrap();
+    open_to(0o755);
+    pair.nodes[0].run();
+    let node = &pair.nodes[0];
+    let found = || Some(node.field("/warnings/0").as_str()?.to_owned());
+    let warning = pair.news.wait_for("a warning", found);
+    let mend = format!("chmod 700 {}", folder.display());
+    assert!(warning.contains("0755") && warning.contains(&mend), "{warning}");
+    open_to(0o700);
+    pair.news.wait_for("no warning", || node.field("/warnings/0").is_null().then_some(()));
+    let lines = pair.nodes[0].daemon().lines().join("\n");
+    assert!(lines.contains("others can enter the folder of the metadata"), "{lines}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use super::args::{Check, Common, Identity, Init, Resize};
 use super::configuration;
 use super::failure::Failure;
 use super::progress::Bar;
-use super::say::{self, BAD, BOLD, GOOD};
+use super::say::{self, BAD, BOLD, CAREFUL, GOOD};
 use crate::config::{self, NodeConfig, NodeResource};
 use crate::daemon::{self, DaemonError, InitPlan};
 use crate::link;
@@ -142,6 +142,12 @@ pub(super) fn config_check(common: &Common) -> Result<(), Failure> {
     let parsed = text.parse()?;
     for warning in &parsed.warnings {
         say::talk(&text.show(warning));
+    }
+    // On a host that is none of the nodes there is nothing more to look at.
+    if let Ok(node) = configuration::node(common) {
+        for warning in daemon::warnings_of_node(&node) {
+            say::talk(&format!("{CAREFUL}warning{CAREFUL:#}: {warning}"));
+        }
     }
     let config = &parsed.config;
     let [first, second] = &config.nodes;

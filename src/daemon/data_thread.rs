@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
-use std::path::Path;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ use super::exports::ExportOrder;
 use super::guide::Guide;
 use super::open::Opened;
 use super::reads::Reads;
-use super::{clock, random};
+use super::{clock, random, warnings};
 use crate::control::{NodeEvent, Order, Snapshot};
 use crate::link::{Connection, Handover, LinkError, Trouble};
 use crate::metadata::Superblock;
@@ -79,6 +78,8 @@ pub(super) struct DataThread {
     identity_check: IdentityCheck,
     /// As the last look at the data file found it.
     shortage: Option<Shortage>,
+    /// Permission bits that others have on the folder of the metadata, as that look found them.
+    open_to_others: Option<u32>,
     last_snapshot: Instant,
     has_news: bool,
 }
@@ -141,6 +142,7 @@ impl DataThread {
             tick,
             identity_check: IdentityCheck::Ended(now),
             shortage: None,
+            open_to_others: None,
             last_snapshot: now,
             has_news: true,
         }
@@ -199,9 +201,10 @@ impl DataThread {
             }
             Completion::Metadata { ticket, result } => Input::Metadata { ticket, result },
             Completion::Runs { request, runs } => return self.reply_runs(request, &runs),
-            Completion::Identity { result, shortage } => {
+            Completion::Identity { result, shortage, open_to_others } => {
                 self.identity_check = IdentityCheck::Ended(clock::now());
                 self.note_shortage(shortage);
+                self.note_permissions(open_to_others);
                 let Err(error) = result else { return };
                 warn!(resource = %self.ends.name, error = &error as &dyn std::error::Error,
                     "the data file is not what it was");
@@ -223,6 +226,16 @@ impl DataThread {
         }
         self.has_news |= self.shortage.is_some() != shortage.is_some();
         self.shortage = shortage;
+    }
+
+    fn note_permissions(&mut self, open_to_others: Option<u32>) {
+        if let (None, Some(mode)) = (self.open_to_others, open_to_others) {
+            let folder = self.store.sidecar().folder();
+            warn!(resource = %self.ends.name, folder = %folder.display(),
+                mode = %format_args!("{mode:04o}"), "others can enter the folder of the metadata");
+        }
+        self.has_news |= self.open_to_others != open_to_others;
+        self.open_to_others = open_to_others;
     }
 
     fn poll_link(&mut self, cx: &mut Context<'_>) -> bool {
@@ -535,7 +548,10 @@ impl DataThread {
         self.last_snapshot = now;
         let mut snapshot = snapshot(&self.core, self.clients.count(), now);
         let path = self.store.data().path();
-        snapshot.warnings.extend(self.shortage.map(|shortage| warning(shortage, path)));
+        let folder = self.store.sidecar().folder();
+        let warnings = &mut snapshot.warnings;
+        warnings.extend(self.shortage.map(|shortage| warnings::shortage(shortage, path)));
+        warnings.extend(self.open_to_others.map(|mode| warnings::open_folder(mode, folder)));
         self.ends.snapshot.send_replace(snapshot);
         for looker in self.lookers.drain(..) {
             // It may have waited long enough.
@@ -554,16 +570,6 @@ const DRAWS: &str = "the kernel draws random numbers once it has booted";
 const EXTENTS_MAX: usize = 256;
 /// Connections that wait to be taken over.
 const OPENED_MAX: usize = 64;
-
-/// What status says of a file system with too little room.
-fn warning(shortage: Shortage, path: &Path) -> String {
-    let Shortage { holes_bytes, free_bytes } = shortage;
-    format!(
-        "{} has holes of {holes_bytes} bytes, and its file system has {free_bytes} bytes free: \
-         writes will find the disk full; make room there",
-        path.display()
-    )
-}
 
 /// What status shows of a core; what the daemon found is added by its data thread.
 pub(super) fn snapshot(core: &Replica<MappedMap>, clients: usize, now: Instant) -> Snapshot {
