@@ -67,8 +67,8 @@ pub struct ResourceStatus {
     pub generation: Option<String>,
     /// Size of the resource.
     pub size_bytes: u64,
-    /// What may differ from the other node.
-    pub out_of_sync_bytes: u64,
+    /// What may differ from the other node; null on a secondary that cannot know.
+    pub out_of_sync_bytes: Option<u64>,
     /// `async`: what is acknowledged here only.
     pub at_risk: AtRisk,
     /// The other node.
@@ -367,7 +367,7 @@ pub(crate) fn sample() -> (Facts, ResourceFacts, Snapshot) {
         epoch: Epoch(7),
         generation: Some(Generation { number: 12, id: 0x5f0c << 112 }),
         size_bytes: 21_474_836_480,
-        out_of_sync_bytes: 0,
+        out_of_sync_bytes: Some(0),
         at_risk: AtRisk::default(),
         link: LinkStatus::Connected,
         replication: ReplicationStatus::Established,
@@ -430,9 +430,12 @@ mod tests {
         let (_, _, mut snapshot) = sample();
         snapshot.core.peer = None;
         snapshot.core.generation = None;
+        snapshot.core.out_of_sync_bytes = None;
         snapshot.core.last_verify = None;
         let json = json(&snapshot);
-        for pointer in ["/peer/role", "/peer/disk", "/generation", "/last_verify"] {
+        let pointers =
+            ["/peer/role", "/peer/disk", "/generation", "/last_verify", "/out_of_sync_bytes"];
+        for pointer in pointers {
             assert_eq!(json.pointer(pointer), Some(&serde_json::Value::Null), "{pointer}");
         }
     }

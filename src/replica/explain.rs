@@ -105,7 +105,7 @@ impl<M: MapMemory> Replica<M> {
         let (why, next) = match (self.is_in_sync(), self.link.standing()) {
             (true, _) => ("in sync; this node serves".to_owned(), String::new()),
             (false, Standing::Running { .. }) => (
-                format!("{} bytes still differ; a resync is running", self.out_of_sync_bytes()),
+                format!("{} bytes still differ; a resync is running", self.marked_bytes()),
                 format!("hotpair status {resource} --watch"),
             ),
             (false, Standing::Down | Standing::Meeting) => (

@@ -95,8 +95,9 @@ pub struct Status {
     pub generation: Option<Generation>,
     /// Size in bytes.
     pub size_bytes: u64,
-    /// Marks that are neither in flight nor in the unflushed window, in bytes.
-    pub out_of_sync_bytes: u64,
+    /// What may differ from the peer and is neither in flight nor in the unflushed window, in bytes.
+    /// `None` where this node cannot know: it is secondary and has no session.
+    pub out_of_sync_bytes: Option<u64>,
     /// `async`: acknowledged, not yet applied by the peer.
     pub at_risk: AtRisk,
     /// State of the connection.

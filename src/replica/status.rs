@@ -5,9 +5,16 @@ use super::operator::{
     AtRisk, LinkStatus, PeerStatus, ReplicationStatus, ResyncStatus, SplitBrain, Status,
 };
 use super::role::AckNeed;
-use super::session::{Phase, SessionPart, Standing};
+use super::session::{Phase, Session, SessionPart, Standing};
 use crate::metadata::MapMemory;
 use crate::units::{BLOCK_LEN, DiskState, Generation, Instant, Outcome, ServeMode, Transfer};
+
+/// Blocks of a transfer at its target.
+struct TargetBlocks {
+    total: u64,
+    /// At most `total`.
+    remaining: u64,
+}
 
 impl<M: MapMemory> Replica<M> {
     /// What `status` shows at `now`.
@@ -54,8 +61,39 @@ impl<M: MapMemory> Replica<M> {
         }
     }
 
-    /// Marks that neither a write in flight nor the unflushed window accounts for.
-    pub(super) fn out_of_sync_bytes(&self) -> u64 {
+    /// What may differ from the peer, as far as this node can know: marks that neither a write in
+    /// flight nor the unflushed window accounts for. The target of a transfer lacks what the source
+    /// has marked. A secondary without a session cannot know what the other node did meanwhile.
+    pub(super) fn out_of_sync_bytes(&self) -> Option<u64> {
+        match self.link.session() {
+            None if !self.role.is_primary() => None,
+            Some(Session { part: SessionPart::Target(target), .. }) if !target.is_complete() => {
+                Some(self.target_blocks()?.remaining * BLOCK_LEN)
+            }
+            None | Some(_) => Some(self.marked_bytes()),
+        }
+    }
+
+    /// What the transfer to this node is about.
+    fn target_blocks(&self) -> Option<TargetBlocks> {
+        let target = self.link.target()?;
+        if target.is_started() {
+            let (total, remaining) = (target.total_blocks, target.remaining_blocks());
+            return Some(TargetBlocks { total, remaining });
+        }
+        // Until the source says so itself, what both said when they met.
+        let all = self.size.block_count();
+        let total = match self.link.session()?.transfer {
+            Transfer::ResyncAll => all,
+            Transfer::Replay | Transfer::Resync => {
+                let theirs = self.link.peer_hello().map_or(0, |hello| hello.marks);
+                theirs.saturating_add(self.dirty.count()).min(all)
+            }
+        };
+        Some(TargetBlocks { total, remaining: total })
+    }
+
+    pub(super) fn marked_bytes(&self) -> u64 {
         let in_flight: u64 = if self.ack_need() == AckNeed::Peer {
             0
         } else {
@@ -111,13 +149,12 @@ impl<M: MapMemory> Replica<M> {
             });
         }
         let target = self.link.target().filter(|target| !target.is_complete())?;
-        let total = target.total_blocks * BLOCK_LEN;
-        let done = (target.done_blocks * BLOCK_LEN).min(total);
+        let TargetBlocks { total, remaining } = self.target_blocks()?;
         Some(ResyncStatus {
             is_source: false,
-            total_bytes: total,
-            remaining_bytes: total - done,
-            rate_bytes_per_s: rate(done, target.since),
+            total_bytes: total * BLOCK_LEN,
+            remaining_bytes: remaining * BLOCK_LEN,
+            rate_bytes_per_s: rate((total - remaining) * BLOCK_LEN, target.since),
             paused: target.is_paused(),
             payload_bytes: target.payload_bytes,
         })

@@ -54,6 +54,47 @@ fn a_secondary_that_was_away_gets_only_what_was_written_meanwhile() {
 }
 
 #[test]
+fn the_target_of_a_resync_never_says_that_less_differs_than_does() {
+    let calm = Plan::calm(SYNC, 16 << 20);
+    let limits = Limits { resync_rate: Some(4 << 20), ..calm.limits.clone() };
+    let mut script = Script::with_plan(Plan { limits, ..calm });
+    script.write(0, 512);
+    script.flush();
+    script.kill(B);
+    // One block of each chunk, and then all of some.
+    for chunk in 0..60 {
+        script.write(chunk * 16, 1);
+    }
+    script.write(1024, 64);
+    script.start(B);
+    let is_target = |script: &Script| script.status(B).replication == ReplicationStatus::SyncTarget;
+    script.until("a resync runs", |world| {
+        world.status(B).is_some_and(|it| it.replication == ReplicationStatus::SyncTarget)
+    });
+    let (mut looks, mut last) = (0, u64::MAX);
+    while is_target(&script) {
+        let status = script.status(B);
+        let differs = status.out_of_sync_bytes.unwrap();
+        let resync = status.resync.unwrap();
+        assert_eq!(resync.remaining_bytes, differs);
+        let differing = u64::try_from(script.world.differences.count()).unwrap();
+        assert!(differs >= 4096 * differing, "{status:?}");
+        assert!(0 < differs && differs <= last, "{status:?}");
+        (looks, last) = (looks + 1, differs);
+        script.pass(5);
+    }
+    assert!(looks > 10, "{looks} looks");
+    script.until_in_sync();
+    assert_eq!(script.status(B).out_of_sync_bytes, Some(0));
+    // What the other node does while it is away, a secondary cannot know.
+    script.cut();
+    script.until("B misses A", |world| {
+        world.status(B).is_some_and(|it| it.out_of_sync_bytes.is_none())
+    });
+    assert!(script.status(A).out_of_sync_bytes.is_some());
+}
+
+#[test]
 fn a_secondary_that_missed_nothing_comes_back_without_a_byte() {
     let mut script = Script::pair(SYNC);
     script.write(0, 64);
