@@ -400,6 +400,9 @@ impl<M: MapMemory> Replica<M> {
             let (resource, peer) = (&self.settings.resource, &self.settings.peer);
             let next = format!("hotpair split-brain resolve {resource} --keep {peer}");
             refuse(request, "the split brain is not resolved", &next, effects);
+        } else if let Some(why) = self.is_no_copy() {
+            let next = format!("hotpair explain {}", self.settings.resource);
+            refuse(request, why, &next, effects);
         } else if self.records.stable().disk == DiskState::UpToDate && !self.peer_has_a_copy() {
             let why = "the peer has no up-to-date copy, or is not connected";
             let next = format!("hotpair explain {}", self.settings.resource);
@@ -407,6 +410,16 @@ impl<M: MapMemory> Replica<M> {
         } else {
             self.desk.invalidating.push(request);
             self.records.change(Change::Invalidate);
+        }
+    }
+
+    /// Why there is nothing here to give up. What was given up is outdated, and by force that may be
+    /// promoted, or fill another node: a mix of old and new must never get there.
+    fn is_no_copy(&self) -> Option<&'static str> {
+        match self.disk_state() {
+            DiskState::UpToDate | DiskState::Outdated => None,
+            DiskState::Inconsistent => Some("this copy is no whole one: a resync has to fill it"),
+            DiskState::Failed | DiskState::Missing => Some("the local disk failed"),
         }
     }
 

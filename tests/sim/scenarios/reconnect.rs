@@ -305,6 +305,27 @@ fn a_replica_made_anew_is_compared_whole_and_gets_only_what_differs() {
 }
 
 #[test]
+fn a_copy_that_is_being_filled_cannot_be_given_up_and_so_become_a_whole_one() {
+    let mut script = Script::pair(SYNC);
+    script.kill(B);
+    script.write(0, 1000);
+    script.start(B);
+    script.until("a resync runs", |world| {
+        world.status(B).is_some_and(|status| status.disk == DiskState::Inconsistent)
+    });
+    script.kill(A);
+    script.pass(2_000);
+    assert!(script.command(B, Command::Invalidate).is_err());
+    let accept = Command::Promote { force: true, accept_data_loss: true };
+    assert!(script.command(B, accept).is_err());
+    assert_eq!(script.status(B).disk, DiskState::Inconsistent);
+    script.start(A);
+    script.until_serving(A);
+    script.until_in_sync();
+    script.check_copies();
+}
+
+#[test]
 fn a_write_that_only_the_peer_has_stays_marked_until_it_is_here_too() {
     let mut script = Script::pair(SYNC);
     script.write(0, 32);
