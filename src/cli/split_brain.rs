@@ -58,7 +58,9 @@ fn size_of_change(history: &History) -> String {
 pub(super) async fn resolve(client: &Client, resolve: &SplitBrainResolve) -> Result<(), Failure> {
     let name = &resolve.resource;
     let body: SplitBrainBody = client.look(&path_of(name, "split-brain")).await?;
-    if let Some(split) = &body.split_brain {
+    // Where it cannot be settled now the daemon says why, and nothing is lost that could be told.
+    if let Some(split) = body.split_brain.as_ref().filter(|split| split.theirs.generation.is_some())
+    {
         say::talk(&what_is_lost(name, &resolve.keep, split)?);
         if !resolve.yes && !say::ask("Go on?") {
             let next = format!("hotpair split-brain show {name}");
@@ -81,13 +83,9 @@ fn what_is_lost(name: &str, keep: &str, split: &Histories) -> Result<String, Fai
         let why = format!("there is no node {keep}");
         return Err(Failure::refused(why, format!("keep the data of one of {nodes}")));
     };
-    let (Some(lost_bytes), Some(kept_bytes)) = (lost.changed_bytes, kept.changed_bytes) else {
-        return Ok(format!(
-            "{CAREFUL}{name}{CAREFUL:#}: what {} wrote alone is lost for good: this release keeps \
-             no copy.",
-            lost.node
-        ));
-    };
+    // Whoever asks has made sure that both are known.
+    let lost_bytes = lost.changed_bytes.unwrap_or(0);
+    let kept_bytes = kept.changed_bytes.unwrap_or(0);
     // What only the kept node changed is overwritten on the other one, too: with what it lacks.
     let overwritten = say::size(lost_bytes.saturating_add(kept_bytes));
     Ok(format!(

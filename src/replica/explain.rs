@@ -146,15 +146,30 @@ impl<M: MapMemory> Replica<M> {
     fn explain_split(&self) -> Refused {
         let resource = &self.settings.resource;
         let show = format!("hotpair split-brain show {resource}");
-        let why = format!("both nodes have data that the other lacks: {}", self.apart_reason());
-        let next = if self.must_choose() {
-            show
-        } else {
-            // It can be resolved only when both have said what they have.
-            let way = self.known_way().unwrap_or_else(|| self.way_to_peer());
-            format!("{way}; once both are connected: {show}")
-        };
-        Refused { why, next }
+        if self.is_resolved_both_ways() {
+            let why = "both nodes wrote what the other lacks, and `split-brain resolve` was typed on \
+                       both with another node to keep: neither counts";
+            let next = format!("{show}, and one of the commands that it shows, on one node only");
+            return Refused { why: why.to_owned(), next };
+        }
+        if self.must_choose() {
+            return Refused { why: self.apart_reason().to_owned(), next: show };
+        }
+        // It can be resolved only when both have said what they have.
+        let why = format!(
+            "both nodes wrote what the other lacks, and that cannot be settled now{}",
+            self.because(": ")
+        );
+        let way = self.known_way().unwrap_or_else(|| self.way_to_peer());
+        Refused { why, next: format!("{way}; once both are connected: {show}") }
+    }
+
+    /// Whether the operators of both nodes settled this split brain, each in another way.
+    fn is_resolved_both_ways(&self) -> bool {
+        let mine = self.records.stable().resolution;
+        let theirs = self.link.peer_hello().and_then(|hello| hello.resolution);
+        let (Some(mine), Some(theirs)) = (mine, theirs) else { return false };
+        self.must_choose() && (mine.kept.id, mine.dropped.id) == (theirs.dropped.id, theirs.kept.id)
     }
 
     /// The primary that the other node has promised not to follow, if that is all that keeps the
