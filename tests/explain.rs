@@ -189,6 +189,6 @@ fn promote_on_a_node_that_stands_alone_names_connect_first() {
     let next = next_of_refusal(&pair.nodes[1], &["promote", RESOURCE]);
     assert!(next.starts_with(&connect) && next.contains("--peer-is-fenced"), "{next}");
     pair.nodes[1].well(&["connect", RESOURCE]);
-    pair.wait_in_sync();
+    wait_explained(&pair, 1, &["can be promoted"], &["hotpair promote"]);
     pair.nodes[1].well(&["promote", RESOURCE]);
 }

@@ -141,7 +141,7 @@ fn details(resource: &ResourceStatus) -> String {
 fn differs(resource: &ResourceStatus) -> String {
     match resource.out_of_sync_bytes {
         Some(bytes) => format!("{} may differ from the peer", say::size(bytes)),
-        None => "unknown while the peer is not connected".to_owned(),
+        None => "unknown while nothing is replicated".to_owned(),
     }
 }
 

@@ -430,8 +430,13 @@ impl<M: MapMemory> Replica<M> {
     pub(super) fn on_invalidated(&mut self, effects: &mut Effects) {
         self.event("invalidated", "all of this copy is compared with the peer's");
         self.restart_session();
+        let text = if self.link.up.is_some() {
+            "all of this copy is compared with the peer's"
+        } else {
+            "all of this copy is compared with the peer's as soon as the two meet"
+        };
         for request in std::mem::take(&mut self.desk.invalidating) {
-            answer(request, "all of this copy is compared with the peer's", effects);
+            answer(request, text, effects);
         }
     }
 

@@ -137,7 +137,9 @@ impl<M: MapMemory> Replica<M> {
             Err(refusal) => {
                 let mut refused = self.explain_promotion(refusal);
                 refused.why.push_str(&self.because(": "));
-                refused.next = self.known_way().unwrap_or(refused.next);
+                if !self.peer_has_no_disk() {
+                    refused.next = self.known_way().unwrap_or(refused.next);
+                }
                 refused
             }
         }
@@ -197,6 +199,12 @@ impl<M: MapMemory> Replica<M> {
         let is_here = self.left_behind()? == self.settings.side;
         let next = if is_here { command } else { format!("on {peer}: {command}") };
         Some(Refused { why: self.apart_reason().to_owned(), next })
+    }
+
+    fn peer_has_no_disk(&self) -> bool {
+        self.link
+            .peer_hello()
+            .is_some_and(|hello| matches!(hello.disk, DiskState::Failed | DiskState::Missing))
     }
 
     fn apart_reason(&self) -> &str {
@@ -260,6 +268,10 @@ impl<M: MapMemory> Replica<M> {
             Refusal::DiskFailed => format!(
                 "mend or replace the disk and start hotpair again; if the copy is lost, type \
                  before: hotpair init {resource} --from peer --rebuild"
+            ),
+            Refusal::NotInSync if self.peer_has_no_disk() => format!(
+                "mend the disk of {peer}; if it is lost, stop hotpair there, so that it serves \
+                 nobody, and type: {forced}"
             ),
             Refusal::PeerIsPrimary | Refusal::NotInSync => first.unwrap_or(watch),
             Refusal::Outdated | Refusal::Doubtful | Refusal::Fresh | Refusal::Inconsistent => {

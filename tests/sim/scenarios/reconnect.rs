@@ -6,7 +6,7 @@ use hotpair::units::{DiskState, ReplicationMode, Role, Side, VetoReason};
 use crate::ghost::Excuse;
 use crate::plan::{Limits, Plan};
 use crate::script::{A, B, Script, force, promote};
-use crate::world::millis;
+use crate::world::{World, millis};
 
 const SYNC: ReplicationMode = ReplicationMode::Sync;
 
@@ -302,6 +302,49 @@ fn a_replica_made_anew_is_compared_whole_and_gets_only_what_differs() {
     let sent = script.world.net.resync_bytes - before;
     assert!(sent <= 20 * 4096 * 102 / 100, "{sent} bytes were sent");
     script.check_copies();
+}
+
+/// Both lost power, and both operators distrust their copy: nobody may choose but they, and what they
+/// are told to type ends it.
+#[test]
+fn two_copies_that_were_both_given_up_are_one_again_after_what_explain_says() {
+    for rebuilt in [A, B] {
+        let mut script = Script::pair(SYNC);
+        script.write(0, 64);
+        script.flush();
+        script.begin_write(64, 64);
+        script.pass(1);
+        script.lose_power(A);
+        script.lose_power(B);
+        script.cut();
+        for at in [A, B] {
+            script.start(at);
+            script.pass(1_000);
+            script.command(at, Command::Invalidate).unwrap();
+        }
+        script.mend();
+        let says = |script: &Script, at: usize, words: &str| {
+            script.status(at).explain.next.contains(words)
+        };
+        script.until("both wait for an operator", |world| {
+            [A, B]
+                .iter()
+                .all(|at| world.status(*at).is_some_and(|it| it.explain.next.contains("--rebuild")))
+        });
+        for at in [A, B] {
+            assert!(says(&script, at, "stop hotpair") && says(&script, at, "--from peer"));
+            assert!(script.command(at, promote()).is_err());
+        }
+        script.kill(rebuilt);
+        script.world.make_anew(rebuilt);
+        script.start(rebuilt);
+        script.until("both are whole", World::is_in_sync);
+        if script.status(A).role == Role::Secondary && script.status(B).role == Role::Secondary {
+            script.command(A, promote()).unwrap();
+        }
+        script.until_in_sync();
+        script.check_copies();
+    }
 }
 
 #[test]
