@@ -19,6 +19,7 @@ mod socket;
 #[cfg(feature = "_tls")]
 pub mod tls;
 mod transport;
+mod trouble;
 
 pub use connection::{Connection, Counters, Handover};
 pub use dial::{Dialler, dials};
@@ -26,3 +27,4 @@ pub use error::{HandshakeError, LinkError};
 pub use listen::{HANDSHAKE_TIMEOUT, ListenSettings, Listener, Route};
 pub use refusals::{Cause, Refusals};
 pub use security::{IdentityError, Security, fingerprint_of};
+pub use trouble::{Mismatch, Trouble};

@@ -125,7 +125,7 @@ fn still_wrong(world: &World) -> Option<String> {
         let words = [0, 1].map(|at| {
             world.status(at).map_or("down".to_string(), |status| {
                 format!(
-                    "{} {} {:?} {:?} solo {} {} oos {} explain {:?}",
+                    "{} {} {:?} {:?} solo {} {} oos {:?} explain {:?}",
                     status.role,
                     status.disk,
                     status.link,
