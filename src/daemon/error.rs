@@ -165,7 +165,7 @@ fn mend_damage(resource: &str, damage: &Damage) -> String {
         }
         Damage::BadMagic { .. }
         | Damage::Checksum { .. }
-        | Damage::BothSlots
+        | Damage::BothSlots { .. }
         | Damage::Value { .. }
         | Damage::Short { .. }
         | Damage::LogUnreadable => "",

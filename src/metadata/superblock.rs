@@ -9,6 +9,7 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligne
 use super::SUPERBLOCK_FILE;
 use super::damage::Damage;
 use super::page::{FileIds, PAGE_LEN};
+use super::slots::{TWO_SLOTS_LEN, newest_of_two, slot_offset};
 use crate::units::{
     Applied, DiskReason, DiskState, Epoch, Generation, Instance, ReplicaId, Resolution, ResourceId,
     ResourceSize, Sequence, ServeMode, Side, Veto, VetoReason,
@@ -112,12 +113,12 @@ pub const HISTORY_LEN_MAX: usize = 64;
 /// Longest list of own runs.
 pub const INSTANCES_LEN_MAX: usize = 64;
 /// Length of the superblock's file in bytes: two slots.
-pub const SUPERBLOCK_FILE_LEN: u64 = 2 * PAGE_LEN as u64;
+pub const SUPERBLOCK_FILE_LEN: u64 = TWO_SLOTS_LEN;
 
 impl Superblock {
     /// Where the record with this counter is written.
     pub fn slot_offset(counter: u64) -> u64 {
-        counter % 2 * PAGE_LEN as u64
+        slot_offset(counter)
     }
 
     /// Whose it is.
@@ -229,32 +230,10 @@ impl Superblock {
     /// The newest valid record of the two slots.
     ///
     /// # Errors
-    /// [`Damage::Format`] if one slot is of a newer release, since the other one is older than
-    /// what that release relies on; else why neither slot can be read.
+    /// As [`newest_of_two`].
     pub fn newest(slots: &[u8]) -> Result<Self, Damage> {
-        let len = slots.len() as u64;
-        let short = Damage::Short { file: SUPERBLOCK_FILE, len, needed: SUPERBLOCK_FILE_LEN };
-        let (first, rest) = slots.split_at_checked(PAGE_LEN).ok_or_else(|| short.clone())?;
-        let (second, _) = rest.split_at_checked(PAGE_LEN).ok_or(short)?;
-        match (decode_in_place(first, 0), decode_in_place(second, 1)) {
-            (Err(newer @ Damage::Format { .. }), _) | (_, Err(newer @ Damage::Format { .. })) => {
-                Err(newer)
-            }
-            (Ok(even), Ok(odd)) => Ok(if even.counter > odd.counter { even } else { odd }),
-            (Ok(record), Err(_)) | (Err(_), Ok(record)) => Ok(record),
-            (Err(foreign @ Damage::BadMagic { .. }), Err(Damage::BadMagic { .. })) => Err(foreign),
-            (Err(_), Err(_)) => Err(Damage::BothSlots),
-        }
+        newest_of_two(SUPERBLOCK_FILE, slots, Self::decode, |record| record.counter)
     }
-}
-
-/// A record in the wrong slot was misdirected by the medium: its own slot may hold a newer one.
-fn decode_in_place(bytes: &[u8], slot: u64) -> Result<Superblock, Damage> {
-    let record = Superblock::decode(bytes)?;
-    if record.counter % 2 != slot {
-        return Err(Damage::Value { file: SUPERBLOCK_FILE, field: "the counter" });
-    }
-    Ok(record)
 }
 
 /// The error is the field with an impossible value.
