@@ -94,6 +94,16 @@ pub fn grant_end(lease_ms: u32) -> Duration {
     lease + lease / 100 + slack
 }
 
+/// Why the store `id` answers nothing about a resource without a record. Whoever knows another
+/// store must learn that this is not the one that it trusts.
+pub fn no_record(id: ArbiterId, known: ArbiterId) -> Refused {
+    if known == id || known == ArbiterId::default() {
+        Refused::NoRecord
+    } else {
+        Refused::WrongStore
+    }
+}
+
 impl Arbiter {
     /// The arbiter of a resource with what its store has. It holds promotions down until every
     /// lease it may have granted before is over.
@@ -166,7 +176,7 @@ impl Arbiter {
             return;
         }
         let Some(record) = &self.record else {
-            say(Reply::Refused(Refused::NoRecord));
+            say(Reply::Refused(no_record(self.id, request.arbiter)));
             return;
         };
         let holders: Vec<Instance> = self.leases.iter().map(|lease| lease.instance).collect();

@@ -362,6 +362,21 @@ fn a_record_is_made_from_two_halves_that_say_the_same() {
 }
 
 #[test]
+fn a_store_that_was_made_anew_is_another_one_to_whoever_knew_the_old_one() {
+    let mut seat = Seat::new(None);
+    for (arbiter, refused) in [
+        (ArbiterId(0), Refused::NoRecord),
+        (STORE, Refused::NoRecord),
+        (ArbiterId(8), Refused::WrongStore),
+    ] {
+        for operation in [Operation::Read, Operation::Renew, Operation::Keep] {
+            let asked = Request { arbiter, ..request(A, operation) };
+            assert_eq!(seat.done(asked), Reply::Refused(refused), "{arbiter:?}");
+        }
+    }
+}
+
+#[test]
 fn a_node_that_was_never_paired_enrolls_alone() {
     let mut seat = Seat::new(None);
     let alone = Half { alone: true, in_sync: false, ..half(A, 1) };
