@@ -19,6 +19,8 @@ mod socket;
 #[cfg(feature = "_tls")]
 pub mod tls;
 mod transport;
+#[cfg(feature = "_tls")]
+mod witness;
 
 pub use connection::{Connection, Counters, Handover};
 pub use dial::{Dialler, dials};
@@ -26,3 +28,5 @@ pub use error::{HandshakeError, LinkError};
 pub use listen::{HANDSHAKE_TIMEOUT, ListenSettings, Listener, Route};
 pub use refusals::{Cause, Refusals};
 pub use security::{IdentityError, Security, fingerprint_of};
+#[cfg(feature = "_tls")]
+pub use witness::{WitnessClient, WitnessServer, witness_client, witness_server};
