@@ -61,6 +61,9 @@ pub fn judge(record: &ArbiterRecord, known: Known<'_>, request: &Request) -> Rul
             let wish = Wish { from: request.from, history, dead: None, by_operator: false };
             return Ruling::Look(may_promote(record, known, wish));
         }
+        Operation::Enroll(_) if record.was_made_by(request.from, request.id) => {
+            return Ruling::Repeated;
+        }
         Operation::Enroll(_) => return Ruling::Refuse(Refused::Enrolled),
         Operation::Renew
         | Operation::Solo { .. }

@@ -165,6 +165,13 @@ impl Arbiter {
         let (to, id) = (request.from, request.id);
         let mut say = |reply| effects.push(ArbiterEffect::Reply { to, id, reply });
         if let Operation::Enroll(half) = &request.operation {
+            if let Some(record) = &self.record
+                && !self.is_rolled_back
+                && record.was_made_by(to, id)
+            {
+                say(Reply::Done(Box::new(record.clone())));
+                return;
+            }
             match self.on_enroll(&request, half) {
                 // Leases that were granted before stay what they are.
                 Ok(record) => {

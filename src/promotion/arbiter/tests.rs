@@ -362,6 +362,28 @@ fn a_record_is_made_from_two_halves_that_say_the_same() {
 }
 
 #[test]
+fn an_enrolment_whose_answer_was_lost_is_answered_again() {
+    let mut seat = Seat::new(None);
+    let alone = Half { alone: true, in_sync: false, ..half(A, 1) };
+    let enroll = request(A, Operation::Enroll(alone));
+    let made = seat.done(enroll.clone());
+    assert!(matches!(made, Reply::Done(_)), "{made:?}");
+    assert_eq!(seat.done(enroll.clone()), made);
+    let record = seat.arbiter.record().unwrap().clone();
+    let known = Known { leases: &[], is_in_hold_down: false };
+    let enroll = Request { arbiter_epoch: Epoch(0), ..enroll };
+    assert_eq!(judge(&record, known, &enroll), Ruling::Repeated);
+    // Not once the record has changed: then it is not what that request made.
+    seat.done(Request {
+        id: RequestId { instance: Instance(0xa), number: 10 },
+        arbiter_epoch: record.epoch,
+        epoch: record.epoch,
+        ..request(A, Operation::Keep)
+    });
+    assert_eq!(seat.done(enroll), Reply::Refused(Refused::Enrolled));
+}
+
+#[test]
 fn a_store_that_was_made_anew_is_another_one_to_whoever_knew_the_old_one() {
     let mut seat = Seat::new(None);
     for (arbiter, refused) in [
