@@ -258,7 +258,7 @@ async fn who_is_slow_to_say_who_it_is_is_cut_off() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_silent_in_the_middle_of_a_letter_is_cut_off() {
-    let patience = Patience { greeting: PATIENCE, silence: Duration::from_millis(50) };
+    let patience = Patience { greeting: PATIENCE, silence: Duration::from_millis(500) };
     let address = impatient(patience).await;
     let ping = seal(&Ask::Ping(1));
     for len in [0, 1, ping.len() - 1] {

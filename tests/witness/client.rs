@@ -89,7 +89,7 @@ async fn what_was_asked_before_a_connection_ended_is_not_asked_again_by_itself()
 }
 
 #[tokio::test]
-async fn a_dead_connection_is_noticed_by_its_silence_and_its_end_by_its_farewell() {
+async fn a_dead_connection_is_noticed_by_its_silence() {
     let (witness, settings) = Scripted::listen().await;
     let (ping_every, dead_after) = (Duration::from_millis(20), Duration::from_millis(100));
     let mut node = Node::start(ClientSettings { ping_every, dead_after, ..settings });
@@ -100,6 +100,12 @@ async fn a_dead_connection_is_noticed_by_its_silence_and_its_end_by_its_farewell
         other => panic!("{other:?}"),
     }
     drop(silent);
+}
+
+#[tokio::test]
+async fn a_farewell_is_told_with_its_reason() {
+    let (witness, settings) = Scripted::listen().await;
+    let mut node = Node::start(settings);
     let mut socket = witness.welcome().await;
     assert!(matches!(node.said().await, News::Reachable { .. }));
     say(&mut socket, &Tell::Farewell("no room".to_owned())).await;

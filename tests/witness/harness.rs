@@ -10,6 +10,7 @@ use hotpair::promotion::arbiter::{
     ArbiterRecord, Asked, Half, Operation, Reply, Request, RequestId,
 };
 use hotpair::units::{ArbiterId, Epoch, Generation, Instance, Side};
+use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -73,20 +74,27 @@ impl Home {
         &self.news
     }
 
-    fn launch(&self, flags: &[&str]) -> Process {
+    fn launch(&self, under: &[&str], flags: &[&str]) -> Process {
         let folder = self.state_dir();
-        let mut words = vec!["witness", "--listen", "127.0.0.1:0", "--state-dir"];
+        let mut words = under.to_vec();
+        words.push(env!("CARGO_BIN_EXE_hotpair"));
+        words.extend(["witness", "--listen", "127.0.0.1:0", "--state-dir"]);
         words.push(folder.to_str().unwrap());
         if self.security == Security::Plain {
             words.extend(["--encryption", "none"]);
         }
         words.extend(flags);
-        Process::start("witness", env!("CARGO_BIN_EXE_hotpair"), &words, &self.news)
+        Process::start("witness", words[0], &words[1..], &self.news)
     }
 
     /// Starts a witness and waits until it is ready.
     pub(crate) fn start(&self, flags: &[&str]) -> Running {
-        let mut process = self.launch(flags);
+        self.start_under(&[], flags)
+    }
+
+    /// As [`Home::start`], as the child of another program.
+    pub(crate) fn start_under(&self, under: &[&str], flags: &[&str]) -> Running {
+        let mut process = self.launch(under, flags);
         let lines = self.news.wait_for("the witness to be ready", || {
             assert!(process.is_running(), "{:?}", process.lines());
             let lines = process.lines();
@@ -107,7 +115,7 @@ impl Home {
 
     /// Starts a witness that must not start; what it says.
     pub(crate) fn refused(&self, flags: &[&str]) -> String {
-        let mut process = self.launch(flags);
+        let mut process = self.launch(&[], flags);
         let code = self.news.wait_for("the witness to end", || process.ended());
         assert_eq!(code.code(), Some(1), "{:?}", process.lines());
         self.news.wait_for("what it says", || {
@@ -120,6 +128,19 @@ impl Home {
 impl Running {
     pub(crate) fn kill(self) {
         self.process.kill();
+    }
+
+    /// As [`Running::kill`], of the child of the program that it was started under, which ends when
+    /// that is gone.
+    pub(crate) fn kill_child(mut self) {
+        let id = self.process.id();
+        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"));
+        for child in children.unwrap_or_default().split_whitespace() {
+            let child = child.parse().ok().and_then(Pid::from_raw).unwrap();
+            // It may have ended meanwhile.
+            let _ = rustix::process::kill_process(child, Signal::KILL);
+        }
+        self.news.wait_for("the end of the witness", || self.process.ended());
     }
 
     /// SIGTERM; it ends well.
@@ -268,12 +289,17 @@ impl Node {
 
     /// Waits for the answer to a request.
     pub(crate) async fn answer_to(&mut self, wanted: RequestId) -> Reply {
+        self.answer_or_end(wanted).await.unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// Waits for the answer to a request, or why there is none.
+    pub(crate) async fn answer_or_end(&mut self, wanted: RequestId) -> Result<Reply, String> {
         loop {
             match self.said().await {
-                Said::Answer { id, reply, .. } if id == wanted => return reply,
+                Said::Answer { id, reply, .. } if id == wanted => return Ok(reply),
                 Said::Answer { .. } | Said::Reachable { .. } => {}
                 Said::Changed { record, .. } => self.pushed.push(*record),
-                Said::Unreachable { why } => panic!("{why}"),
+                Said::Unreachable { why } => return Err(why),
             }
         }
     }

@@ -12,4 +12,5 @@ mod attacks;
 mod client;
 mod disk;
 mod harness;
+mod kill_points;
 mod life;
