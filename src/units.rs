@@ -56,6 +56,16 @@ impl ResourceSize {
     }
 }
 
+/// A number of bytes as an operator writes it: in the largest unit that is exact.
+pub fn written_size(bytes: u64) -> String {
+    let units = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    let exact = units.into_iter().find(|(_, shift)| bytes > 0 && bytes.trailing_zeros() >= *shift);
+    match exact {
+        Some((unit, shift)) => format!("{}{unit}", bytes >> shift),
+        None => format!("{bytes}B"),
+    }
+}
+
 /// A range of bytes of a resource: not empty, inside the resource, without overflow.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ByteRange {

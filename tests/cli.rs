@@ -441,6 +441,27 @@ fn init_says_what_it_does_and_is_done_once() {
 }
 
 #[test]
+fn a_metadata_folder_that_others_can_enter_is_warned_of() {
+    let home = Home::new();
+    home.well(&["init", "vm1", "--from", "empty"]);
+    let folder = home.path("alpha/vm1");
+    assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
+    let shown = folder.display();
+    let said = home.well(&["config", "check"]);
+    assert!(!said.stderr.contains("chmod"), "{said:?}");
+    for (mode, can) in [(0o755, "look into"), (0o777, "remove files from")] {
+        fs::set_permissions(&folder, Permissions::from_mode(mode)).unwrap();
+        let said = home.well(&["config", "check"]);
+        let warning = format!("warning: others can {can} {shown} (mode {mode:04o})");
+        assert!(said.stderr.contains(&warning), "{said:?}");
+        assert!(said.stderr.contains(&format!("chmod 700 {shown}")), "{said:?}");
+    }
+    // Who is none of the nodes is not told of their folders.
+    let output = home.command(&["config", "check", "--node", "gamma"]).output().unwrap();
+    assert!(!String::from_utf8(output.stderr).unwrap().contains("chmod"));
+}
+
+#[test]
 fn init_takes_nothing_for_empty_that_is_not() {
     let home = Home::new();
     let mut image = vec![0; usize::try_from(SIZE).unwrap()];
@@ -524,6 +545,6 @@ fn check_offline_finds_what_is_good_and_what_is_not() {
     home.configure(&home.text().replace("1MiB", "2MiB"));
     let said = home.say(&["check", "--offline"]);
     assert!(said.stdout.contains(" bad vm1: size: "), "{said:?}");
-    assert!(said.stderr.contains("hotpair resize vm1 --size 2097152B"), "{said:?}");
+    assert!(said.stderr.contains("hotpair resize vm1 --size 2MiB"), "{said:?}");
     assert!(!said.stderr.contains("--rebuild"), "{said:?}");
 }

@@ -68,7 +68,7 @@ impl Pair {
         pair.wait("both copies to be equal", |pair| {
             pair.nodes.iter().all(|node| {
                 let status = node.core.status(pair.now);
-                status.disk == DiskState::UpToDate && status.out_of_sync_bytes == 0
+                status.disk == DiskState::UpToDate && status.out_of_sync_bytes == Some(0)
             })
         });
         let command = Command::Promote { force: false, accept_data_loss: false };

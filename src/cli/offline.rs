@@ -9,10 +9,11 @@ use super::args::{Check, Common, Identity, Init, Resize};
 use super::configuration;
 use super::failure::Failure;
 use super::progress::Bar;
-use super::say::{self, BAD, BOLD, GOOD};
+use super::say::{self, BAD, BOLD, CAREFUL, GOOD};
 use crate::config::{self, NodeConfig, NodeResource};
 use crate::daemon::{self, DaemonError, InitPlan};
 use crate::link;
+use crate::units::written_size;
 
 pub(super) fn identity(common: &Common, identity: &Identity) -> Result<(), Failure> {
     let state_dir = match &identity.state_dir {
@@ -76,8 +77,9 @@ pub(super) fn resize(node: &NodeConfig, resize: &Resize) -> Result<(), Failure> 
     say::result(&format!("{name}: the copy of {} has {} bytes", node.node.name, resize.size))?;
     if resource.size.bytes() != resize.size {
         say::talk(&format!(
-            "Type the same on {}, and write size = \"{}B\" into the configuration of both nodes.",
-            node.peer.name, resize.size
+            "Type the same on {}, and write size = \"{}\" into the configuration of both nodes.",
+            node.peer.name,
+            written_size(resize.size)
         ));
     }
     Ok(())
@@ -140,6 +142,12 @@ pub(super) fn config_check(common: &Common) -> Result<(), Failure> {
     let parsed = text.parse()?;
     for warning in &parsed.warnings {
         say::talk(&text.show(warning));
+    }
+    // On a host that is none of the nodes there is nothing more to look at.
+    if let Ok(node) = configuration::node(common) {
+        for warning in daemon::warnings_of_node(&node) {
+            say::talk(&format!("{CAREFUL}warning{CAREFUL:#}: {warning}"));
+        }
     }
     let config = &parsed.config;
     let [first, second] = &config.nodes;

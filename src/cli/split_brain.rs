@@ -18,19 +18,31 @@ pub(super) async fn show(client: &Client, show: &SplitBrainShow) -> Result<(), F
     };
     let since = match &split.since_generation {
         Some(generation) => format!("both went on alone after generation {generation}"),
+        None if split.theirs.generation.is_none() => "both went on alone".to_owned(),
         None => "they have no generation in common".to_owned(),
     };
     say::result(&format!("{name}: split brain: {since}"))?;
     for History { node, generation, changed_bytes } in [&split.mine, &split.theirs] {
-        let changed = say::size(*changed_bytes);
-        say::result(&format!(
-            "  {BOLD}{node}{BOLD:#}: generation {generation}, changed up to {changed} alone"
-        ))?;
+        let text = match (generation, changed_bytes) {
+            (Some(generation), Some(changed)) => {
+                format!("generation {generation}, changed up to {} alone", say::size(*changed))
+            }
+            (None, _) | (_, None) => {
+                "has not said what it has since this daemon started".to_owned()
+            }
+        };
+        say::result(&format!("  {BOLD}{node}{BOLD:#}: {text}"))?;
     }
     say::result("")?;
-    say::result("Decide whose writes stay, and type one of these on either node:")?;
+    let status = super::status::of_resource(client, name).await?;
+    if status.state != "split-brain" {
+        return say::result(&format!(
+            "It can be settled once both are connected. Why they are not: hotpair explain {name}"
+        ));
+    }
+    say::result("Decide whose writes stay, and type one of these on one node, either of the two:")?;
     for (kept, lost) in [(&split.mine, &split.theirs), (&split.theirs, &split.mine)] {
-        let bytes = say::size(lost.changed_bytes);
+        let bytes = size_of_change(lost);
         say::result(&format!(
             "  hotpair split-brain resolve {name} --keep {}   loses up to {bytes} of {}",
             kept.node, lost.node
@@ -39,10 +51,16 @@ pub(super) async fn show(client: &Client, show: &SplitBrainShow) -> Result<(), F
     Ok(())
 }
 
+fn size_of_change(history: &History) -> String {
+    history.changed_bytes.map_or_else(|| "an unknown part".to_owned(), say::size)
+}
+
 pub(super) async fn resolve(client: &Client, resolve: &SplitBrainResolve) -> Result<(), Failure> {
     let name = &resolve.resource;
     let body: SplitBrainBody = client.look(&path_of(name, "split-brain")).await?;
-    if let Some(split) = &body.split_brain {
+    // Where it cannot be settled now the daemon says why, and nothing is lost that could be told.
+    if let Some(split) = body.split_brain.as_ref().filter(|split| split.theirs.generation.is_some())
+    {
         say::talk(&what_is_lost(name, &resolve.keep, split)?);
         if !resolve.yes && !say::ask("Go on?") {
             let next = format!("hotpair split-brain show {name}");
@@ -65,13 +83,16 @@ fn what_is_lost(name: &str, keep: &str, split: &Histories) -> Result<String, Fai
         let why = format!("there is no node {keep}");
         return Err(Failure::refused(why, format!("keep the data of one of {nodes}")));
     };
+    // Whoever asks has made sure that both are known.
+    let lost_bytes = lost.changed_bytes.unwrap_or(0);
+    let kept_bytes = kept.changed_bytes.unwrap_or(0);
     // What only the kept node changed is overwritten on the other one, too: with what it lacks.
-    let overwritten = say::size(lost.changed_bytes.saturating_add(kept.changed_bytes));
+    let overwritten = say::size(lost_bytes.saturating_add(kept_bytes));
     Ok(format!(
-        "{CAREFUL}{name}{CAREFUL:#}: up to {} ({} bytes) that {} wrote alone are lost for good: \
-         this release keeps no copy.\nUp to {overwritten} of {} are overwritten with the data of {}.",
-        say::size(lost.changed_bytes),
-        lost.changed_bytes,
+        "{CAREFUL}{name}{CAREFUL:#}: up to {} ({lost_bytes} bytes) that {} wrote alone are lost \
+         for good: this release keeps no copy.\nUp to {overwritten} of {} are overwritten with \
+         the data of {}.",
+        say::size(lost_bytes),
         lost.node,
         lost.node,
         kept.node,

@@ -68,7 +68,7 @@ fn rows(resources: &[ResourceStatus]) -> String {
             peer.role.map_or_else(unknown, |role| role.to_string()),
             peer.disk.map_or_else(unknown, |disk| disk.to_string()),
             word(&peer.replication),
-            say::size(resource.out_of_sync_bytes),
+            resource.out_of_sync_bytes.map_or_else(unknown, say::size),
             resource.clients.to_string(),
         ]);
     }
@@ -115,7 +115,7 @@ fn details(resource: &ResourceStatus) -> String {
         ("disk", disk(resource)),
         ("generation", resource.generation.clone().unwrap_or_else(unknown)),
         ("size", format!("{} ({} bytes)", say::size(resource.size_bytes), resource.size_bytes)),
-        ("differs", format!("{} may differ from the peer", say::size(resource.out_of_sync_bytes))),
+        ("differs", differs(resource)),
         ("export", format!("{}, {}", resource.export, count(resource.clients, "client"))),
         ("peer", format!("{}, {}{}", peer.node, word(&peer.link), encrypted(peer.encrypted))),
         ("peer role", peer.role.map_or_else(unknown, |role| role.to_string())),
@@ -136,6 +136,13 @@ fn details(resource: &ResourceStatus) -> String {
         text.push_str(&[format!("{key:>12}: "), value, "\n".to_owned()].concat());
     }
     text
+}
+
+fn differs(resource: &ResourceStatus) -> String {
+    match resource.out_of_sync_bytes {
+        Some(bytes) => format!("{} may differ from the peer", say::size(bytes)),
+        None => "unknown while nothing is replicated".to_owned(),
+    }
 }
 
 fn encrypted(is_so: bool) -> &'static str {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use annotate_snippets::Renderer;
 
 use super::*;
+use crate::units::written_size;
 
 const KEYS: [&str; 2] = [
     "sha256//AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
@@ -97,6 +98,23 @@ fn the_hash_covers_what_both_must_agree_on_and_nothing_else() {
     assert_ne!(base, hash(&good().replace("office", "home")));
     assert_ne!(base, hash(&(good() + "mode = \"memsync\"\n")));
     assert_ne!(base, hash(&(good() + "[heartbeat]\ninterval = \"100ms\"\n")));
+}
+
+#[test]
+fn a_size_is_written_in_the_largest_unit_that_is_exact_and_read_back_the_same() {
+    for (bytes, text) in [
+        (1, "1B"),
+        (1025, "1025B"),
+        (5 << 10, "5KiB"),
+        (80 << 20, "80MiB"),
+        (1536 << 20, "1536MiB"),
+        (20 << 30, "20GiB"),
+        ((20 << 30) + 512, "21474836992B"),
+        (16 << 40, "16TiB"),
+    ] {
+        assert_eq!(written_size(bytes), text);
+        assert_eq!(parse_size(text), Some(bytes));
+    }
 }
 
 #[test]

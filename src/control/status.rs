@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::replica::{AtRisk, LinkStatus, ReplicationStatus, ResyncStatus, SplitBrain, Status};
-use crate::units::{CHUNK_LEN, DiskReason, DiskState, Instant, ReplicationMode, Role};
+use crate::units::{CHUNK_LEN, DiskReason, DiskState, Generation, Instant, ReplicationMode, Role};
 
 /// A node and its resources.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -67,8 +67,8 @@ pub struct ResourceStatus {
     pub generation: Option<String>,
     /// Size of the resource.
     pub size_bytes: u64,
-    /// What may differ from the other node.
-    pub out_of_sync_bytes: u64,
+    /// What may differ from the other node; null on a secondary that cannot know.
+    pub out_of_sync_bytes: Option<u64>,
     /// `async`: what is acknowledged here only.
     pub at_risk: AtRisk,
     /// The other node.
@@ -180,10 +180,10 @@ pub struct Histories {
 pub struct History {
     /// The node.
     pub node: String,
-    /// Its generation.
-    pub generation: String,
-    /// What it changed.
-    pub changed_bytes: u64,
+    /// Its generation; null of a node that has not said so since the daemon started.
+    pub generation: Option<String>,
+    /// What it changed; null as well then.
+    pub changed_bytes: Option<u64>,
 }
 
 /// What does not change while a daemon runs.
@@ -326,14 +326,14 @@ fn before(at: Timestamp, age: Duration) -> Timestamp {
 
 impl Histories {
     fn new(facts: &Facts, split: &SplitBrain) -> Self {
-        let history = |node: &str, generation: crate::units::Generation, changed_bytes| History {
+        let history = |node: &str, generation: Option<Generation>, changed_bytes| History {
             node: node.to_owned(),
-            generation: generation.to_string(),
+            generation: generation.map(|generation| generation.to_string()),
             changed_bytes,
         };
         Self {
             since_generation: split.common.map(|generation| generation.to_string()),
-            mine: history(&facts.node, split.mine, split.my_bytes),
+            mine: history(&facts.node, Some(split.mine), Some(split.my_bytes)),
             theirs: history(&facts.peer, split.theirs, split.their_bytes),
         }
     }
@@ -343,7 +343,7 @@ impl Histories {
 #[cfg(test)]
 pub(crate) fn sample() -> (Facts, ResourceFacts, Snapshot) {
     use crate::replica::{PeerStatus, Refused};
-    use crate::units::{Epoch, Generation};
+    use crate::units::Epoch;
 
     let facts = Facts {
         cluster: "office".to_owned(),
@@ -367,7 +367,7 @@ pub(crate) fn sample() -> (Facts, ResourceFacts, Snapshot) {
         epoch: Epoch(7),
         generation: Some(Generation { number: 12, id: 0x5f0c << 112 }),
         size_bytes: 21_474_836_480,
-        out_of_sync_bytes: 0,
+        out_of_sync_bytes: Some(0),
         at_risk: AtRisk::default(),
         link: LinkStatus::Connected,
         replication: ReplicationStatus::Established,
@@ -395,7 +395,6 @@ pub(crate) fn sample() -> (Facts, ResourceFacts, Snapshot) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::units::Generation;
 
     fn json(snapshot: &Snapshot) -> serde_json::Value {
         let (facts, resource, _) = sample();
@@ -431,9 +430,12 @@ mod tests {
         let (_, _, mut snapshot) = sample();
         snapshot.core.peer = None;
         snapshot.core.generation = None;
+        snapshot.core.out_of_sync_bytes = None;
         snapshot.core.last_verify = None;
         let json = json(&snapshot);
-        for pointer in ["/peer/role", "/peer/disk", "/generation", "/last_verify"] {
+        let pointers =
+            ["/peer/role", "/peer/disk", "/generation", "/last_verify", "/out_of_sync_bytes"];
+        for pointer in pointers {
             assert_eq!(json.pointer(pointer), Some(&serde_json::Value::Null), "{pointer}");
         }
     }
@@ -469,10 +471,10 @@ mod tests {
         let (_, _, mut snapshot) = sample();
         snapshot.core.split_brain = Some(SplitBrain {
             mine: Generation { number: 3, id: 1 << 64 },
-            theirs: Generation { number: 4, id: 2 << 64 },
+            theirs: Some(Generation { number: 4, id: 2 << 64 }),
             common: None,
             my_bytes: 4096,
-            their_bytes: 8192,
+            their_bytes: Some(8192),
         });
         let split = json(&snapshot)["split_brain"].take();
         assert_eq!(split["mine"]["node"], "alpha");

@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
-use std::path::Path;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,11 +14,12 @@ use tokio::time::{Interval, MissedTickBehavior};
 use tracing::{debug, info, warn};
 
 use super::exports::ExportOrder;
+use super::guide::Guide;
 use super::open::Opened;
 use super::reads::Reads;
-use super::{clock, random};
+use super::{clock, random, warnings};
 use crate::control::{NodeEvent, Order, Snapshot};
-use crate::link::{Connection, Handover};
+use crate::link::{Connection, Handover, LinkError, Trouble};
 use crate::metadata::Superblock;
 use crate::nbd::{Clients, Export, Extent, Incoming, Opened as Client};
 use crate::replica::{Closing, Effect, Input, LinkId, Replica, RequestError, RequestId};
@@ -35,6 +35,9 @@ pub(super) struct Ends {
     pub(super) looks: mpsc::Receiver<oneshot::Sender<()>>,
     pub(super) handovers: mpsc::Receiver<Handover>,
     pub(super) wants_link: watch::Sender<bool>,
+    /// Why no connection comes about.
+    pub(super) trouble: watch::Receiver<Option<Trouble>>,
+    pub(super) guide: Guide,
     pub(super) exports: mpsc::Sender<ExportOrder>,
     pub(super) snapshot: watch::Sender<Snapshot>,
     pub(super) events: mpsc::Sender<NodeEvent>,
@@ -75,6 +78,8 @@ pub(super) struct DataThread {
     identity_check: IdentityCheck,
     /// As the last look at the data file found it.
     shortage: Option<Shortage>,
+    /// Permission bits that others have on the folder of the metadata, as that look found them.
+    open_to_others: Option<u32>,
     last_snapshot: Instant,
     has_news: bool,
 }
@@ -137,6 +142,7 @@ impl DataThread {
             tick,
             identity_check: IdentityCheck::Ended(now),
             shortage: None,
+            open_to_others: None,
             last_snapshot: now,
             has_news: true,
         }
@@ -195,9 +201,10 @@ impl DataThread {
             }
             Completion::Metadata { ticket, result } => Input::Metadata { ticket, result },
             Completion::Runs { request, runs } => return self.reply_runs(request, &runs),
-            Completion::Identity { result, shortage } => {
+            Completion::Identity { result, shortage, open_to_others } => {
                 self.identity_check = IdentityCheck::Ended(clock::now());
                 self.note_shortage(shortage);
+                self.note_permissions(open_to_others);
                 let Err(error) = result else { return };
                 warn!(resource = %self.ends.name, error = &error as &dyn std::error::Error,
                     "the data file is not what it was");
@@ -221,6 +228,16 @@ impl DataThread {
         self.shortage = shortage;
     }
 
+    fn note_permissions(&mut self, open_to_others: Option<u32>) {
+        if let (None, Some(mode)) = (self.open_to_others, open_to_others) {
+            let folder = self.store.sidecar().folder();
+            warn!(resource = %self.ends.name, folder = %folder.display(),
+                mode = %format_args!("{mode:04o}"), "others can enter the folder of the metadata");
+        }
+        self.has_news |= self.open_to_others != open_to_others;
+        self.open_to_others = open_to_others;
+    }
+
     fn poll_link(&mut self, cx: &mut Context<'_>) -> bool {
         while let Poll::Ready(Some(handover)) = self.ends.handovers.poll_recv(cx) {
             self.attach(handover);
@@ -236,12 +253,28 @@ impl DataThread {
                 true
             }
             Poll::Ready(Err(error)) => {
-                info!(resource = %self.ends.name, error = &error as &dyn std::error::Error,
-                    "link lost");
-                self.link = None;
-                self.inputs.push_back(Input::LinkLost { link });
+                let was_silent = connection.counters().frames_in == 0;
+                self.lose_link(link, &error, was_silent);
                 false
             }
+        }
+    }
+
+    fn lose_link(&mut self, link: LinkId, error: &LinkError, was_silent: bool) {
+        info!(resource = %self.ends.name, error = error as &dyn std::error::Error, "link lost");
+        self.link = None;
+        self.inputs.push_back(Input::LinkLost { link });
+        if was_silent {
+            // A node that refuses our key closes what looked like a connection to us.
+            self.inputs.push_back(self.ends.guide.silent_peer(error));
+        }
+    }
+
+    /// What those who make connections say about why there is none.
+    fn poll_trouble(&mut self) {
+        if self.ends.trouble.has_changed().unwrap_or(false) {
+            let trouble = self.ends.trouble.borrow_and_update();
+            self.inputs.extend(trouble.as_ref().map(|trouble| self.ends.guide.no_link(trouble)));
         }
     }
 
@@ -264,6 +297,7 @@ impl DataThread {
     fn poll_time(&mut self, cx: &mut Context<'_>) {
         while self.tick.poll_tick(cx).is_ready() {
             let now = clock::now();
+            self.poll_trouble();
             self.inputs.push_back(Input::Tick);
             self.clients.tick(now);
             self.leaving.retain(|(since, _)| now.since(*since) < FAREWELL);
@@ -497,10 +531,8 @@ impl DataThread {
         if let Some((link, connection)) = &mut self.link {
             let link = *link;
             if let Poll::Ready(Err(error)) = connection.poll_flush(cx) {
-                info!(resource = %self.ends.name, error = &error as &dyn std::error::Error,
-                    "link lost");
-                self.link = None;
-                self.inputs.push_back(Input::LinkLost { link });
+                let was_silent = connection.counters().frames_in == 0;
+                self.lose_link(link, &error, was_silent);
             }
         }
         self.leaving.retain_mut(|(_, connection)| connection.poll_close(cx).is_pending());
@@ -516,7 +548,10 @@ impl DataThread {
         self.last_snapshot = now;
         let mut snapshot = snapshot(&self.core, self.clients.count(), now);
         let path = self.store.data().path();
-        snapshot.warnings.extend(self.shortage.map(|shortage| warning(shortage, path)));
+        let folder = self.store.sidecar().folder();
+        let warnings = &mut snapshot.warnings;
+        warnings.extend(self.shortage.map(|shortage| warnings::shortage(shortage, path)));
+        warnings.extend(self.open_to_others.map(|mode| warnings::open_folder(mode, folder)));
         self.ends.snapshot.send_replace(snapshot);
         for looker in self.lookers.drain(..) {
             // It may have waited long enough.
@@ -535,16 +570,6 @@ const DRAWS: &str = "the kernel draws random numbers once it has booted";
 const EXTENTS_MAX: usize = 256;
 /// Connections that wait to be taken over.
 const OPENED_MAX: usize = 64;
-
-/// What status says of a file system with too little room.
-fn warning(shortage: Shortage, path: &Path) -> String {
-    let Shortage { holes_bytes, free_bytes } = shortage;
-    format!(
-        "{} has holes of {holes_bytes} bytes, and its file system has {free_bytes} bytes free: \
-         writes will find the disk full; make room there",
-        path.display()
-    )
-}
 
 /// What status shows of a core; what the daemon found is added by its data thread.
 pub(super) fn snapshot(core: &Replica<MappedMap>, clients: usize, now: Instant) -> Snapshot {

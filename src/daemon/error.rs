@@ -7,6 +7,7 @@ use crate::control::SocketError;
 use crate::link::IdentityError;
 use crate::metadata::{Damage, SUPERBLOCK_FILE};
 use crate::store::StoreError;
+use crate::units::written_size;
 
 /// Each names the thing, and what to type.
 #[derive(Debug, thiserror::Error)]
@@ -151,11 +152,13 @@ impl DaemonError {
             Self::Damaged { resource, source, .. } => Some(mend_damage(resource, source)),
             Self::Size { recorded, configured, .. } if configured < recorded => Some(format!(
                 "it has grown, and never shrinks: correct `size` in the configuration of both \
-                 nodes, to \"{recorded}B\""
+                 nodes, to \"{}\"",
+                written_size(*recorded)
             )),
             Self::Size { resource, configured, .. } => Some(format!(
                 "correct `size` in the configuration, or grow this copy: hotpair resize \
-                 {resource} --size {configured}B"
+                 {resource} --size {}",
+                written_size(*configured)
             )),
             Self::BadSize { .. } => Some("a resource only grows, and has at most 16TiB".to_owned()),
             Self::NotClean { .. } => Some(

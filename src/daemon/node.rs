@@ -14,12 +14,13 @@ use super::clock;
 use super::data_thread::{DataThread, Ends, snapshot};
 use super::error::DaemonError;
 use super::exports::{self, ExportOrder};
+use super::guide::Guide;
 use super::open::{Opened, open};
 use crate::config::{Encryption, NodeConfig, NodeResource};
 use crate::control::{
     self, ControlSocket, Facts, Handle, NodeEvent, Order, ResourceFacts, ResourceHandle,
 };
-use crate::link::{self, Dialler, Handover, ListenSettings, Listener, Route, Security};
+use crate::link::{self, Dialler, Handover, ListenSettings, Listener, Route, Security, Trouble};
 use crate::replica::Command;
 
 /// Orders, questions, connections and events that may wait.
@@ -84,11 +85,13 @@ async fn serve(
     let mut handles = Vec::new();
     let mut running = Vec::new();
     let dials = link::dials(&node.node.name, &node.peer.name);
+    let (turned_away, turned_away_out) = watch::channel(None);
     for (resource, opened) in opened {
         let (handovers, handovers_out) = mpsc::channel(HANDOVERS_MAX);
         let (wants_link, wanted) = watch::channel(false);
+        let mut trouble = turned_away_out.clone();
         if dials {
-            spawn_dialler(node, security, handovers, wanted);
+            trouble = spawn_dialler(node, security, handovers, wanted);
         } else {
             let route = Route { peer: node.peer.name.clone(), connections: handovers };
             routes.insert(resource.name.clone(), route);
@@ -97,6 +100,8 @@ async fn serve(
         let channels = Channels {
             handovers: handovers_out,
             wants_link,
+            trouble,
+            guide: Guide::new(node, security, &resource.name),
             exports: exports.clone(),
             events: events.clone(),
         };
@@ -106,7 +111,7 @@ async fn serve(
     }
     drop((events, exports));
     if !dials {
-        listen(node, security, routes).await?;
+        listen(node, security, routes, turned_away).await?;
     }
     tokio::spawn(exports::serve(addresses, node.peer.name.clone(), exports_out));
     let stop = CancellationToken::new();
@@ -135,8 +140,8 @@ fn spawn_dialler(
     security: &Security,
     connections: mpsc::Sender<Handover>,
     wanted: watch::Receiver<bool>,
-) {
-    let (trouble, _) = watch::channel(None);
+) -> watch::Receiver<Option<Trouble>> {
+    let (trouble, trouble_out) = watch::channel(None);
     let source = node.node.replication.ip();
     let dialler = Dialler {
         address: node.peer.replication,
@@ -149,12 +154,14 @@ fn spawn_dialler(
         trouble,
     };
     tokio::spawn(dialler.run());
+    trouble_out
 }
 
 async fn listen(
     node: &NodeConfig,
     security: &Security,
     routes: BTreeMap<String, Route>,
+    trouble: watch::Sender<Option<Trouble>>,
 ) -> Result<(), DaemonError> {
     let address = node.node.replication;
     let settings = ListenSettings {
@@ -164,6 +171,7 @@ async fn listen(
         handshake_timeout: link::HANDSHAKE_TIMEOUT,
         peer_addresses: vec![node.peer.replication.ip()],
         routes,
+        trouble,
     };
     let listener = Listener::bind(address, settings)
         .await
@@ -194,6 +202,8 @@ fn facts(node: &NodeConfig, security: &Security) -> Facts {
 struct Channels {
     handovers: mpsc::Receiver<Handover>,
     wants_link: watch::Sender<bool>,
+    trouble: watch::Receiver<Option<Trouble>>,
+    guide: Guide,
     exports: mpsc::Sender<ExportOrder>,
     events: mpsc::Sender<NodeEvent>,
 }
@@ -213,6 +223,8 @@ fn start_resource(
         looks: looks_out,
         handovers: channels.handovers,
         wants_link: channels.wants_link,
+        trouble: channels.trouble,
+        guide: channels.guide,
         exports: channels.exports,
         snapshot: sender,
         events: channels.events,

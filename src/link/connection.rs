@@ -17,10 +17,10 @@ use super::outbox::{self, Outbox, Queued, SLICES_MAX};
 use super::security::Proof;
 use super::transport::{Detached, Transport};
 use crate::units::{RESOURCE_LEN_MAX, ResourceSize};
-use crate::wire::Kind;
 use crate::wire::frame;
 use crate::wire::message::Frame;
 use crate::wire::payload::{BufferPool, PoolLimits};
+use crate::wire::{Kind, ProtocolError};
 
 /// A connection to the peer. Dropping it closes it at once; [`poll_close`](Self::poll_close)
 /// sends what waits first.
@@ -159,7 +159,7 @@ impl Connection {
             let read = self.transport.poll_read(cx, &mut self.inbox.room());
             let len = ready!(read).map_err(|error| self.failed("read from", error))?;
             if len == 0 {
-                return Poll::Ready(Err(LinkError::Closed));
+                return Poll::Ready(Err(self.closed()));
             }
             self.inbox.filled(len);
             self.counters.bytes_in += wide(len);
@@ -291,6 +291,18 @@ impl Connection {
     /// If it is gone.
     pub fn remote(&self) -> io::Result<SocketAddr> {
         self.transport.socket().peer_addr()
+    }
+
+    /// The other end closed. What speaks something else, as TLS, may have said too little of it for
+    /// a header.
+    fn closed(&mut self) -> LinkError {
+        match self.inbox.foreign_start() {
+            Some(found) if self.counters.frames_in == 0 => {
+                self.counters.protocol_errors += 1;
+                LinkError::Protocol(ProtocolError::BadMagic { found })
+            }
+            Some(_) | None => LinkError::Closed,
+        }
     }
 
     fn failed(&mut self, action: &'static str, source: io::Error) -> LinkError {

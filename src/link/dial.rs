@@ -16,9 +16,9 @@ use tracing::{debug, warn};
 
 use super::connection::{Connection, End, EndReport, Handover};
 use super::error::HandshakeError;
-use super::refusals::in_one_line;
 use super::security::{Proof, Security, failed};
 use super::socket;
+use super::trouble::Trouble;
 
 /// Whether `node` dials its `peer`, and not the other way round.
 pub fn dials(node: &str, peer: &str) -> bool {
@@ -42,8 +42,8 @@ pub struct Dialler {
     pub connections: mpsc::Sender<Handover>,
     /// Whether there should be a connection.
     pub wanted: watch::Receiver<bool>,
-    /// Why there is none; `None` while there is one, or none is wanted. For status.
-    pub trouble: watch::Sender<Option<String>>,
+    /// Why there is none; `None` while there is one, or none is wanted. For people.
+    pub trouble: watch::Sender<Option<Trouble>>,
 }
 
 impl Dialler {
@@ -94,17 +94,17 @@ impl Dialler {
                 Some(ended.await.unwrap_or_default())
             }
             Err(error) => {
-                self.report(Some(in_one_line(&error)));
+                self.report(Some(error.trouble()));
                 Some(EndReport::default())
             }
         }
     }
 
     /// Says why there is no connection, once per reason.
-    fn report(&self, trouble: Option<String>) {
+    fn report(&self, trouble: Option<Trouble>) {
         self.trouble.send_if_modified(|last| {
             let is_new = *last != trouble;
-            if let Some(reason) = trouble.as_ref().filter(|_| is_new) {
+            if let Some(Trouble { why: reason, .. }) = trouble.as_ref().filter(|_| is_new) {
                 warn!(peer = %self.peer, address = %self.address, reason, "cannot connect to peer");
             }
             *last = trouble;

@@ -93,14 +93,34 @@ pub enum HandshakeError {
         address: String,
     },
     /// A key that is not configured. Somebody else has that address, or the node a new identity.
-    #[error(
-        "{address} has the key {shown}, which is not the `identity` of any node this one talks to"
-    )]
+    #[error("{address} has the key {shown}, which is not the `identity` of {expected}")]
     UnknownKey {
         /// The other end.
         address: String,
         /// The fingerprint of the key.
         shown: String,
+        /// Who is expected there, with what is configured.
+        expected: String,
+    },
+    /// The other end does not trust us.
+    #[error("{address} does not accept the key of this node, {mine}")]
+    OurKey {
+        /// The other end.
+        address: String,
+        /// Our fingerprint.
+        mine: String,
+    },
+    /// Something else than TLS came.
+    #[error("{address} does not speak TLS, and this node has encryption = \"tls\"")]
+    NotTls {
+        /// The other end.
+        address: String,
+    },
+    /// It closed in the middle of the handshake, as one does that does not speak TLS.
+    #[error("{address} closed the connection during the TLS handshake")]
+    HungUp {
+        /// The other end.
+        address: String,
     },
     /// Another node than the one that is configured there.
     #[error("{address} is node {found:?}, not {expected:?}: check `replication` and `identity`")]

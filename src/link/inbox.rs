@@ -7,7 +7,7 @@
 use std::io::IoSliceMut;
 
 use crate::units::ResourceSize;
-use crate::wire::frame::{HEADER_LEN, Header, Limits, decode, decode_header};
+use crate::wire::frame::{HEADER_LEN, Header, Limits, MAGIC, decode, decode_header};
 use crate::wire::message::Frame;
 use crate::wire::payload::{Buffer, BufferPool};
 use crate::wire::{Kind, ProtocolError};
@@ -89,6 +89,13 @@ impl Inbox {
             self.header = Some(decode_header(bytes, &Limits { size: self.size })?);
         }
         Ok(self.header.as_ref().map(Header::kind))
+    }
+
+    /// The first bytes of what came and is no frame yet, if none of ours begins like that.
+    pub(super) fn foreign_start(&self) -> Option<[u8; 4]> {
+        let received = &self.bytes[self.start..self.end];
+        let found = *received.first_chunk::<4>()?;
+        (self.header.is_none() && found != MAGIC).then_some(found)
     }
 
     /// The next frame, if all of it is here.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::warn;
@@ -22,6 +22,7 @@ use super::error::LinkError;
 use super::refusals::{Cause, Refusals, in_one_line};
 use super::security::{Proof, Security};
 use super::socket;
+use super::trouble::{Mismatch, Trouble};
 use crate::units::{Epoch, SessionId};
 use crate::wire::message::{Frame, Hello, Message, Refusal, RefusalCode};
 
@@ -40,6 +41,9 @@ pub struct ListenSettings {
     pub peer_addresses: Vec<IpAddr>,
     /// Where connections go, by name of the resource.
     pub routes: BTreeMap<String, Route>,
+    /// Why the last connection from one of `peer_addresses` was turned away, if both configurations
+    /// have to do with it. For people. Whoever comes from elsewhere is none of theirs.
+    pub trouble: watch::Sender<Option<Trouble>>,
 }
 
 /// Time for the TLS handshake, and again for the Hello, outside of tests.
@@ -127,7 +131,8 @@ impl Listener {
         let places = if from_peer { &shared.expected } else { &shared.strangers };
         match Arc::clone(places).try_acquire_owned() {
             Ok(place) => {
-                greetings.spawn(greet(Arc::clone(shared), socket, remote, place));
+                let greeting = Greeting { remote, from_peer, _place: place };
+                greetings.spawn(greet(Arc::clone(shared), socket, greeting));
             }
             Err(_) => shared.refusals.add(
                 Cause::TooMany,
@@ -145,25 +150,34 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 struct Dismissal {
     cause: Cause,
     reason: String,
+    /// What it says of the other end's configuration, and of ours.
+    trouble: Option<Trouble>,
     /// What the other end is told, if it is one that understands.
     farewell: Option<(Connection, Refusal)>,
 }
 
 impl Dismissal {
     fn silent(cause: Cause, reason: String) -> Self {
-        Self { cause, reason, farewell: None }
+        Self { cause, reason, trouble: None, farewell: None }
     }
 }
 
-/// Finds out who is there and passes the connection on, or turns it away.
-async fn greet(
-    shared: Arc<Shared>,
-    socket: TcpStream,
+/// A connection that has not said who it is.
+struct Greeting {
     remote: SocketAddr,
-    place: OwnedSemaphorePermit,
-) {
+    from_peer: bool,
+    /// Taken for as long as this lasts.
+    _place: OwnedSemaphorePermit,
+}
+
+/// Finds out who is there and passes the connection on, or turns it away.
+async fn greet(shared: Arc<Shared>, socket: TcpStream, greeting: Greeting) {
+    let Greeting { remote, from_peer, .. } = greeting;
     if let Err(dismissal) = shared.receive(socket, remote).await {
         shared.refusals.add(dismissal.cause, remote, &dismissal.reason);
+        if let Some(trouble) = dismissal.trouble.filter(|_| from_peer) {
+            shared.settings.trouble.send_replace(Some(trouble));
+        }
         if let Some((mut connection, refusal)) = dismissal.farewell {
             let message = Message::Refusal(refusal);
             connection.send(&Frame { session: SessionId(0), epoch: Epoch(0), message });
@@ -172,7 +186,6 @@ async fn greet(
             let _ = timeout(shared.settings.handshake_timeout, farewell).await;
         }
     }
-    drop(place);
 }
 
 impl Shared {
@@ -190,13 +203,17 @@ impl Shared {
         let (transport, proof) = timeout(limit, settings.security.accept(socket, &address))
             .await
             .map_err(too_slow("TLS handshake"))?
-            .map_err(|error| broken(&error))?;
+            .map_err(|error| Dismissal { trouble: Some(error.trouble()), ..broken(&error) })?;
 
         let mut connection = Connection::new(transport, End::default());
-        let frame = timeout(limit, connection.hello())
-            .await
-            .map_err(too_slow("Hello"))?
-            .map_err(|error| Dismissal::silent(cause_of(&error), in_one_line(&error)))?;
+        let frame = timeout(limit, connection.hello()).await.map_err(too_slow("Hello"))?.map_err(
+            |error| {
+                let cause = cause_of(&error);
+                let trouble = (cause == Cause::NotHello)
+                    .then(|| error.trouble(&address, settings.security.fingerprint().as_deref()));
+                Dismissal { trouble, ..Dismissal::silent(cause, in_one_line(&error)) }
+            },
+        )?;
         let Message::Hello(hello) = &frame.message else {
             unreachable!("Connection::hello gives nothing else");
         };
@@ -204,14 +221,21 @@ impl Shared {
             Ok(route) => route,
             Err((cause, refusal)) => {
                 let reason = refusal.text.clone();
-                return Err(Dismissal { cause, reason, farewell: Some((connection, refusal)) });
+                // A resource that only one node has says nothing about the other ones.
+                let trouble = (cause != Cause::UnknownResource).then(|| Trouble {
+                    why: format!("{address} was refused: {reason}"),
+                    mismatch: Some(Mismatch::Names),
+                });
+                let farewell = Some((connection, refusal));
+                return Err(Dismissal { cause, reason, trouble, farewell });
             }
         };
         let Ok(room) = route.connections.try_reserve() else {
             let text = format!("resource {:?} takes no connection now", hello.resource);
             let refusal = Refusal { code: RefusalCode::NotReady, text: text.clone() };
             let farewell = Some((connection, refusal));
-            return Err(Dismissal { cause: Cause::NotReady, reason: text, farewell });
+            let (cause, reason) = (Cause::NotReady, text);
+            return Err(Dismissal { cause, reason, trouble: None, farewell });
         };
         room.send(Handover::new(connection, proof, Some(frame)).map_err(|error| broken(&error))?);
         Ok(())

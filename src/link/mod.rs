@@ -19,6 +19,7 @@ mod socket;
 #[cfg(feature = "_tls")]
 pub mod tls;
 mod transport;
+mod trouble;
 #[cfg(feature = "_tls")]
 mod witness;
 
@@ -28,5 +29,6 @@ pub use error::{HandshakeError, LinkError};
 pub use listen::{HANDSHAKE_TIMEOUT, ListenSettings, Listener, Route};
 pub use refusals::{Cause, Refusals};
 pub use security::{IdentityError, Security, fingerprint_of};
+pub use trouble::{Mismatch, Trouble};
 #[cfg(feature = "_tls")]
 pub use witness::{WitnessClient, WitnessServer, witness_client, witness_server};

@@ -57,6 +57,15 @@ impl Security {
         Err(IdentityError::NoTls)
     }
 
+    /// The fingerprint of this node's key; `None` without TLS.
+    pub fn fingerprint(&self) -> Option<String> {
+        match self {
+            Self::Plain => None,
+            #[cfg(feature = "_tls")]
+            Self::Tls(configs) => Some(configs.mine().to_string()),
+        }
+    }
+
     /// Whether frames are encrypted.
     pub fn is_encrypted(&self) -> bool {
         match self {
@@ -81,10 +90,11 @@ impl Security {
             #[cfg(feature = "_tls")]
             Self::Tls(configs) => {
                 let acceptor = tokio_rustls::TlsAcceptor::from(configs.server.clone());
-                let stream = acceptor
-                    .accept(socket)
-                    .await
-                    .map_err(refused("accept a TLS connection from", address))?;
+                let stream = acceptor.accept(socket).await.map_err(refused(
+                    configs,
+                    "accept a TLS connection from",
+                    address,
+                ))?;
                 let (socket, session) = stream.into_inner();
                 let session = session.into();
                 let proof = Proof::of(configs, &session, address)?;
@@ -111,7 +121,7 @@ impl Security {
                 let stream = connector
                     .connect(super::tls::any_name(), socket)
                     .await
-                    .map_err(refused("open a TLS connection to", address))?;
+                    .map_err(refused(configs, "open a TLS connection to", address))?;
                 let (socket, session) = stream.into_inner();
                 let session = session.into();
                 let proof = Proof::of(configs, &session, address)?;
@@ -178,14 +188,29 @@ pub(super) fn failed(
     move |source| HandshakeError::Io { action, address: address.to_owned(), source }
 }
 
-/// As [`failed`], for a handshake: a key that nobody configured is the commonest mistake.
+/// As [`failed`], for a handshake: keys and settings that do not fit are the commonest mistakes.
 #[cfg(feature = "_tls")]
-fn refused(action: &'static str, address: &str) -> impl FnOnce(io::Error) -> HandshakeError {
-    move |source| match super::tls::unknown_key(&source) {
-        Some(shown) => {
-            HandshakeError::UnknownKey { address: address.to_owned(), shown: shown.to_string() }
+fn refused(
+    configs: &super::tls::TlsConfigs,
+    action: &'static str,
+    address: &str,
+) -> impl FnOnce(io::Error) -> HandshakeError {
+    use super::tls::HandshakeFailure;
+    move |source| {
+        let address = address.to_owned();
+        match HandshakeFailure::of(&source) {
+            Some(HandshakeFailure::UnknownKey(shown)) => HandshakeError::UnknownKey {
+                address,
+                shown: shown.to_string(),
+                expected: configs.expected(),
+            },
+            Some(HandshakeFailure::OurKey) => {
+                HandshakeError::OurKey { address, mine: configs.mine().to_string() }
+            }
+            Some(HandshakeFailure::NotTls) => HandshakeError::NotTls { address },
+            Some(HandshakeFailure::HungUp) => HandshakeError::HungUp { address },
+            None => failed(action, &address)(source),
         }
-        None => failed(action, address)(source),
     }
 }
 

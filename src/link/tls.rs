@@ -6,7 +6,7 @@
 //! no link. Sessions are never resumed: each connection proves both keys anew.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -18,8 +18,8 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{NoServerSessionStorage, ParsedCertificate, ServerConfig};
 use rustls::sign::SingleCertAndKey;
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, PeerMisbehaved,
-    SignatureScheme,
+    AlertDescription, CertificateError, DigitallySignedStruct, DistinguishedName, Error,
+    OtherError, PeerMisbehaved, SignatureScheme,
 };
 
 use super::identity::{Fingerprint, Identity};
@@ -32,6 +32,7 @@ pub struct TlsConfigs {
     /// For connections that this node accepts.
     pub server: Arc<ServerConfig>,
     pins: Arc<Pins>,
+    mine: Fingerprint,
 }
 
 impl TlsConfigs {
@@ -46,6 +47,7 @@ impl TlsConfigs {
         alpn: &[u8],
     ) -> Result<Self, Error> {
         let provider = provider();
+        let mine = identity.fingerprint();
         let pins = Arc::new(Pins { algorithms: provider.signature_verification_algorithms, pins });
         let key = Arc::new(SingleCertAndKey::from(identity.into_key()));
         let versions = [&rustls::version::TLS13];
@@ -67,7 +69,7 @@ impl TlsConfigs {
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
 
-        Ok(Self { client: Arc::new(client), server: Arc::new(server), pins })
+        Ok(Self { client: Arc::new(client), server: Arc::new(server), pins, mine })
     }
 
     /// The configured name whose key the other end of a finished handshake has proved, if also
@@ -79,6 +81,17 @@ impl TlsConfigs {
         }
         let certificate = session.peer_certificates()?.first()?;
         self.pins.name_of(certificate).ok()
+    }
+
+    /// The fingerprint of this node.
+    pub fn mine(&self) -> Fingerprint {
+        self.mine
+    }
+
+    /// Who is trusted, in words.
+    pub(super) fn expected(&self) -> String {
+        let pins = self.pins.pins.iter();
+        pins.map(|(pin, node)| format!("{node}, {pin}")).collect::<Vec<_>>().join(" or ")
     }
 
     /// Key material that only the two ends of this connection know.
@@ -206,14 +219,49 @@ struct UnknownKey {
     shown: Fingerprint,
 }
 
-/// The key for which a handshake was given up here, if that was why.
-pub(super) fn unknown_key(error: &io::Error) -> Option<Fingerprint> {
-    match error.get_ref()?.downcast_ref()? {
-        Error::InvalidCertificate(CertificateError::Other(OtherError(inner))) => {
-            inner.downcast_ref().map(|unknown: &UnknownKey| unknown.shown)
+/// What a handshake failed for, where somebody can do something about it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum HandshakeFailure {
+    /// The key that the other end showed is not configured.
+    UnknownKey(Fingerprint),
+    /// The other end does not accept ours.
+    OurKey,
+    /// What came is not TLS.
+    NotTls,
+    /// The connection was closed in the middle.
+    HungUp,
+}
+
+impl HandshakeFailure {
+    /// Why a handshake was given up, if it was for one of these.
+    pub(super) fn of(error: &io::Error) -> Option<Self> {
+        match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+            Some(Error::InvalidCertificate(CertificateError::Other(OtherError(inner)))) => {
+                inner.downcast_ref().map(|unknown: &UnknownKey| Self::UnknownKey(unknown.shown))
+            }
+            Some(Error::InvalidMessage(_)) => Some(Self::NotTls),
+            Some(error) => refuses_our_key(error).then_some(Self::OurKey),
+            None => matches!(
+                error.kind(),
+                ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
+            )
+            .then_some(Self::HungUp),
         }
-        _ => None,
     }
+}
+
+/// Whether the other end says that our certificate, which only carries our key, is not accepted.
+pub(super) fn refuses_our_key(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::AlertReceived(
+            AlertDescription::AccessDenied
+                | AlertDescription::BadCertificate
+                | AlertDescription::CertificateRequired
+                | AlertDescription::CertificateUnknown
+                | AlertDescription::UnknownCA
+        )
+    )
 }
 
 impl ServerCertVerifier for Pins {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::identity::{Fingerprint, Identity};
 use super::security::IdentityError;
-use super::tls;
+use super::tls::{self, HandshakeFailure};
 
 /// How a witness does its part of a handshake.
 #[derive(Clone, Debug)]
@@ -52,7 +52,10 @@ pub fn witness_server(state_dir: &Path) -> Result<WitnessServer, IdentityError> 
 pub fn witness_client(state_dir: &Path, pin: &str) -> Result<WitnessClient, IdentityError> {
     let identity = Identity::load(state_dir)?;
     let config = tls::witness_client(identity, pin.parse()?).map_err(|error| unusable(&error))?;
-    let other_key = |error: &io::Error| tls::unknown_key(error).map(|key| key.to_string());
+    let other_key = |error: &io::Error| match HandshakeFailure::of(error)? {
+        HandshakeFailure::UnknownKey(key) => Some(key.to_string()),
+        HandshakeFailure::OurKey | HandshakeFailure::NotTls | HandshakeFailure::HungUp => None,
+    };
     Ok(WitnessClient { config, is_witness: tls::is_witness, other_key })
 }
 

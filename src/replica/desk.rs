@@ -9,7 +9,7 @@ use super::records::Change;
 use super::session::{Phase, Standing};
 use super::{Effects, Replica};
 use crate::metadata::MapMemory;
-use crate::promotion::{PromoteHow, Refusal};
+use crate::promotion::PromoteHow;
 use crate::units::{
     DiskState, Generation, Instant, Outcome, Resolution, Role, SessionId, Side, VetoReason,
 };
@@ -400,6 +400,9 @@ impl<M: MapMemory> Replica<M> {
             let (resource, peer) = (&self.settings.resource, &self.settings.peer);
             let next = format!("hotpair split-brain resolve {resource} --keep {peer}");
             refuse(request, "the split brain is not resolved", &next, effects);
+        } else if let Some(why) = self.is_no_copy() {
+            let next = format!("hotpair explain {}", self.settings.resource);
+            refuse(request, why, &next, effects);
         } else if self.records.stable().disk == DiskState::UpToDate && !self.peer_has_a_copy() {
             let why = "the peer has no up-to-date copy, or is not connected";
             let next = format!("hotpair explain {}", self.settings.resource);
@@ -410,6 +413,16 @@ impl<M: MapMemory> Replica<M> {
         }
     }
 
+    /// Why there is nothing here to give up. What was given up is outdated, and by force that may be
+    /// promoted, or fill another node: a mix of old and new must never get there.
+    fn is_no_copy(&self) -> Option<&'static str> {
+        match self.disk_state() {
+            DiskState::UpToDate | DiskState::Outdated => None,
+            DiskState::Inconsistent => Some("this copy is no whole one: a resync has to fill it"),
+            DiskState::Failed | DiskState::Missing => Some("the local disk failed"),
+        }
+    }
+
     fn peer_has_a_copy(&self) -> bool {
         self.link.peer_hello().is_some_and(|hello| hello.disk == DiskState::UpToDate)
     }
@@ -417,8 +430,13 @@ impl<M: MapMemory> Replica<M> {
     pub(super) fn on_invalidated(&mut self, effects: &mut Effects) {
         self.event("invalidated", "all of this copy is compared with the peer's");
         self.restart_session();
+        let text = if self.link.up.is_some() {
+            "all of this copy is compared with the peer's"
+        } else {
+            "all of this copy is compared with the peer's as soon as the two meet"
+        };
         for request in std::mem::take(&mut self.desk.invalidating) {
-            answer(request, "all of this copy is compared with the peer's", effects);
+            answer(request, text, effects);
         }
     }
 
@@ -434,8 +452,12 @@ impl<M: MapMemory> Replica<M> {
             .peer_hello()
             .and_then(|hello| Some((self.records.stable().generation?, hello.generation?)));
         let (true, Some((mine, theirs))) = (is_split, generations) else {
-            let next = format!("hotpair status {}", self.settings.resource);
-            let why = "there is no split brain, or the peer is not connected";
+            let why = if self.is_split() {
+                "both nodes must be connected to settle a split brain, and they are not"
+            } else {
+                "there is no split brain"
+            };
+            let next = format!("hotpair explain {}", self.settings.resource);
             refuse(request, why, &next, effects);
             return;
         };
@@ -532,36 +554,6 @@ impl<M: MapMemory> Replica<M> {
     /// Whoever waits for the end of the process.
     pub(super) fn desk_stop_askers(&mut self) -> Vec<u64> {
         std::mem::take(&mut self.desk.stopping)
-    }
-
-    /// Why a promotion is refused, and what to type.
-    pub(super) fn explain_promotion(&self, refusal: Refusal) -> Refused {
-        let (resource, peer) = (&self.settings.resource, &self.settings.peer);
-        let next = match refusal {
-            Refusal::PeerIsPrimary if self.must_choose() => {
-                format!("hotpair split-brain show {resource}")
-            }
-            Refusal::PeerIsPrimary if self.is_in_sync() => format!("hotpair switchover {resource}"),
-            Refusal::PeerIsPrimary => format!("hotpair status {resource} --watch"),
-            Refusal::PeerAway | Refusal::HandingOver => format!(
-                "bring {peer} back, or make sure that it is off and type: hotpair promote \
-                 {resource} --force --peer-is-fenced"
-            ),
-            Refusal::Outdated | Refusal::Doubtful => format!(
-                "bring {peer} back, or give up what is missing: hotpair promote {resource} \
-                 --force --peer-is-fenced --accept-data-loss"
-            ),
-            Refusal::Fresh | Refusal::Inconsistent => {
-                format!("connect {peer} and let the resync end: hotpair status {resource} --watch")
-            }
-            Refusal::DiskFailed => format!(
-                "mend or replace the disk and start hotpair again; if the copy is lost, type \
-                 before: hotpair init {resource} --from peer --rebuild"
-            ),
-            Refusal::NotInSync => format!("hotpair status {resource} --watch"),
-            Refusal::SplitBrain => format!("hotpair split-brain show {resource}"),
-        };
-        Refused { why: refusal.to_string(), next }
     }
 
     /// Whether this node is primary, for status.

@@ -82,6 +82,14 @@ pub enum Input {
         /// Which.
         link: LinkId,
     },
+    /// No connection to the peer came about, or one ended before the peer said who it is. Nothing
+    /// follows from it: it is for people who ask.
+    NoLink {
+        /// Why, as far as the driver can tell.
+        why: String,
+        /// What to type, if it can tell that.
+        next: Option<String>,
+    },
     /// Time passed. At least every 50 ms while the daemon runs.
     Tick,
     /// The data file was replaced, shortened or removed behind our back, or the daemon's probe

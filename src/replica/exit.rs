@@ -5,6 +5,7 @@
 
 use super::desk::{answer, refuse};
 use super::effect::{Closing, Effect};
+use super::explain::Obstacle;
 use super::flush::FlushWhy;
 use super::io::Purpose;
 use super::records::Change;
@@ -410,6 +411,11 @@ impl<M: MapMemory> Replica<M> {
         self.role.peer_vetoed = Some(outdate.epoch);
         self.event("peer-left", "the peer stops or was disconnected by an operator");
         self.drop_link(effects);
+        let (resource, peer) = (&self.settings.resource, &self.settings.peer);
+        let why = format!("{peer} was stopped, or an operator disconnected it");
+        let next =
+            format!("start hotpair on {peer}; if it runs, type there: hotpair connect {resource}");
+        self.link.obstacle = Some(Obstacle { why, next: Some(next) });
     }
 
     /// `disconnect`, or a stop, of a secondary: it vetoes itself first, so that the primary need

@@ -6,6 +6,7 @@
 
 use super::apply::Applier;
 use super::effect::Closing;
+use super::explain::Obstacle;
 use super::records::{Acquaintance, Change, Join};
 use super::request::PART_LEN_MAX;
 use super::role::AckNeed;
@@ -99,7 +100,8 @@ impl<M: MapMemory> Replica<M> {
 
     pub(super) fn on_hello(&mut self, hello: Hello, effects: &mut Effects) {
         if let Err((code, text)) = self.check_hello(&hello) {
-            self.link.refusal = Some(text.clone());
+            let next = self.way_out(code, false);
+            self.link.obstacle = Some(Obstacle { why: text.clone(), next });
             self.event("refused", text.clone());
             self.send_refusal(code, &text, effects);
             self.close_link(true, effects);
@@ -108,7 +110,7 @@ impl<M: MapMemory> Replica<M> {
         let claim = claim_of(&hello);
         let was_primary = claim.role == Role::Primary;
         self.link.last_hello = Some(hello.clone());
-        self.link.refusal = None;
+        self.link.obstacle = None;
         if let Some(up) = &mut self.link.up {
             up.theirs = Some(hello);
         }
@@ -133,8 +135,10 @@ impl<M: MapMemory> Replica<M> {
     /// The peer must be the one that is configured, and speak of the same things.
     fn check_hello(&self, hello: &Hello) -> Result<(), (RefusalCode, String)> {
         let settings = &self.settings;
+        // Both nodes show it: what is "here" on one of them is not on the other.
+        let (here, there) = (&settings.node, &hello.node);
         let wrong = |what: &str, found: &str, wanted: &str| {
-            let text = format!("{what} is {found:?} at the peer and {wanted:?} here");
+            let text = format!("{what} is {found:?} on {there} and {wanted:?} on {here}");
             Err((RefusalCode::WrongPeer, text))
         };
         if let Err(error) = Version::common(hello.versions) {
@@ -144,20 +148,38 @@ impl<M: MapMemory> Replica<M> {
             return wrong("the cluster", &hello.cluster, &settings.cluster);
         }
         if hello.node != settings.peer {
-            return wrong("the node's name", &hello.node, &settings.peer);
+            let text = format!("a node called {there} came, and {here} expects {}", settings.peer);
+            return Err((RefusalCode::WrongPeer, text));
         }
         if hello.resource != settings.resource {
             return wrong("the resource", &hello.resource, &settings.resource);
         }
         if hello.mode != settings.mode {
-            let text = format!("mode is {} at the peer and {} here", hello.mode, settings.mode);
+            let (theirs, mine, resource) = (hello.mode, settings.mode, &settings.resource);
+            let text = format!(
+                "`mode` of [resource.{resource}] is {theirs} on {there} and {mine} on {here}"
+            );
             return Err((RefusalCode::Settings, text));
         }
         if hello.settings != settings.settings_hash {
-            let text = "the settings that both nodes must agree on differ: use one config file";
-            return Err((RefusalCode::Settings, text.to_owned()));
+            return Err((RefusalCode::Settings, self.settings_that_differ()));
         }
         Ok(())
+    }
+
+    /// Which settings have another hash at the peer, as far as that tells: names, mode and
+    /// encryption are the same, or it would not have come to comparing hashes.
+    fn settings_that_differ(&self) -> String {
+        let of_async = match self.settings.mode {
+            ReplicationMode::Async => {
+                format!(", `flush` or `at_risk_budget` of [resource.{}]", self.settings.resource)
+            }
+            ReplicationMode::Sync | ReplicationMode::MemSync => String::new(),
+        };
+        format!(
+            "settings differ that must be the same on both nodes: `interval` or `suspect_after` of \
+             [heartbeat]{of_async}"
+        )
     }
 
     /// Concludes from both Hellos and tells the peer.
@@ -248,8 +270,9 @@ impl<M: MapMemory> Replica<M> {
             return Ok(()); // it was made from an older Hello
         }
         if theirs.outcome != mine.outcome.mirrored() {
+            let (here, there) = (&self.settings.node, &self.settings.peer);
             let text = format!(
-                "the nodes conclude differently: {} ({}) here, {} ({}) at the peer",
+                "the nodes conclude differently: {} ({}) on {here}, {} ({}) on {there}",
                 mine.outcome, mine.reason, theirs.outcome, theirs.reason
             );
             self.event("refused", text.clone());
@@ -276,7 +299,8 @@ impl<M: MapMemory> Replica<M> {
 
     /// Nothing moves: each keeps what it has, and an operator decides.
     fn stay_apart(&mut self, outcome: Outcome, reason: String, effects: &mut Effects) {
-        self.link.refusal = Some(reason.clone());
+        let next = self.way_out_of_verdict();
+        self.link.obstacle = Some(Obstacle { why: reason.clone(), next });
         let peer_is_useless = self.link.peer_hello().is_some_and(|hello| {
             matches!(hello.disk, DiskState::Failed | DiskState::Missing | DiskState::Inconsistent)
         });
@@ -343,7 +367,7 @@ impl<M: MapMemory> Replica<M> {
         }
         self.applier = Applier::default();
         self.link.peer_stable = theirs.applied;
-        self.link.refusal = None;
+        self.link.obstacle = None;
         self.role.peer_vetoed = None;
         if transfer == Transfer::Replay && !is_target {
             self.role.distrust_marks();

@@ -15,6 +15,7 @@ mod background;
 mod desk;
 mod effect;
 mod exit;
+mod explain;
 mod fingerprint;
 mod flush;
 mod io;
@@ -162,6 +163,7 @@ impl<M: MapMemory> Replica<M> {
             }
             Input::Peer { link, frame } => self.on_peer(link, frame, effects),
             Input::LinkLost { link } => self.on_link_lost(link, effects),
+            Input::NoLink { why, next } => self.on_no_link(why, next),
             Input::Tick => self.on_tick(effects),
             Input::DiskGone => self.on_disk_failed(effects),
             Input::FreshId(id) => self.fresh_ids.push_back(id),

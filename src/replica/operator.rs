@@ -95,8 +95,9 @@ pub struct Status {
     pub generation: Option<Generation>,
     /// Size in bytes.
     pub size_bytes: u64,
-    /// Marks that are neither in flight nor in the unflushed window, in bytes.
-    pub out_of_sync_bytes: u64,
+    /// What may differ from the peer and is neither in flight nor in the unflushed window, in bytes.
+    /// `None` where this node cannot know: it is secondary and has no session.
+    pub out_of_sync_bytes: Option<u64>,
     /// `async`: acknowledged, not yet applied by the peer.
     pub at_risk: AtRisk,
     /// State of the connection.
@@ -198,12 +199,12 @@ pub struct VerifyStatus {
 pub struct SplitBrain {
     /// Our generation.
     pub mine: Generation,
-    /// The peer's.
-    pub theirs: Generation,
-    /// The last one both went through.
+    /// The peer's; `None` until it has said so since the start.
+    pub theirs: Option<Generation>,
+    /// The last one both went through, as far as that is known.
     pub common: Option<Generation>,
     /// Bytes that we changed since the two parted.
     pub my_bytes: u64,
-    /// Bytes that the peer changed.
-    pub their_bytes: u64,
+    /// Bytes that the peer changed; `None` as for `theirs`.
+    pub their_bytes: Option<u64>,
 }

@@ -18,7 +18,9 @@ use super::records::Change;
 use super::session::Standing;
 use super::{Effects, Replica};
 use crate::metadata::{DirtyMap, MapMemory};
-use crate::units::{RESOURCE_LEN_MAX, ResourceId, ResourceSize, ServeMode, SessionId};
+use crate::units::{
+    RESOURCE_LEN_MAX, ResourceId, ResourceSize, ServeMode, SessionId, written_size,
+};
 use crate::wire::message::{Ask, Hello, Message, PeerCommand, Told};
 
 /// A resize under way, and what was prepared for one.
@@ -322,7 +324,8 @@ impl<M: MapMemory> Replica<M> {
         let size = order.size.bytes();
         let text = format!(
             "the size is {size} bytes, and clients see it when they connect again; write size = \
-             \"{size}B\" into the configuration of both nodes before a daemon starts again"
+             \"{}\" into the configuration of both nodes before a daemon starts again",
+            written_size(size)
         );
         self.answer_done(order.asker, &text, effects);
     }

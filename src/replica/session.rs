@@ -5,6 +5,7 @@
 //! taken for something said after.
 
 use super::effect::{Effect, LinkId};
+use super::explain::Obstacle;
 use super::source::Source;
 use super::target::Target;
 use super::{Effects, Replica};
@@ -20,8 +21,9 @@ pub(super) struct Link {
     pub(super) up: Option<Box<Up>>,
     /// What the peer said last, on this connection or an earlier one.
     pub(super) last_hello: Option<Hello>,
-    /// Why the two stay apart, or why the last connection was refused.
-    pub(super) refusal: Option<String>,
+    /// The newest reason why the two stay apart, or why there is no connection; none once both
+    /// have said who they are and nothing stands in the way.
+    pub(super) obstacle: Option<Obstacle>,
     /// The peer's round trip and silence are measured by the driver; this is its stable version.
     pub(super) peer_stable: Applied,
 }
@@ -318,10 +320,8 @@ impl<M: MapMemory> Replica<M> {
             ended: Vec::new(),
         }));
         if self.records.stable().stand_alone || self.desk.is_disconnecting() {
-            let resource = &self.settings.resource;
-            let text =
-                format!("disconnected by an operator: type `hotpair connect {resource}` there");
-            self.send_refusal(RefusalCode::Disconnected, &text, effects);
+            let text = "an operator disconnected this node";
+            self.send_refusal(RefusalCode::Disconnected, text, effects);
             self.close_link(true, effects);
         } else if self.desk.is_stopping() {
             self.send_refusal(RefusalCode::NotReady, "this node stops", effects);
@@ -433,7 +433,8 @@ impl<M: MapMemory> Replica<M> {
     /// The peer speaks for an epoch that this node promised not to follow.
     pub(super) fn refuse_old_epoch(&mut self, effects: &mut Effects) {
         let promised = self.records.stable().promised;
-        let text = format!("this node promised epoch {promised} and follows none below");
+        let node = &self.settings.node;
+        let text = format!("{node} promised epoch {promised} and follows none below");
         self.send_refusal(RefusalCode::OldEpoch, &text, effects);
         self.close_link(true, effects);
     }
@@ -560,8 +561,11 @@ impl<M: MapMemory> Replica<M> {
     }
 
     fn on_refusal(&mut self, refusal: &Refusal, effects: &mut Effects) {
-        self.event("refused", format!("the peer refused: {}", refusal.text));
-        self.link.refusal = Some(refusal.text.clone());
+        // Its text speaks of "this node" and means the one that says so.
+        let why = format!("{} says: {}", self.settings.peer, refusal.text);
+        self.event("refused", why.clone());
+        let next = self.way_out(refusal.code, true);
+        self.link.obstacle = Some(Obstacle { why, next });
         self.close_link(true, effects);
     }
 

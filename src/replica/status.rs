@@ -1,14 +1,20 @@
-//! What people are told: status, explain, split-brain show.
+//! What people are told: status, split-brain show. Why it is so is in `explain.rs`.
 
 use super::Replica;
 use super::operator::{
-    AtRisk, LinkStatus, PeerStatus, Refused, ReplicationStatus, ResyncStatus, SplitBrain, Status,
+    AtRisk, LinkStatus, PeerStatus, ReplicationStatus, ResyncStatus, SplitBrain, Status,
 };
 use super::role::AckNeed;
-use super::session::{Phase, SessionPart, Standing};
+use super::session::{Phase, Session, SessionPart, Standing};
 use crate::metadata::MapMemory;
-use crate::promotion::{self, PromoteHow};
-use crate::units::{BLOCK_LEN, DiskState, Instant, Outcome, Role, ServeMode, Side, Transfer};
+use crate::units::{BLOCK_LEN, DiskState, Generation, Instant, Outcome, ServeMode, Transfer};
+
+/// Blocks of a transfer at its target.
+struct TargetBlocks {
+    total: u64,
+    /// At most `total`.
+    remaining: u64,
+}
 
 impl<M: MapMemory> Replica<M> {
     /// What `status` shows at `now`.
@@ -55,8 +61,39 @@ impl<M: MapMemory> Replica<M> {
         }
     }
 
-    /// Marks that neither a write in flight nor the unflushed window accounts for.
-    fn out_of_sync_bytes(&self) -> u64 {
+    /// What may differ from the peer, as far as this node can know: marks that neither a write in
+    /// flight nor the unflushed window accounts for. The target of a transfer lacks what the source
+    /// has marked. A secondary without a session cannot know what the other node did meanwhile.
+    pub(super) fn out_of_sync_bytes(&self) -> Option<u64> {
+        match self.link.session() {
+            None if !self.role.is_primary() => None,
+            Some(Session { part: SessionPart::Target(target), .. }) if !target.is_complete() => {
+                Some(self.target_blocks()?.remaining * BLOCK_LEN)
+            }
+            None | Some(_) => Some(self.marked_bytes()),
+        }
+    }
+
+    /// What the transfer to this node is about.
+    fn target_blocks(&self) -> Option<TargetBlocks> {
+        let target = self.link.target()?;
+        if target.is_started() {
+            let (total, remaining) = (target.total_blocks, target.remaining_blocks());
+            return Some(TargetBlocks { total, remaining });
+        }
+        // Until the source says so itself, what both said when they met.
+        let all = self.size.block_count();
+        let total = match self.link.session()?.transfer {
+            Transfer::ResyncAll => all,
+            Transfer::Replay | Transfer::Resync => {
+                let theirs = self.link.peer_hello().map_or(0, |hello| hello.marks);
+                theirs.saturating_add(self.dirty.count()).min(all)
+            }
+        };
+        Some(TargetBlocks { total, remaining: total })
+    }
+
+    pub(super) fn marked_bytes(&self) -> u64 {
         let in_flight: u64 = if self.ack_need() == AckNeed::Peer {
             0
         } else {
@@ -94,7 +131,7 @@ impl<M: MapMemory> Replica<M> {
         }
     }
 
-    fn resync_status(&self, now: Instant) -> Option<ResyncStatus> {
+    pub(super) fn resync_status(&self, now: Instant) -> Option<ResyncStatus> {
         let rate = |done: u64, since: Instant| {
             let ms = u64::try_from(now.since(since).as_millis()).unwrap_or(u64::MAX);
             (done * 1000).checked_div(ms).unwrap_or(0)
@@ -112,39 +149,41 @@ impl<M: MapMemory> Replica<M> {
             });
         }
         let target = self.link.target().filter(|target| !target.is_complete())?;
-        let total = target.total_blocks * BLOCK_LEN;
-        let done = (target.done_blocks * BLOCK_LEN).min(total);
+        let TargetBlocks { total, remaining } = self.target_blocks()?;
         Some(ResyncStatus {
             is_source: false,
-            total_bytes: total,
-            remaining_bytes: total - done,
-            rate_bytes_per_s: rate(done, target.since),
+            total_bytes: total * BLOCK_LEN,
+            remaining_bytes: remaining * BLOCK_LEN,
+            rate_bytes_per_s: rate((total - remaining) * BLOCK_LEN, target.since),
             paused: target.is_paused(),
             payload_bytes: target.payload_bytes,
         })
     }
 
     /// Found now, or on record from an earlier meeting.
-    fn is_split(&self) -> bool {
+    pub(super) fn is_split(&self) -> bool {
         self.records.stable().split || self.must_choose()
     }
 
     fn split_brain(&self) -> Option<SplitBrain> {
-        let record = self.records.stable();
-        let theirs = self.link.last_hello.as_ref()?;
         if !self.is_split() {
             return None;
         }
+        let record = self.records.stable();
         let mine = record.generation?;
-        let their_line = || theirs.generation.iter().chain(&theirs.history);
-        let my_line = || Some(&mine).into_iter().chain(&record.history);
-        let common = my_line().find(|g| their_line().any(|other| other.id == g.id)).copied();
+        // After a start the record tells of it before the peer has said anything.
+        let theirs = self.link.last_hello.as_ref();
+        let is_theirs = |generation: &&Generation| {
+            let mut line = theirs.iter().flat_map(|it| it.generation.iter().chain(&it.history));
+            line.any(|other| other.id == generation.id)
+        };
+        let common = Some(&mine).into_iter().chain(&record.history).find(is_theirs).copied();
         Some(SplitBrain {
             mine,
-            theirs: theirs.generation.unwrap_or_default(),
+            theirs: theirs.and_then(|hello| hello.generation),
             common,
             my_bytes: self.dirty.count() * BLOCK_LEN,
-            their_bytes: theirs.marks * BLOCK_LEN,
+            their_bytes: theirs.map(|hello| hello.marks * BLOCK_LEN),
         })
     }
 
@@ -177,113 +216,5 @@ impl<M: MapMemory> Replica<M> {
             Standing::Running { .. } if self.is_in_sync() => "following",
             Standing::Running { .. } => "syncing",
         }
-    }
-
-    /// Why this node is (not) in sync or promotable, and what to type.
-    fn explain(&self) -> Refused {
-        let resource = &self.settings.resource;
-        let peer = &self.settings.peer;
-        let record = self.records.stable();
-        let refused = |why: String, next: String| Refused { why, next };
-        if record.stand_alone {
-            let why = "an operator disconnected this node".to_owned();
-            return refused(why, format!("hotpair connect {resource}"));
-        }
-        if let Some(refused) = self.explain_left_behind() {
-            return refused;
-        }
-        if self.is_split() {
-            return refused(
-                format!("both nodes have data that the other lacks: {}", self.apart_reason()),
-                format!("hotpair split-brain show {resource}"),
-            );
-        }
-        match self.disk_state() {
-            DiskState::Failed | DiskState::Missing => {
-                return self.explain_promotion(promotion::Refusal::DiskFailed);
-            }
-            DiskState::UpToDate | DiskState::Outdated | DiskState::Inconsistent => {}
-        }
-        if let Some(resync) = self.resync_status(self.now).filter(|resync| resync.paused) {
-            let why =
-                format!("{} bytes still differ; the resync is paused", resync.remaining_bytes);
-            let next = format!("hotpair resume-resync {resource}");
-            let is_theirs = self.is_paused_there();
-            return refused(why, if is_theirs { format!("on {peer}: {next}") } else { next });
-        }
-        if self.role.is_primary() {
-            return self.explain_primary();
-        }
-        let how = PromoteHow { force: false, accept_data_loss: false };
-        let peer_now = self.peer_for_promotion();
-        match promotion::check_promote(record, self.settings.side, peer_now, how) {
-            Ok(_) => refused(
-                "this node is secondary and can be promoted".to_owned(),
-                format!("hotpair promote {resource}"),
-            ),
-            Err(promotion::Refusal::PeerIsPrimary) if self.is_in_sync() => {
-                refused(format!("in sync; {peer} is primary"), String::new())
-            }
-            Err(refusal) => {
-                let mut refused = self.explain_promotion(refusal);
-                refused.why.push_str(&self.because());
-                refused
-            }
-        }
-    }
-
-    fn explain_primary(&self) -> Refused {
-        let (resource, peer) = (&self.settings.resource, &self.settings.peer);
-        let (why, next) = match (self.is_in_sync(), self.link.standing()) {
-            (true, _) => ("in sync; this node serves".to_owned(), String::new()),
-            (false, Standing::Running { .. }) => (
-                format!("{} bytes still differ; a resync is running", self.out_of_sync_bytes()),
-                format!("hotpair status {resource} --watch"),
-            ),
-            (false, Standing::Down | Standing::Meeting) => (
-                format!("{peer} is not connected{}", self.because()),
-                format!("start hotpair on {peer}, or look at the network"),
-            ),
-            (false, Standing::Apart) => (
-                format!("connected to {peer}, but nothing is replicated{}", self.because()),
-                format!("on {peer}: hotpair explain {resource}"),
-            ),
-        };
-        Refused { why, next }
-    }
-
-    /// The primary that the other node has promised not to follow, if that is all that keeps the
-    /// nodes apart.
-    fn left_behind(&self) -> Option<Side> {
-        let is_refused = matches!(
-            self.link.up.as_ref().map(|up| &up.phase),
-            Some(Phase::Apart(Outcome::Refused))
-        );
-        let theirs = self.link.peer_hello().filter(|_| is_refused)?;
-        let record = self.records.stable();
-        let side = self.settings.side;
-        if self.role.is_primary() && theirs.promised > record.epoch {
-            Some(side)
-        } else if theirs.role == Role::Primary && record.promised > theirs.epoch {
-            Some(side.other())
-        } else {
-            None
-        }
-    }
-
-    fn explain_left_behind(&self) -> Option<Refused> {
-        let (resource, peer) = (&self.settings.resource, &self.settings.peer);
-        let command = format!("hotpair demote {resource}");
-        let is_here = self.left_behind()? == self.settings.side;
-        let next = if is_here { command } else { format!("on {peer}: {command}") };
-        Some(Refused { why: self.apart_reason().to_owned(), next })
-    }
-
-    fn apart_reason(&self) -> &str {
-        self.link.refusal.as_deref().unwrap_or("the peer is not connected now")
-    }
-
-    fn because(&self) -> String {
-        self.link.refusal.as_ref().map_or_else(String::new, |reason| format!(": {reason}"))
     }
 }

@@ -15,7 +15,8 @@ use super::session::{Fault, SessionPart};
 use super::{Effects, Replica};
 use crate::metadata::MapMemory;
 use crate::units::{
-    BLOCK_LEN, BlockIndex, ByteRange, CHUNK_LEN, ChunkIndex, Generation, Instant, ZeroKind,
+    BLOCK_LEN, BlockIndex, ByteRange, CHUNK_LEN, ChunkIndex, Generation, Instant, Transfer,
+    ZeroKind,
 };
 use crate::wire::message::{
     ChunkAck, ChunkData, ChunkHash, ChunkNeed, ChunkStage, ChunkZero, MapPart, Message, ResyncEnd,
@@ -45,9 +46,10 @@ pub(super) struct Target {
     unsynced_since: Option<Instant>,
     pub(super) paused_here: bool,
     pub(super) paused_there: bool,
-    /// Blocks that could differ when it began.
+    /// Blocks that could differ when it began: those that the source had marked, and ours.
     pub(super) total_blocks: u64,
-    pub(super) done_blocks: u64,
+    /// Of these, the ones that were settled; too few rather than too many.
+    done_blocks: u64,
     pub(super) payload_bytes: u64,
     pub(super) since: Instant,
 }
@@ -129,6 +131,18 @@ impl Target {
         self.is_complete
     }
 
+    /// Whether the source has said what is to come.
+    pub(super) fn is_started(&self) -> bool {
+        self.is_started
+    }
+
+    /// Blocks that may still differ, as far as this side can tell. Only the source knows which; none
+    /// are left when the record says so, unless there were none at all.
+    pub(super) fn remaining_blocks(&self) -> u64 {
+        let least = self.total_blocks.min(1);
+        self.total_blocks.saturating_sub(self.done_blocks).max(least)
+    }
+
     pub(super) fn is_paused(&self) -> bool {
         self.paused_here || self.paused_there
     }
@@ -138,6 +152,7 @@ impl<M: MapMemory> Replica<M> {
     pub(super) fn on_resync_start(&mut self, start: &ResyncStart) -> Result<(), Fault> {
         let now = self.now;
         let source = self.link.peer_hello().and_then(|hello| hello.generation);
+        let (mine, all) = (self.dirty.count(), self.size.block_count());
         let Some(session) = self.link.session_mut() else { return Ok(()) };
         let transfer = session.transfer;
         let SessionPart::Target(target) = &mut session.part else {
@@ -148,7 +163,7 @@ impl<M: MapMemory> Replica<M> {
         }
         target.is_started = true;
         target.began_as = source.into_iter().chain([start.generation]).collect();
-        target.total_blocks = start.blocks;
+        target.total_blocks = start.blocks.saturating_add(mine).min(all);
         target.since = now;
         Ok(())
     }
@@ -268,6 +283,7 @@ impl<M: MapMemory> Replica<M> {
         target.needs.push(ChunkNeed { chunk, blocks });
         if is_same {
             self.clear_chunk(chunk);
+            self.count_done(chunk, 0);
         } else {
             target.ask_for(chunk, theirs, asked_max);
         }
@@ -277,10 +293,18 @@ impl<M: MapMemory> Replica<M> {
     fn clear_chunk(&mut self, chunk: ChunkIndex) {
         let blocks = chunk.blocks(self.size);
         self.dirty.clear_range(blocks);
-        if let Some(target) = self.link.target_mut() {
-            target.done_blocks += blocks.block_count();
-        }
         self.background.note_change();
+    }
+
+    /// A chunk is settled, and so many blocks of it were different. How many were marked is known to
+    /// the source alone: all of them, if it sends everything, else at least those and at least one.
+    fn count_done(&mut self, chunk: ChunkIndex, different: u32) {
+        let all = chunk.blocks(self.size).block_count();
+        let Some(session) = self.link.session_mut() else { return };
+        let sends_all = session.transfer == Transfer::ResyncAll;
+        if let SessionPart::Target(target) = &mut session.part {
+            target.done_blocks += if sends_all { all } else { u64::from(different).clamp(1, all) };
+        }
     }
 
     pub(super) fn on_chunk_data(&mut self, data: &ChunkData) -> Result<(), Fault> {
@@ -435,6 +459,7 @@ impl<M: MapMemory> Replica<M> {
         if hash == incoming.hash {
             target.unsynced.insert(chunk);
             target.unsynced_since.get_or_insert(now);
+            self.count_done(chunk, incoming.mask.count_ones());
         } else {
             target.acks.push(ChunkAck { chunk, stage: ChunkStage::Again });
         }

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use tracing::{error, warn};
 
-use super::{DataFile, MappedMap, Run, Shortage, Sidecar, StoreError, Via};
+use super::{DataFile, MappedMap, Run, Shortage, Sidecar, StoreError, Via, open_to_others};
 use crate::replica::{DiskOutcome, GrowFailed, IoId, MetadataFailed, RequestId, Ticket};
 use crate::units::{ByteRange, ChunkIndex, ResourceSize, ZeroKind};
 use crate::wire::{Buffer, BufferPool};
@@ -48,6 +48,8 @@ pub enum Completion {
         result: Result<(), StoreError>,
         /// Whether there is less room than the file has holes.
         shortage: Option<Shortage>,
+        /// The permission bits of the metadata's folder, if others have any.
+        open_to_others: Option<u32>,
     },
     /// Of making room for a longer resource.
     Grown {
@@ -176,6 +178,7 @@ impl Disk {
             Call::Identity => Completion::Identity {
                 result: self.data.check_identity(),
                 shortage: self.data.shortage(),
+                open_to_others: open_to_others(self.sidecar.folder()),
             },
             Call::Grow { ticket, old, new } => Completion::Grown {
                 ticket,

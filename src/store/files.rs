@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, FallocateFlags, Mode, OFlags, fallocate, fsync, mkdir, open, openat, renameat,
+    AtFlags, FallocateFlags, Mode, OFlags, fallocate, fsync, mkdir, open, openat, renameat, stat,
     unlinkat,
 };
 use rustix::io::{Errno, pwrite};
@@ -120,6 +120,13 @@ pub fn is_there(path: &Path) -> Result<bool, StoreError> {
     }
 }
 
+/// The permission bits of `folder`, if others than its owner have any: it is ours alone as `init`
+/// makes it. `None` also if nobody can tell.
+pub fn open_to_others(folder: &Path) -> Option<u32> {
+    let mode = Mode::from_raw_mode(stat(folder).ok()?.st_mode);
+    mode.intersects(Mode::RWXG | Mode::RWXO).then(|| mode.bits() & 0o7777)
+}
+
 /// Makes the names in the folder of `path` stable.
 pub(super) fn sync_folder_of(path: &Path) -> Result<(), StoreError> {
     let folder = folder_of(path);
@@ -182,6 +189,21 @@ pub fn read_file(path: &Path, len_max: usize) -> Result<Vec<u8>, StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_that_we_make_is_ours_alone_until_somebody_opens_it() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state/vm1");
+        make_folder(&path).unwrap();
+        assert_eq!(open_to_others(&path), None);
+        assert_eq!(open_to_others(path.parent().unwrap()), None);
+        for mode in [0o755, 0o770, 0o701, 0o777] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(open_to_others(&path), Some(mode));
+        }
+        assert_eq!(open_to_others(&folder.path().join("none")), None);
+    }
 
     #[test]
     fn a_replaced_file_is_whole() {

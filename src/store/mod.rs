@@ -35,7 +35,7 @@ pub use canary::CanaryCopy;
 pub use data_file::{DataFile, Identity};
 pub use error::StoreError;
 pub use extents::Run;
-pub use files::{is_there, read_file, replace_file};
+pub use files::{is_there, open_to_others, read_file, replace_file};
 pub use hash::Via;
 pub use map::MappedMap;
 pub use place::place;
@@ -198,8 +198,9 @@ impl Store {
         self.leave(Call::Runs { request, range, most })
     }
 
-    /// Looks whether the path still leads to the data file, and whether there is room for its holes;
-    /// any folder on the way may be on a disk or a server that hangs.
+    /// Looks whether the path still leads to the data file, whether there is room for its holes, and
+    /// who may enter the folder of the metadata; any folder on the way may be on a disk or a server
+    /// that hangs.
     pub fn check_identity(&mut self) -> Option<Completion> {
         self.leave(Call::Identity)
     }

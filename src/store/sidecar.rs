@@ -50,6 +50,7 @@ pub struct Sidecar {
     dirty_sum: SideFile,
     activity_log: SideFile,
     mount: u64,
+    folder: PathBuf,
 }
 
 impl Sidecar {
@@ -106,7 +107,13 @@ impl Sidecar {
             dirty_sum: SideFile::open(&directory, folder, DIRTY_SUM_FILE)?,
             activity_log: SideFile::open(&directory, folder, ACTIVITY_LOG_FILE)?,
             mount,
+            folder: folder.to_owned(),
         })
+    }
+
+    /// The folder that holds them.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// The mount that holds them, as [`super::Identity::mount`].

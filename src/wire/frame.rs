@@ -12,7 +12,7 @@ use super::message::{Ack, AckStage, ChunkData, Flush, Frame, MapPart, Message, W
 use crate::units::{ExtentIndex, Sequence, SessionId, ZeroKind};
 
 pub use super::decode::decode;
-pub use super::header::{HEADER_LEN, Header, Limits, decode_header};
+pub use super::header::{HEADER_LEN, Header, Limits, MAGIC, decode_header};
 
 /// A frame as it is sent.
 #[derive(Clone, Debug, Eq, PartialEq)]

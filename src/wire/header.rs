@@ -19,7 +19,8 @@ pub(super) const ACK_LEN: usize = 16;
 /// Length of an extent in a `Heat` body.
 pub(super) const HEAT_LEN: usize = 4;
 
-const MAGIC: [u8; 4] = *b"HPF1";
+/// What every frame begins with.
+pub const MAGIC: [u8; 4] = *b"HPF1";
 
 /// What a frame is checked against.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

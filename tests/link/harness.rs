@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hotpair::link::{
     Connection, Dialler, Handover, LinkError, ListenSettings, Listener, Refusals, Route, Security,
+    Trouble,
 };
 use hotpair::units::{
     Applied, ByteRange, ChunkIndex, DiskReason, DiskState, Epoch, Instance, ReplicaId,
@@ -64,6 +65,7 @@ impl Pair {
 pub(crate) struct Beta {
     pub(crate) address: SocketAddr,
     pub(crate) refusals: Arc<Refusals>,
+    pub(crate) trouble: watch::Receiver<Option<Trouble>>,
     pub(crate) arrivals: mpsc::Receiver<Handover>,
 }
 
@@ -75,19 +77,22 @@ impl Beta {
     pub(crate) async fn start_with(security: &Security, handshake_timeout: Duration) -> Self {
         let (connections, arrivals) = mpsc::channel(4);
         let route = Route { peer: "alpha".to_owned(), connections };
+        let (trouble_sender, trouble) = watch::channel(None);
+        let address: SocketAddr = "127.0.0.1:0".parse().unwrap();
         let settings = ListenSettings {
             cluster: "office".to_owned(),
             security: security.clone(),
             suspect_after: Duration::from_secs(30),
             handshake_timeout,
-            peer_addresses: Vec::new(),
+            peer_addresses: vec![address.ip()],
             routes: BTreeMap::from([("vm1".to_owned(), route)]),
+            trouble: trouble_sender,
         };
-        let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), settings).await.unwrap();
+        let listener = Listener::bind(address, settings).await.unwrap();
         let address = listener.local_addr().unwrap();
         let refusals = listener.refusals();
         tokio::spawn(listener.run());
-        Self { address, refusals, arrivals }
+        Self { address, refusals, trouble, arrivals }
     }
 
     /// The next connection that is let through.
@@ -100,7 +105,7 @@ impl Beta {
 pub(crate) struct Alpha {
     pub(crate) arrivals: mpsc::Receiver<Handover>,
     pub(crate) wanted: watch::Sender<bool>,
-    pub(crate) trouble: watch::Receiver<Option<String>>,
+    pub(crate) trouble: watch::Receiver<Option<Trouble>>,
 }
 
 impl Alpha {

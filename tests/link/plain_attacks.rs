@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hotpair::link::{Cause, LinkError};
+use hotpair::link::{Cause, LinkError, Mismatch};
 use hotpair::units::Applied;
 use hotpair::wire::message::{Beat, Frame, Message};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -97,6 +97,18 @@ async fn who_begins_with_anything_but_a_hello_is_cut_off_at_its_header() {
     assert_eq!(attacker.read(&mut [0; 1]).await.unwrap_or(0), 0);
     assert_eq!(beta.refusals.count(Cause::NotHello), 1);
     assert!(beta.arrivals.is_empty());
+}
+
+#[tokio::test]
+async fn a_peer_that_encrypts_is_told_from_one_that_talks_nonsense() {
+    let beta = Beta::start(&Pair::plain().beta).await;
+    // The start of a ClientHello, and of something that begins like nothing of ours.
+    for (start, mismatch) in [([22, 3, 1, 2], Mismatch::Encryption), (*b"GET ", Mismatch::Unsaid)] {
+        let words = [&start[..], &[0; 200]].concat();
+        assert!(say(beta.address, &words).await.is_empty());
+        let trouble = beta.trouble.borrow().clone().unwrap();
+        assert_eq!(trouble.mismatch, Some(mismatch), "{trouble:?}");
+    }
 }
 
 #[tokio::test]

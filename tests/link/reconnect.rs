@@ -1,6 +1,6 @@
 //! When connections are opened again, and what status says meanwhile.
 
-use hotpair::link::Cause;
+use hotpair::link::{Cause, Trouble};
 use hotpair::wire::message::{Message, RefusalCode};
 
 use crate::harness::{Alpha, Beta, Pair, flush, hello, join, receive, said};
@@ -41,7 +41,9 @@ async fn status_can_say_why_there_is_no_connection() {
     drop(nobody);
     let mut alpha = Alpha::start(&pair.alpha, address);
     let trouble = alpha.trouble.wait_for(Option::is_some).await.unwrap().clone().unwrap();
-    assert!(trouble.contains(&address.to_string()) && trouble.contains("refused"), "{trouble}");
+    let Trouble { why, mismatch } = &trouble;
+    assert!(why.contains(&address.to_string()) && why.contains("refused"), "{why}");
+    assert_eq!(*mismatch, None);
     alpha.wanted.send(false).unwrap();
     alpha.trouble.wait_for(Option::is_none).await.unwrap();
 }

@@ -5,7 +5,7 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use hotpair::link::{Cause, LinkError, Security, fingerprint_of};
+use hotpair::link::{Cause, LinkError, Mismatch, Security, Trouble, fingerprint_of};
 use hotpair::wire::message::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -45,6 +45,20 @@ async fn a_dialler_with_an_unknown_key_is_refused_before_any_frame() {
     assert!(beta.arrivals.is_empty());
 }
 
+/// What a stranger shows is in the log; it is no reason why the peer is away.
+#[tokio::test]
+async fn who_comes_from_elsewhere_is_not_taken_for_the_peer() {
+    let pair = Pair::tls();
+    let beta = Beta::start(&pair.beta).await;
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.9:0".parse().unwrap()).unwrap();
+    let mut stranger = socket.connect(beta.address).await.unwrap();
+    stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    stranger.read_to_end(&mut Vec::new()).await.unwrap();
+    assert_eq!(beta.refusals.count(Cause::Handshake), 1);
+    assert_eq!(*beta.trouble.borrow(), None);
+}
+
 #[tokio::test]
 async fn a_listener_with_an_unknown_key_is_told_nothing() {
     let pair = Pair::tls();
@@ -55,7 +69,12 @@ async fn a_listener_with_an_unknown_key_is_told_nothing() {
     let mut alpha = Alpha::start(&pair.alpha, impostor.address);
     let trouble = alpha.trouble.wait_for(Option::is_some).await.unwrap().clone().unwrap();
     let shown = fingerprint_of(folder.path()).unwrap();
-    assert!(trouble.contains(&shown), "{trouble}");
+    assert!(trouble.why.contains(&shown), "{trouble:?}");
+    assert_eq!(trouble.mismatch, Some(Mismatch::TheirKey));
+    // The other end is told that it is its key.
+    let told = impostor.trouble.clone().wait_for(Option::is_some).await.unwrap().clone().unwrap();
+    assert!(told.why.contains(&shown), "{told:?}");
+    assert_eq!(told.mismatch, Some(Mismatch::OurKey));
     assert!(alpha.arrivals.is_empty() && impostor.arrivals.is_empty());
 }
 
@@ -83,7 +102,7 @@ async fn a_key_of_one_node_does_not_speak_for_another() {
     let confused = Security::tls(folders[0].path(), &pins).unwrap();
     let mut dialler = Alpha::start(&confused, beta.address);
     let trouble = dialler.trouble.wait_for(Option::is_some).await.unwrap().clone().unwrap();
-    assert!(trouble.contains("gamma") && trouble.contains("beta"), "{trouble}");
+    assert!(trouble.why.contains("gamma") && trouble.why.contains("beta"), "{trouble:?}");
     assert!(dialler.arrivals.is_empty());
 }
 
@@ -94,7 +113,7 @@ async fn nobody_is_let_in_with_our_own_key() {
     let alpha = Alpha::start(&pair.alpha, beta.address);
     let mut trouble = alpha.trouble.clone();
     let reason = trouble.wait_for(Option::is_some).await.unwrap().clone().unwrap();
-    assert!(reason.contains("is not the `identity`"), "{reason}");
+    assert!(reason.why.contains("is not the `identity`"), "{reason:?}");
     assert!(alpha.arrivals.is_empty() && beta.arrivals.try_recv().is_err());
 
     let folder = tempfile::tempdir().unwrap();
@@ -162,14 +181,28 @@ async fn both_ends_export_the_same_secret_and_no_two_connections_do() {
 async fn plain_text_to_the_tls_port_and_tls_to_a_plain_port_get_nowhere() {
     let pair = Pair::tls();
     let mut joined = join(&pair).await;
-    say(joined.node_beta.address, &bytes_of(&hello_of_alpha())).await;
+    let mismatch = |trouble: &Trouble| trouble.mismatch;
+    let answer = say(joined.node_beta.address, &bytes_of(&hello_of_alpha())).await;
     assert_eq!(joined.node_beta.refusals.count(Cause::Handshake), 1);
+    let trouble = joined.node_beta.trouble.borrow().as_ref().map(mismatch);
+    assert_eq!(trouble, Some(Some(Mismatch::Encryption)));
     joined.check(1).await;
+    // It answers as TLS does, in fewer bytes than a header has: whoever speaks plainly knows it.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut dialler = Alpha::start(&Security::Plain, listener.local_addr().unwrap());
+    let (mut socket, _) = listener.accept().await.unwrap();
+    socket.write_all(&answer).await.unwrap();
+    drop(socket);
+    let error = receive(&mut dialler.connection().await, 1).await.unwrap_err();
+    assert_eq!(error.trouble("beta", None).mismatch, Some(Mismatch::Encryption), "{error}");
 
     let plain = Beta::start(&Security::Plain).await;
     let mut alpha = Alpha::start(&pair.alpha, plain.address);
-    alpha.trouble.wait_for(Option::is_some).await.unwrap();
+    let trouble = alpha.trouble.wait_for(Option::is_some).await.unwrap().as_ref().map(mismatch);
+    assert_eq!(trouble, Some(Some(Mismatch::Unsaid)));
     assert_eq!(plain.refusals.count(Cause::NotHello), 1);
+    let trouble = plain.trouble.borrow().as_ref().map(mismatch);
+    assert_eq!(trouble, Some(Some(Mismatch::Encryption)));
     assert!(plain.arrivals.is_empty() && alpha.arrivals.is_empty());
 }
 

@@ -66,7 +66,7 @@ fn look_at_rest(pair: &Pair) -> Result<(), Broken> {
         status.disk == DiskState::UpToDate
             && status.replication == ReplicationStatus::Established
             && !status.solo
-            && status.out_of_sync_bytes == 0
+            && status.out_of_sync_bytes == Some(0)
     };
     if !is_in_sync(&a) || !is_in_sync(&b) {
         return Err("Converges");

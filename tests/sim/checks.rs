@@ -148,7 +148,7 @@ impl World {
 
     /// Nothing differs but what is in flight, or the count says so.
     fn check_honest(&self, at: usize, status: &Status) -> Checked {
-        if status.out_of_sync_bytes > 0 {
+        if status.out_of_sync_bytes != Some(0) {
             return Ok(());
         }
         let in_flight: Vec<BlockRange> =

@@ -203,6 +203,8 @@ pub(crate) fn input_code(input: &Input) -> u64 {
         Input::FreshId(_) => 11,
         Input::Operator { request, .. } => 12 + (request << 8),
         Input::Grown { ticket, result } => 13 + (ticket.0 << 16) + (u64::from(result.is_ok()) << 8),
+        // Only a driver with a network says it.
+        Input::NoLink { .. } => 14,
     }
 }
 

@@ -36,6 +36,8 @@ pub(crate) struct Operator {
     repairs: u64,
     /// The last resize: node, request, size.
     resize: Option<(usize, u64, u64)>,
+    /// The last copy that was given up: node, request.
+    invalidate: Option<(usize, u64)>,
 }
 
 /// A promotion that was typed.
@@ -59,6 +61,7 @@ impl Operator {
             broken_disk: None,
             repairs: 0,
             resize: None,
+            invalidate: None,
         }
     }
 
@@ -133,7 +136,11 @@ impl World {
         }
         if stops {
             self.command(at, Command::Stop)?;
-        } else if types && (command != Command::Invalidate || self.may_invalidate(at)) {
+        } else if types && command == Command::Invalidate {
+            if self.may_invalidate(at) {
+                self.operator.invalidate = Some((at, self.command(at, command)?));
+            }
+        } else if types {
             self.command(at, command)?;
         }
         Ok(())
@@ -193,9 +200,13 @@ impl World {
         Ok(())
     }
 
-    /// Giving a copy up is sane only while the other one is complete.
+    /// Giving a copy up is sane only while the other one is complete, and is not being given up.
     fn may_invalidate(&self, at: usize) -> bool {
+        let is_being_given_up = self.operator.invalidate.is_some_and(|(node, request)| {
+            self.nodes[node].process.is_some() && !self.operator.answers.contains_key(&request)
+        });
         self.is_in_sync()
+            && !is_being_given_up
             && self.operator.broken_disk.is_none()
             && self.status(at).is_some_and(|status| status.role == Role::Secondary)
     }

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use hotpair::metadata::Superblock;
-use hotpair::replica::Event;
+use hotpair::replica::{Event, Status};
 use hotpair::units::{BLOCK_LEN, BlockRange, DiskState, ReplicationMode, ServeMode};
 use hotpair::wire::message::{Frame, Message};
 
@@ -75,11 +75,12 @@ impl World {
             return Ok(());
         }
         self.ghost.note_at_risk(registers);
-        let theirs = &self.nodes[1 - at];
-        if theirs.core().is_none() || theirs.superblock().disk != DiskState::UpToDate {
-            return Ok(()); // it may have lost what it acknowledged a moment ago
+        // A disk that failed may have lost what was acknowledged a moment ago, recorded or not.
+        let is_whole = |status: Status| status.disk == DiskState::UpToDate;
+        if !self.status(1 - at).is_some_and(is_whole) {
+            return Ok(());
         }
-        self.ghost.check_budget(&theirs.files.data)
+        self.ghost.check_budget(&self.nodes[1 - at].files.data)
     }
 
     /// A read may not find what was not answered: a failover could take it back.

@@ -113,10 +113,10 @@ fn healing_time(world: &World) -> Time {
     // A comparison of everything is paced like what it sends.
     let compared = world.plan.limits.resync_rate.map_or(0, |rate| size.bytes() * 1000 / rate);
     let turns = size.chunk_count().div_ceil(in_motion.min(16));
-    millis(60_000)
-        + millis(compared)
-        + most * 1000 / rate * millis(1)
-        + turns * (2 * world.net.latency_max() + millis(2))
+    let paced = millis(compared) + most * 1000 / rate * millis(1);
+    // A second of the cap is one of the node's own clock.
+    let slowest = world.plan.clock_rates.into_iter().min().unwrap_or(1000);
+    millis(60_000) + paced * 1000 / slowest + turns * (2 * world.net.latency_max() + millis(2))
 }
 
 /// What is missing until the pair is whole and everyone was answered.
@@ -125,7 +125,7 @@ fn still_wrong(world: &World) -> Option<String> {
         let words = [0, 1].map(|at| {
             world.status(at).map_or("down".to_string(), |status| {
                 format!(
-                    "{} {} {:?} {:?} solo {} {} oos {} explain {:?}",
+                    "{} {} {:?} {:?} solo {} {} oos {:?} explain {:?}",
                     status.role,
                     status.disk,
                     status.link,

@@ -210,7 +210,7 @@ pub(super) fn are_in_sync(looks: &Looks) -> bool {
                 && look.peer.disk == Some(DiskState::UpToDate)
                 && look.peer.replication == ReplicationStatus::Established
                 && look.resync.is_none()
-                && look.out_of_sync_bytes == 0
+                && look.out_of_sync_bytes == Some(0)
         })
     })
 }
@@ -224,7 +224,8 @@ fn in_words(look: Option<&ResourceStatus>) -> String {
     look.map_or_else(
         || "takes no commands".to_owned(),
         |look| {
-            let (role, disk, differs) = (look.role, look.disk, look.out_of_sync_bytes);
+            let (role, disk) = (look.role, look.disk);
+            let differs = look.out_of_sync_bytes.map_or("?".to_owned(), |it| it.to_string());
             let (link, replication) = (look.peer.link, look.peer.replication);
             format!("{role}, {disk}, {link:?}, {replication:?}, {differs} bytes differ")
         },

@@ -130,6 +130,8 @@ pub struct Decision {
 
 /// In a [`Decision::reason`], where the commands to type name the resource.
 pub const RESOURCE: &str = "RESOURCE";
+/// In what [`mend`] says, where the peer is named.
+pub const PEER: &str = "PEER";
 
 /// Decides what two nodes do that meet. Both compute the verdict for the pair in order of the
 /// nodes and then look at it from their own side, so the two decisions always mirror each other.
@@ -140,6 +142,12 @@ pub fn decide(mine: &Standpoint, theirs: &Standpoint) -> Decision {
         reason: ruling.why.sentence(mine, theirs),
         row: ruling.row,
     }
+}
+
+/// What to type on `mine` about what [`decide`] says, if an operator has to do something. [`RESOURCE`]
+/// and [`PEER`] in it stand for names.
+pub fn mend(mine: &Standpoint, theirs: &Standpoint) -> Option<String> {
+    rule(mine, theirs).why.mend(mine, theirs)
 }
 
 fn rule(mine: &Standpoint, theirs: &Standpoint) -> Ruling {

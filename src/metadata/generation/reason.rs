@@ -51,6 +51,65 @@ impl Why {
         }
     }
 
+    /// What an operator types about it at `mine`, if anything: [`super::RESOURCE`] stands for the
+    /// name of the resource, [`super::PEER`] for that of the peer. The sentence has the command too;
+    /// here it comes with what it needs, as that `init` needs a daemon that is stopped.
+    pub(super) fn mend(self, mine: &Standpoint, theirs: &Standpoint) -> Option<String> {
+        let at = |side: Side| if side == mine.side { "" } else { "on PEER: " };
+        let anew = |place: &str| {
+            format!(
+                "{place}: stop hotpair, type hotpair init RESOURCE --from peer --rebuild, and \
+                 start it again"
+            )
+        };
+        match self {
+            Self::SameReplica => Some(anew("on the copy")),
+            Self::Contradiction => Some(anew("on the node that is not genuine")),
+            Self::Unrelated | Self::BothBackInTime => {
+                Some(anew("on the node whose data may be overwritten"))
+            }
+            Self::FilledFromElsewhere(side) => {
+                Some(anew(if side == mine.side { "here" } else { "on PEER" }))
+            }
+            Self::OtherResource => Some(
+                "make `path` and `state_dir` right in the configuration of both nodes, check it \
+                 with hotpair config check, and restart both daemons"
+                    .to_owned(),
+            ),
+            Self::Size if mine.size < theirs.size => {
+                Some("make room for the greater size, then type: hotpair connect RESOURCE".into())
+            }
+            Self::Size | Self::NoDisk(_) => Some("on PEER: hotpair explain RESOURCE".to_owned()),
+            Self::BothFresh | Self::NoUsableCopy => Some(
+                "on the node whose data file is to be taken as it is: stop hotpair, type hotpair \
+                 init RESOURCE --from this --rebuild, and start it again"
+                    .to_owned(),
+            ),
+            Self::BothPrimary => {
+                let lower = if mine.epoch < theirs.epoch { mine.side } else { theirs.side };
+                Some(format!("{}hotpair demote RESOURCE", at(lower)))
+            }
+            Self::TargetIsPrimary(side) => Some(format!("{}hotpair demote RESOURCE", at(side))),
+            Self::SourceWentBack(_) | Self::Diverged => {
+                Some("hotpair split-brain show RESOURCE".to_owned())
+            }
+            Self::SamePlace
+            | Self::Fresh(_)
+            | Self::Resolved(_)
+            | Self::Resume(_)
+            | Self::Ahead(_)
+            | Self::Proven
+            | Self::BackInTime(_)
+            | Self::Doubtful(_)
+            | Self::Primary(_)
+            | Self::BothLostPower(_)
+            | Self::ServedLast(_)
+            | Self::UpToDate(_)
+            | Self::AppliedMore(_)
+            | Self::NothingTellsApart(_) => None,
+        }
+    }
+
     /// Who "{node}" is, and what is said of it.
     #[expect(clippy::too_many_lines, reason = "a table reads best in one piece")]
     fn template(self) -> (Option<Side>, &'static str) {

@@ -405,6 +405,28 @@ fn a_first_resync_that_was_cut_goes_on_where_it_was() {
     );
 }
 
+/// Whoever stays apart is told what to type, on both nodes, and for `init` that a daemon which runs
+/// does not let it in.
+#[test]
+fn every_verdict_that_needs_an_operator_says_what_to_type() {
+    for a in states(Side::First).iter().step_by(7) {
+        for b in states(Side::Second).iter().step_by(311) {
+            for (mine, theirs) in [(a, b), (b, a)] {
+                let decision = decide(mine, theirs);
+                let mend = mend(mine, theirs);
+                let needs_one = matches!(
+                    decision.outcome,
+                    Outcome::Refused | Outcome::Unrelated | Outcome::SplitBrain
+                );
+                assert_eq!(mend.is_some(), needs_one, "{decision:?}: {mend:?}");
+                let Some(mend) = mend else { continue };
+                assert!(mend.contains("hotpair "), "{mend}");
+                assert_eq!(mend.contains("hotpair init"), mend.contains("stop hotpair"), "{mend}");
+            }
+        }
+    }
+}
+
 #[test]
 fn every_reason_names_the_nodes_from_the_point_of_view_of_its_reader() {
     let a = Standpoint { role: Role::Primary, marks: 1, ..node(Side::First) };

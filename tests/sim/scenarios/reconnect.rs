@@ -6,7 +6,7 @@ use hotpair::units::{DiskState, ReplicationMode, Role, Side, VetoReason};
 use crate::ghost::Excuse;
 use crate::plan::{Limits, Plan};
 use crate::script::{A, B, Script, force, promote};
-use crate::world::millis;
+use crate::world::{World, millis};
 
 const SYNC: ReplicationMode = ReplicationMode::Sync;
 
@@ -51,6 +51,47 @@ fn a_secondary_that_was_away_gets_only_what_was_written_meanwhile() {
     assert!(sent <= 50 * 4096 * 102 / 100, "{sent} bytes were sent");
     assert!(!script.status(A).solo);
     script.check_copies();
+}
+
+#[test]
+fn the_target_of_a_resync_never_says_that_less_differs_than_does() {
+    let calm = Plan::calm(SYNC, 16 << 20);
+    let limits = Limits { resync_rate: Some(4 << 20), ..calm.limits.clone() };
+    let mut script = Script::with_plan(Plan { limits, ..calm });
+    script.write(0, 512);
+    script.flush();
+    script.kill(B);
+    // One block of each chunk, and then all of some.
+    for chunk in 0..60 {
+        script.write(chunk * 16, 1);
+    }
+    script.write(1024, 64);
+    script.start(B);
+    let is_target = |script: &Script| script.status(B).replication == ReplicationStatus::SyncTarget;
+    script.until("a resync runs", |world| {
+        world.status(B).is_some_and(|it| it.replication == ReplicationStatus::SyncTarget)
+    });
+    let (mut looks, mut last) = (0, u64::MAX);
+    while is_target(&script) {
+        let status = script.status(B);
+        let differs = status.out_of_sync_bytes.unwrap();
+        let resync = status.resync.unwrap();
+        assert_eq!(resync.remaining_bytes, differs);
+        let differing = u64::try_from(script.world.differences.count()).unwrap();
+        assert!(differs >= 4096 * differing, "{status:?}");
+        assert!(0 < differs && differs <= last, "{status:?}");
+        (looks, last) = (looks + 1, differs);
+        script.pass(5);
+    }
+    assert!(looks > 10, "{looks} looks");
+    script.until_in_sync();
+    assert_eq!(script.status(B).out_of_sync_bytes, Some(0));
+    // What the other node does while it is away, a secondary cannot know.
+    script.cut();
+    script.until("B misses A", |world| {
+        world.status(B).is_some_and(|it| it.out_of_sync_bytes.is_none())
+    });
+    assert!(script.status(A).out_of_sync_bytes.is_some());
 }
 
 #[test]
@@ -260,6 +301,70 @@ fn a_replica_made_anew_is_compared_whole_and_gets_only_what_differs() {
     script.until_in_sync();
     let sent = script.world.net.resync_bytes - before;
     assert!(sent <= 20 * 4096 * 102 / 100, "{sent} bytes were sent");
+    script.check_copies();
+}
+
+/// Both lost power, and both operators distrust their copy: nobody may choose but they, and what they
+/// are told to type ends it.
+#[test]
+fn two_copies_that_were_both_given_up_are_one_again_after_what_explain_says() {
+    for rebuilt in [A, B] {
+        let mut script = Script::pair(SYNC);
+        script.write(0, 64);
+        script.flush();
+        script.begin_write(64, 64);
+        script.pass(1);
+        script.lose_power(A);
+        script.lose_power(B);
+        script.cut();
+        for at in [A, B] {
+            script.start(at);
+            script.pass(1_000);
+            script.command(at, Command::Invalidate).unwrap();
+        }
+        script.mend();
+        let says = |script: &Script, at: usize, words: &str| {
+            script.status(at).explain.next.contains(words)
+        };
+        script.until("both wait for an operator", |world| {
+            [A, B]
+                .iter()
+                .all(|at| world.status(*at).is_some_and(|it| it.explain.next.contains("--rebuild")))
+        });
+        for at in [A, B] {
+            assert!(says(&script, at, "stop hotpair") && says(&script, at, "--from peer"));
+            assert!(script.command(at, promote()).is_err());
+        }
+        script.kill(rebuilt);
+        script.world.make_anew(rebuilt);
+        script.start(rebuilt);
+        script.until("both are whole", World::is_in_sync);
+        if script.status(A).role == Role::Secondary && script.status(B).role == Role::Secondary {
+            script.command(A, promote()).unwrap();
+        }
+        script.until_in_sync();
+        script.check_copies();
+    }
+}
+
+#[test]
+fn a_copy_that_is_being_filled_cannot_be_given_up_and_so_become_a_whole_one() {
+    let mut script = Script::pair(SYNC);
+    script.kill(B);
+    script.write(0, 1000);
+    script.start(B);
+    script.until("a resync runs", |world| {
+        world.status(B).is_some_and(|status| status.disk == DiskState::Inconsistent)
+    });
+    script.kill(A);
+    script.pass(2_000);
+    assert!(script.command(B, Command::Invalidate).is_err());
+    let accept = Command::Promote { force: true, accept_data_loss: true };
+    assert!(script.command(B, accept).is_err());
+    assert_eq!(script.status(B).disk, DiskState::Inconsistent);
+    script.start(A);
+    script.until_serving(A);
+    script.until_in_sync();
     script.check_copies();
 }
 

@@ -27,6 +27,37 @@ fn kept_below() -> Script {
 }
 
 #[test]
+fn opposite_resolutions_count_for_nothing_and_the_next_one_ends_it() {
+    for keep in [Side::First, Side::Second] {
+        let mut script = kept_below();
+        // Each names the other one's data, at the same time.
+        let typed = [(A, Side::Second), (B, Side::First)].map(|(at, keep)| {
+            let typed = script.world.command(at, Command::Resolve { keep });
+            typed.unwrap_or_else(|broken| panic!("{broken}"))
+        });
+        script.pass(5_000);
+        for (at, request) in [A, B].into_iter().zip(typed) {
+            assert!(script.world.operator.take_answer(request).is_some(), "node {at}");
+            let status = script.status(at);
+            assert_eq!(
+                (status.role, status.replication),
+                (Role::Secondary, ReplicationStatus::Off)
+            );
+            assert!(status.explain.why.contains("neither counts"), "{status:?}");
+            assert!(status.explain.next.contains("split-brain show"), "{status:?}");
+            assert!(status.explain.next.contains("on one node only"), "{status:?}");
+        }
+        script.command(B, Command::Resolve { keep }).unwrap();
+        script.until_in_sync();
+        for at in [A, B] {
+            assert!(script.status(at).explain.next.contains("hotpair promote"));
+        }
+        script.command(A, promote()).unwrap();
+        script.until_serving(A);
+    }
+}
+
+#[test]
 fn a_node_whose_data_is_dropped_gives_up_its_claim_to_serve() {
     for typed_at in [A, B] {
         let mut script = kept_below();
