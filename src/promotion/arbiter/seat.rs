@@ -158,8 +158,11 @@ impl Arbiter {
         let looks = matches!(request.operation, Operation::Read | Operation::PreVote { .. });
         if self.storing.is_some() && !looks {
             // A lease that is granted now would not be seen by the promotion that is being stored.
-            let place = request.from.index();
-            self.waiting[place] = Some(request);
+            let place = &mut self.waiting[request.from.index()];
+            // Renewals come all the time: one must not push out a change that is asked for seldom.
+            if request.operation != Operation::Renew || place.is_none() {
+                *place = Some(request);
+            }
             return;
         }
         let (to, id) = (request.from, request.id);

@@ -276,6 +276,29 @@ fn a_lease_asked_for_while_a_promotion_is_stored_comes_too_late() {
 }
 
 #[test]
+fn a_renewal_does_not_push_out_a_change_that_waits_for_the_disk() {
+    let mut seat = Seat::rested(record(A, Eligible::Both));
+    let numbered = |number, operation| {
+        let asked = request(A, operation);
+        Request { id: RequestId { number, ..asked.id }, ..asked }
+    };
+    seat.ask(request(B, promote(&[3], None, false)));
+    for (number, operation) in [
+        (20, Operation::Renew),
+        (21, Operation::Solo { generation: generation(3) }),
+        (22, Operation::Renew),
+    ] {
+        assert_eq!(seat.ask(numbered(number, operation)), []);
+    }
+    let effects = seat.input(ArbiterInput::Stored(true));
+    let answered = |it: &ArbiterEffect| match it {
+        ArbiterEffect::Reply { to: A, id, .. } => Some(id.number),
+        _ => None,
+    };
+    assert_eq!(effects.iter().filter_map(answered).collect::<Vec<_>>(), [21]);
+}
+
+#[test]
 fn a_lease_keeps_the_other_node_out_until_its_timer_or_its_release() {
     for ends_by_release in [false, true] {
         let mut seat = Seat::rested(record(A, Eligible::Both));
