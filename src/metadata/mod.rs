@@ -34,7 +34,8 @@ pub use page::{FileIds, PAGE_LEN};
 pub use recover::{Crash, Found, Recovered, recover};
 pub use slots::{TWO_SLOTS_LEN, newest_of_two, slot_offset};
 pub use superblock::{
-    FORMAT, HISTORY_LEN_MAX, INSTANCES_LEN_MAX, Place, SUPERBLOCK_FILE_LEN, Superblock,
+    Arbitration, Asked, FORMAT, HISTORY_LEN_MAX, INSTANCES_LEN_MAX, Place, SUPERBLOCK_FILE_LEN,
+    Superblock,
 };
 
 /// Name of the superblock's file in the folder of a replica.

@@ -9,6 +9,7 @@
 
 pub mod arbiter;
 mod clocks;
+pub mod controller;
 mod grant;
 mod promote;
 mod resume;

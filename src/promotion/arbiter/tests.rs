@@ -189,6 +189,21 @@ fn solo_keeps_out_a_late_promotion_and_a_promotion_a_late_solo() {
 }
 
 #[test]
+fn a_node_that_knows_no_store_may_look_and_nothing_else() {
+    for_all(|record, known, request| {
+        let unknowing =
+            Request { arbiter: ArbiterId(0), arbiter_epoch: Epoch(0), ..request.clone() };
+        let ruling = judge(record, known, &unknowing);
+        match request.operation {
+            Operation::Read | Operation::PreVote { .. } => {
+                assert!(matches!(ruling, Ruling::Look(_)), "{ruling:?}");
+            }
+            _ => assert_eq!(ruling, Ruling::Refuse(Refused::WrongStore)),
+        }
+    });
+}
+
+#[test]
 fn another_epoch_is_a_conflict_and_another_store_is_refused() {
     for_all(|record, known, request| {
         let is_about_the_epoch =
