@@ -19,6 +19,7 @@ const COMMANDS: &[&str] = &[
     "identity",
     "init",
     "run",
+    "witness",
     "status",
     "events",
     "promote",
@@ -264,7 +265,6 @@ fn commands_of_later_stages_are_refused_by_name() {
         (&["generations", "vm1"], "directory"),
         (&["rollback", "vm1", "--to", "3"], "directory"),
         (&["top"], "trust"),
-        (&["witness", "--listen", "127.0.0.1:7787", "--state-dir", "/x"], "promotion"),
         (&["resume-resync", "vm1", "--without-undo"], "integrity"),
         (&["resume-resync", "vm1", "--accept-deletes", "5"], "directory"),
     ] {

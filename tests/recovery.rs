@@ -458,7 +458,7 @@ fn a_birth_that_is_cut_left_no_replica_or_the_whole_one() {
                 let counter = found.counter;
                 assert_eq!(found, Superblock { counter, ..whole.superblock.clone() });
             }
-            Err(Damage::BadMagic { .. } | Damage::BothSlots) => unborn += 1,
+            Err(Damage::BadMagic { .. } | Damage::BothSlots { .. }) => unborn += 1,
             Err(other) => panic!("{other}"),
         }
     }
@@ -572,7 +572,7 @@ fn two_damaged_slots_are_damage_and_nothing_is_touched() {
         files.superblock[slot * PAGE_LEN + 100] ^= 1;
     }
     let found = files.found(after_power_loss(), None);
-    assert_eq!(recover(found).unwrap_err(), Damage::BothSlots);
+    assert_eq!(recover(found).unwrap_err(), Damage::BothSlots { file: "superblock" });
     assert_eq!((&files.map, &files.log), (&before.map, &before.log));
 }
 

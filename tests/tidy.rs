@@ -22,6 +22,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("store", DRIVER),
     ("link", DRIVER),
     ("nbd", DRIVER),
+    ("arbiter", DRIVER),
     ("control", DRIVER),
     ("daemon", ALL_BUT_CLI),
     ("cli", ALL),
@@ -39,6 +40,7 @@ const ALL_BUT_CLI: &[&str] = &[
     "store",
     "link",
     "nbd",
+    "arbiter",
     "control",
 ];
 const ALL: &[&str] = &[
@@ -51,6 +53,7 @@ const ALL: &[&str] = &[
     "store",
     "link",
     "nbd",
+    "arbiter",
     "control",
     "daemon",
     "cli",
@@ -78,15 +81,15 @@ const NOT_IN_PURE: &[&str] = &[
 
 /// Crates that have one place, as paths below `src` that may name them.
 const PLACES: &[(&str, &[&str])] = &[
-    ("tokio::", &["store", "link", "nbd", "control", "daemon", "cli", "main"]),
-    ("rustix::", &["store", "link", "nbd", "control", "daemon", "cli", "main"]),
+    ("tokio::", &["store", "link", "nbd", "arbiter", "control", "daemon", "cli", "main"]),
+    ("rustix::", &["store", "link", "nbd", "arbiter", "control", "daemon", "cli", "main"]),
     ("bincode::", &["wire/body.rs"]),
     ("memmap2::", &["store/map.rs"]),
     ("toml::", &["config"]),
     ("annotate_snippets::", &["config", "cli"]),
     ("axum::", &["control"]),
-    ("rustls::", &["link"]),
-    ("tokio_rustls::", &["link"]),
+    ("rustls::", &["link", "arbiter/security.rs"]),
+    ("tokio_rustls::", &["link", "arbiter/security.rs"]),
     ("rcgen::", &["link"]),
     ("clap::", &["cli", "main"]),
     ("clap_complete::", &["cli"]),

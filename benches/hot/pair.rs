@@ -163,7 +163,12 @@ impl Pair {
                 return drop(result.expect("a command that is not refused"));
             }
             Effect::Connect(_) | Effect::Event(_) => return,
-            Effect::Grow { .. } | Effect::CloseLink { .. } | Effect::CloseExport(_) => {
+            Effect::Grow { .. }
+            | Effect::CloseLink { .. }
+            | Effect::CloseExport(_)
+            | Effect::AskArbiter(_)
+            | Effect::SetTimer { .. }
+            | Effect::GrantLease => {
                 panic!("nothing here asks for {effect:?}")
             }
         };

@@ -44,6 +44,7 @@ pub(super) enum Command {
     Identity(Identity),
     Init(Init),
     Run(Run),
+    Witness(Witness),
     Status(Status),
     Events(Events),
     Promote(Promote),
@@ -192,15 +193,58 @@ impl From {
 /// Run the daemon of this node, in the foreground, until SIGTERM or SIGINT.
 #[derive(Debug, clap::Args)]
 pub(super) struct Run {
-    /// The least important messages that are logged, to stderr.
-    #[arg(long, value_name = "LEVEL", default_value = "info")]
-    pub(super) log: LogLevel,
-    /// How they look.
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
-    pub(super) log_format: LogFormat,
+    #[command(flatten)]
+    pub(super) log: Log,
     /// The process that started the daemon, which ends at once when that one does.
     #[arg(long, value_name = "PID", hide = true)]
     pub(super) ends_with: Option<i32>,
+}
+
+/// What a daemon logs.
+#[derive(Debug, clap::Args)]
+pub(super) struct Log {
+    /// The least important messages that are logged, to stderr.
+    #[arg(long = "log", value_name = "LEVEL", default_value = "info")]
+    pub(super) level: LogLevel,
+    /// How they look.
+    #[arg(long = "log-format", value_name = "FORMAT", default_value = "text")]
+    pub(super) format: LogFormat,
+}
+
+/// Run a witness, the small third party that says which node of a pair may serve.
+///
+/// It belongs on a third machine, never on storage that the pair serves. It makes its key at the
+/// first start, prints the fingerprint and the address it listens on, and runs in the foreground
+/// until SIGTERM or SIGINT. A file `allow` in its folder limits who may enroll: on each line a
+/// cluster, a fingerprint of a node, or both.
+#[derive(Debug, clap::Args)]
+pub(super) struct Witness {
+    /// Address and port where nodes reach it, such as 192.0.2.3:7787.
+    #[arg(long, value_name = "ADDR")]
+    pub(super) listen: std::net::SocketAddr,
+    /// Folder of its key and its records; made if it is not there.
+    #[arg(long, value_name = "DIR")]
+    pub(super) state_dir: PathBuf,
+    /// Forget every record and be another witness to the nodes, which have to enroll again. A
+    /// folder that was restored or copied must be started so.
+    #[arg(long)]
+    pub(super) new_identity: bool,
+    /// With "none", whoever can reach the port can make and change records.
+    #[arg(long, value_name = "HOW", default_value = "tls")]
+    pub(super) encryption: WitnessEncryption,
+    #[command(flatten)]
+    pub(super) log: Log,
+    /// The process that started the witness, which ends at once when that one does.
+    #[arg(long, value_name = "PID", hide = true)]
+    pub(super) ends_with: Option<i32>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum WitnessEncryption {
+    /// TLS 1.3; every node proves a key.
+    Tls,
+    /// In the clear.
+    None,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -407,9 +451,6 @@ pub(super) enum Later {
     /// Comes with the stage "trust".
     #[command(hide = true)]
     Top(Anything),
-    /// Comes with the stage "promotion".
-    #[command(hide = true)]
-    Witness(Anything),
 }
 
 /// Words of a command that is not there yet.

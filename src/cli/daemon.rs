@@ -1,15 +1,17 @@
-//! `hotpair run`: logging, and the end of the process if anything is impossible.
+//! `hotpair run` and `hotpair witness`: logging, and the end of the process if anything is
+//! impossible.
 
 use std::io;
 
 use rustix::process::{self, Pid, Signal};
 use tracing::level_filters::LevelFilter;
 
-use super::args::{Common, LogFormat, LogLevel, Run};
+use super::args::{Common, Log, LogFormat, LogLevel, Run, Witness, WitnessEncryption};
 use super::configuration;
 use super::failure::Failure;
 use super::say;
-use crate::daemon;
+use crate::config::Encryption;
+use crate::daemon::{self, WitnessPlan, WitnessStarted};
 
 pub(super) fn run(common: &Common, run: &Run) -> Result<(), Failure> {
     if let Some(parent) = run.ends_with {
@@ -20,9 +22,39 @@ pub(super) fn run(common: &Common, run: &Run) -> Result<(), Failure> {
         say::talk(&text.show(&warning));
     }
     let node = configuration::node(common)?;
-    start_log(run);
+    start_log(&run.log);
     end_with_a_panic();
     Ok(daemon::run(&node)?)
+}
+
+/// Runs a witness. What it prints is read by people and by whoever starts it: when the last line is
+/// there, nodes can connect.
+pub(super) fn witness(witness: &Witness) -> Result<(), Failure> {
+    if let Some(parent) = witness.ends_with {
+        end_with(parent)?;
+    }
+    start_log(&witness.log);
+    end_with_a_panic();
+    let plan = WitnessPlan {
+        listen: witness.listen,
+        state_dir: witness.state_dir.clone(),
+        new_identity: witness.new_identity,
+        encryption: match witness.encryption {
+            WitnessEncryption::Tls => Encryption::Tls,
+            WitnessEncryption::None => Encryption::None,
+        },
+    };
+    let show = |started: &WitnessStarted| {
+        let WitnessStarted { address, fingerprint, arbiter, records } = started;
+        let fingerprint = fingerprint.as_deref().unwrap_or("none: nothing is encrypted");
+        // It serves also when nobody reads this.
+        let _ = say::result(&format!(
+            "identity {fingerprint}\nstore {:032x} with {records} records\nlistening {address}\n\
+             ready",
+            arbiter.0
+        ));
+    };
+    Ok(daemon::run_witness(&plan, show)?)
 }
 
 /// Lets the kernel end this process when the thread that started it ends, however that happens.
@@ -39,18 +71,18 @@ fn end_with(parent: i32) -> Result<(), Failure> {
     Err(Failure::refused(why, "run it without --ends-with"))
 }
 
-fn start_log(run: &Run) {
-    let level = match run.log {
+fn start_log(log: &Log) {
+    let level = match log.level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Debug => LevelFilter::DEBUG,
     };
     let has_colour = anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never;
-    let log = tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr);
-    match run.log_format {
-        LogFormat::Text => log.with_ansi(has_colour).with_target(false).init(),
-        LogFormat::Json => log.json().init(),
+    let lines = tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr);
+    match log.format {
+        LogFormat::Text => lines.with_ansi(has_colour).with_target(false).init(),
+        LogFormat::Json => lines.json().init(),
     }
 }
 

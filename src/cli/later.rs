@@ -16,9 +16,6 @@ pub(super) fn refuse(command: &Later) -> Failure {
         Later::Generations(_) => ("generations", "directory", BLOCK_NEEDS_NONE),
         Later::Rollback(_) => ("rollback", "directory", BLOCK_NEEDS_NONE),
         Later::Top(_) => ("top", "trust", "hotpair status --watch"),
-        Later::Witness(_) => {
-            ("witness", "promotion", "promotions are typed by hand until then: hotpair promote")
-        }
     };
     Failure::refused(comes_with(name, stage), instead)
 }

@@ -69,6 +69,7 @@ fn carry_out(common: &Common, command: Command) -> Result<(), Failure> {
         Command::Config { command: ConfigCommand::Check } => offline::config_check(common),
         Command::Completions { shell } => completions(shell),
         Command::Run(run) => daemon::run(common, &run),
+        Command::Witness(witness) => daemon::witness(&witness),
         Command::Resize(resize) => resize_copy(common, &resize),
         Command::Later(later) => Err(later::refuse(&later)),
         Command::ResumeResync(resume) if resume.is_later() => Err(later::refuse_resume(&resume)),
@@ -119,6 +120,7 @@ async fn ask(client: &Client, command: Command) -> Result<(), Failure> {
         | Command::Config { .. }
         | Command::Completions { .. }
         | Command::Run(_)
+        | Command::Witness(_)
         | Command::Resize(_)
         | Command::Later(_) => unreachable!("carried out without a daemon"),
     }

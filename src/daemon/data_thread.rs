@@ -448,6 +448,8 @@ impl DataThread {
                 self.inputs.push_back(Input::FreshId(random::id().expect(DRAWS)));
                 None
             }
+            // The configuration refuses every arbiter, so no core has a controller.
+            Effect::AskArbiter(_) | Effect::SetTimer { .. } | Effect::GrantLease => None,
             Effect::Event(event) => {
                 info!(resource = %self.ends.name, kind = event.kind, epoch = %event.epoch,
                     reason = %event.reason, "event");

@@ -83,7 +83,7 @@ pub enum DaemonError {
         known: String,
     },
     /// The key or a fingerprint cannot be used.
-    #[error("cannot use the keys of this pair")]
+    #[error("cannot use the keys")]
     Identity {
         /// Why.
         source: IdentityError,
@@ -91,6 +91,28 @@ pub enum DaemonError {
     /// The address for the peer cannot be had.
     #[error("cannot listen on {address} (`replication` of this node)")]
     Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The state folder of a witness cannot be used.
+    #[error("cannot use the state of the witness")]
+    WitnessState {
+        /// Why.
+        source: StoreError,
+    },
+    /// A line of the file `allow` of a witness is neither a cluster nor a fingerprint.
+    #[error("{}:{line}: neither a cluster, nor a fingerprint, nor one behind the other", path.display())]
+    WitnessAllow {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+    },
+    /// The address for the nodes cannot be had.
+    #[error("cannot listen on {address} (`--listen` of the witness)")]
+    WitnessListen {
         /// The address.
         address: std::net::SocketAddr,
         /// Why.
@@ -150,6 +172,15 @@ impl DaemonError {
             Self::Listen { .. } => {
                 Some("is another daemon running? else correct `replication`".to_owned())
             }
+            Self::WitnessState { source } => Some(mend_witness(source)),
+            Self::WitnessAllow { .. } => Some(
+                "write on each line `CLUSTER`, `sha256//..` or `CLUSTER sha256//..`; without the \
+                 file everybody may enroll"
+                    .to_owned(),
+            ),
+            Self::WitnessListen { .. } => {
+                Some("is another witness running? else correct `--listen`".to_owned())
+            }
             Self::Control { .. } | Self::System { .. } | Self::Random { .. } => None,
         }
     }
@@ -168,7 +199,7 @@ fn mend_damage(resource: &str, damage: &Damage) -> String {
         }
         Damage::BadMagic { .. }
         | Damage::Checksum { .. }
-        | Damage::BothSlots
+        | Damage::BothSlots { .. }
         | Damage::Value { .. }
         | Damage::Short { .. }
         | Damage::LogUnreadable => "",
@@ -236,6 +267,23 @@ fn mend_store(resource: &str, error: &StoreError) -> String {
         StoreError::Io { .. } | StoreError::FailedBefore { .. } => {
             "look at permissions and at the disk (dmesg), then type the same again".to_owned()
         }
+        StoreError::Unreadable { .. } => "restore it from where it was copied".to_owned(),
         StoreError::NoDirectReads { .. } => "use another file system".to_owned(),
+    }
+}
+
+fn mend_witness(error: &StoreError) -> String {
+    match error {
+        StoreError::Locked { .. } => {
+            "stop the other witness, or give this one its own --state-dir".to_owned()
+        }
+        StoreError::Unreadable { source: Damage::Format { .. }, .. } => {
+            "run the newer release again".to_owned()
+        }
+        StoreError::Unreadable { .. } => {
+            "to make a new store, at which every pair has to enroll again: add --new-identity"
+                .to_owned()
+        }
+        other => mend_store("", other),
     }
 }

@@ -4,7 +4,7 @@
 //! the drivers, `exports.rs` opens and closes NBD listeners, `open.rs` turns files into a core.
 //! `guide.rs` says what to type when the nodes do not come together, `warnings.rs`
 //! what status warns of. `init.rs`, `resize.rs` and
-//! `check.rs` work without a daemon.
+//! `check.rs` work without a daemon. `witness.rs` runs the third party.
 
 mod check;
 mod clock;
@@ -19,6 +19,7 @@ mod random;
 mod reads;
 mod resize;
 mod warnings;
+mod witness;
 
 pub use check::{Finding, check_offline};
 pub use error::DaemonError;
@@ -26,3 +27,4 @@ pub use init::{InitFrom, InitPlan, plan_init};
 pub use node::run;
 pub use resize::{ResizePlan, plan_resize};
 pub use warnings::of_node as warnings_of_node;
+pub use witness::{WitnessPlan, WitnessStarted, run_witness};

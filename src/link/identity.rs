@@ -23,6 +23,13 @@ use super::tls;
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Fingerprint(pub(super) [u8; 32]);
 
+impl Fingerprint {
+    /// The hash itself.
+    pub fn bytes(self) -> [u8; 32] {
+        self.0
+    }
+}
+
 impl str::FromStr for Fingerprint {
     type Err = IdentityError;
 

@@ -20,6 +20,8 @@ mod socket;
 pub mod tls;
 mod transport;
 mod trouble;
+#[cfg(feature = "_tls")]
+mod witness;
 
 pub use connection::{Connection, Counters, Handover};
 pub use dial::{Dialler, dials};
@@ -28,3 +30,5 @@ pub use listen::{HANDSHAKE_TIMEOUT, ListenSettings, Listener, Route};
 pub use refusals::{Cause, Refusals};
 pub use security::{IdentityError, Security, fingerprint_of};
 pub use trouble::{Mismatch, Trouble};
+#[cfg(feature = "_tls")]
+pub use witness::{WitnessClient, WitnessServer, witness_client, witness_server};

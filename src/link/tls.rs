@@ -103,6 +103,52 @@ impl TlsConfigs {
     }
 }
 
+/// What a node and a witness must agree on inside TLS.
+const WITNESS_ALPN: &[u8] = b"hotpair-witness/1";
+
+/// For a witness: shows `identity` and takes any key that the other end proves. It knows no node
+/// before that enrolls; whose key may do what is up to its records.
+///
+/// # Errors
+/// If the crypto provider lacks TLS 1.3, which is a mistake of the build.
+pub(super) fn witness_server(identity: Identity) -> Result<Arc<ServerConfig>, Error> {
+    let provider = provider();
+    let any = Arc::new(AnyKey { algorithms: provider.signature_verification_algorithms });
+    let mut server = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_client_cert_verifier(any)
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(identity.into_key())));
+    server.alpn_protocols = vec![WITNESS_ALPN.to_vec()];
+    server.session_storage = Arc::new(NoServerSessionStorage {});
+    server.send_tls13_tickets = 0;
+    Ok(Arc::new(server))
+}
+
+/// For a node that asks a witness: shows `identity` and trusts the key `pin` only.
+///
+/// # Errors
+/// As [`witness_server`].
+pub(super) fn witness_client(
+    identity: Identity,
+    pin: Fingerprint,
+) -> Result<Arc<ClientConfig>, Error> {
+    let pins = BTreeMap::from([(pin, "witness".to_owned())]);
+    Ok(TlsConfigs::new(identity, pins, WITNESS_ALPN)?.client)
+}
+
+/// The key that a node proved to a witness, if also the application protocol was agreed on.
+pub(super) fn key_of_node(session: &rustls::ServerConnection) -> Option<[u8; 32]> {
+    if session.alpn_protocol() != Some(WITNESS_ALPN) {
+        return None;
+    }
+    fingerprint(session.peer_certificates()?.first()?).ok().map(|it| it.0)
+}
+
+/// Whether the other end, which proved the key of the witness, agreed on its protocol.
+pub(super) fn is_witness(session: &rustls::ClientConnection) -> bool {
+    session.alpn_protocol() == Some(WITNESS_ALPN)
+}
+
 /// Names what the exported key material is for, as RFC 8446, section 7.5 wants it.
 const EXPORTER_LABEL: &[u8] = b"EXPORTER-hotpair-session-1";
 
@@ -283,6 +329,50 @@ impl ClientCertVerifier for Pins {
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         self.check_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+/// Takes any key, if the other end signs the handshake with it.
+#[derive(Debug)]
+struct AnyKey {
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl ClientCertVerifier for AnyKey {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        // One whose key cannot be named could not be told from another.
+        fingerprint(end_entity).map(|_| ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -4,7 +4,7 @@ use super::activity_log::ActivityLog;
 use super::dirty_map::DirtyMap;
 use super::dirty_sum::{sum_file_len, sum_image};
 use super::recover::{Found, Recovered, recover};
-use super::superblock::{Place, SUPERBLOCK_FILE_LEN, Superblock};
+use super::superblock::{Arbitration, Place, SUPERBLOCK_FILE_LEN, Superblock};
 use super::{ACTIVITY_LOG_FILE, DIRTY_MAP_FILE, DIRTY_SUM_FILE, SUPERBLOCK_FILE};
 use crate::units::{
     Applied, DiskReason, DiskState, Epoch, Generation, Instance, ReplicaId, ResourceId,
@@ -149,5 +149,6 @@ fn first_record(kind: Birth, newborn: &Newborn) -> Superblock {
         memsync_secondary: false,
         instances: Vec::new(),
         peer_instance: Instance(0),
+        arbitration: Arbitration::default(),
     }
 }

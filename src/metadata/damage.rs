@@ -26,9 +26,12 @@ pub enum Damage {
         /// Name of the file.
         file: &'static str,
     },
-    /// No slot of the superblock can be read.
-    #[error("superblock: both slots are damaged")]
-    BothSlots,
+    /// No slot can be read.
+    #[error("{file}: both slots are damaged")]
+    BothSlots {
+        /// Name of the file.
+        file: &'static str,
+    },
     /// The checksum is right and the content is not: never written by this format.
     #[error("{file}: {field} has an impossible value")]
     Value {

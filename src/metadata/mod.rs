@@ -21,6 +21,7 @@ pub mod generation;
 mod log_file;
 mod page;
 mod recover;
+mod slots;
 mod superblock;
 
 pub use activity_log::{ActivityLog, LogAppend, SLOTS, Want};
@@ -31,8 +32,10 @@ pub use dirty_sum::{grown_sums, sum_file_len, sum_head, sum_image, sum_offset};
 pub use durable::Durable;
 pub use page::{FileIds, PAGE_LEN};
 pub use recover::{Crash, Found, Recovered, recover};
+pub use slots::{TWO_SLOTS_LEN, newest_of_two, slot_offset};
 pub use superblock::{
-    FORMAT, HISTORY_LEN_MAX, INSTANCES_LEN_MAX, Place, SUPERBLOCK_FILE_LEN, Superblock,
+    Arbitration, Asked, FORMAT, HISTORY_LEN_MAX, INSTANCES_LEN_MAX, Place, SUPERBLOCK_FILE_LEN,
+    Superblock,
 };
 
 /// Name of the superblock's file in the folder of a replica.

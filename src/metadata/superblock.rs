@@ -9,9 +9,10 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligne
 use super::SUPERBLOCK_FILE;
 use super::damage::Damage;
 use super::page::{FileIds, PAGE_LEN};
+use super::slots::{TWO_SLOTS_LEN, newest_of_two, slot_offset};
 use crate::units::{
-    Applied, DiskReason, DiskState, Epoch, Generation, Instance, ReplicaId, Resolution, ResourceId,
-    ResourceSize, Sequence, ServeMode, Side, Veto, VetoReason,
+    Applied, ArbiterId, DiskReason, DiskState, Epoch, Generation, Instance, ReplicaId, Resolution,
+    ResourceId, ResourceSize, Sequence, ServeMode, Side, Veto, VetoReason,
 };
 
 /// The newest record of a replica. Fields that limit the future are stable before anything relies
@@ -87,6 +88,30 @@ pub struct Superblock {
     pub instances: Vec<Instance>,
     /// The peer's last run.
     pub peer_instance: Instance,
+    /// What it knows of its arbiter and owes it.
+    pub arbitration: Arbitration,
+}
+
+/// What a node must remember of its arbiter; all zero if it has none.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub struct Arbitration {
+    /// The arbiter's store.
+    pub arbiter: ArbiterId,
+    /// The highest epoch that it learnt from that store.
+    pub epoch: Epoch,
+    /// Promotions that it asked for and that may still be granted.
+    pub asked: Option<Asked>,
+    /// The longest lease, in milliseconds, that it may have granted or held.
+    pub lease_ms: u32,
+}
+
+/// The epochs that promotions which are not settled would make.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Asked {
+    /// The lowest.
+    pub first: Epoch,
+    /// The highest.
+    pub last: Epoch,
 }
 
 /// Where a record was written: another place at the next start means a power loss at least.
@@ -112,12 +137,12 @@ pub const HISTORY_LEN_MAX: usize = 64;
 /// Longest list of own runs.
 pub const INSTANCES_LEN_MAX: usize = 64;
 /// Length of the superblock's file in bytes: two slots.
-pub const SUPERBLOCK_FILE_LEN: u64 = 2 * PAGE_LEN as u64;
+pub const SUPERBLOCK_FILE_LEN: u64 = TWO_SLOTS_LEN;
 
 impl Superblock {
     /// Where the record with this counter is written.
     pub fn slot_offset(counter: u64) -> u64 {
-        counter % 2 * PAGE_LEN as u64
+        slot_offset(counter)
     }
 
     /// Whose it is.
@@ -155,6 +180,7 @@ impl Superblock {
             *place = U64::new(instance.0);
         }
         slot.peer_instance = U64::new(self.peer_instance.0);
+        self.encode_arbitration(&mut slot);
         slot.sum = U32::new(slot.computed_sum());
         let mut bytes = [0; PAGE_LEN];
         bytes.copy_from_slice(slot.as_bytes());
@@ -177,6 +203,15 @@ impl Superblock {
         for (place, generation) in slot.history.iter_mut().zip(&self.history) {
             *place = RawGeneration::encode(Some(*generation));
         }
+    }
+
+    fn encode_arbitration(&self, slot: &mut RawSlot) {
+        let Arbitration { arbiter, epoch, asked, lease_ms } = self.arbitration;
+        slot.arbiter = U128::new(arbiter.0);
+        slot.arbiter_epoch = U64::new(epoch.0);
+        slot.asked_first = U64::new(asked.map_or(0, |asked| asked.first.0));
+        slot.asked_last = U64::new(asked.map_or(0, |asked| asked.last.0));
+        slot.lease_ms = U32::new(lease_ms);
     }
 
     fn encode_permission(&self, slot: &mut RawSlot) {
@@ -229,32 +264,10 @@ impl Superblock {
     /// The newest valid record of the two slots.
     ///
     /// # Errors
-    /// [`Damage::Format`] if one slot is of a newer release, since the other one is older than
-    /// what that release relies on; else why neither slot can be read.
+    /// As [`newest_of_two`].
     pub fn newest(slots: &[u8]) -> Result<Self, Damage> {
-        let len = slots.len() as u64;
-        let short = Damage::Short { file: SUPERBLOCK_FILE, len, needed: SUPERBLOCK_FILE_LEN };
-        let (first, rest) = slots.split_at_checked(PAGE_LEN).ok_or_else(|| short.clone())?;
-        let (second, _) = rest.split_at_checked(PAGE_LEN).ok_or(short)?;
-        match (decode_in_place(first, 0), decode_in_place(second, 1)) {
-            (Err(newer @ Damage::Format { .. }), _) | (_, Err(newer @ Damage::Format { .. })) => {
-                Err(newer)
-            }
-            (Ok(even), Ok(odd)) => Ok(if even.counter > odd.counter { even } else { odd }),
-            (Ok(record), Err(_)) | (Err(_), Ok(record)) => Ok(record),
-            (Err(foreign @ Damage::BadMagic { .. }), Err(Damage::BadMagic { .. })) => Err(foreign),
-            (Err(_), Err(_)) => Err(Damage::BothSlots),
-        }
+        newest_of_two(SUPERBLOCK_FILE, slots, Self::decode, |record| record.counter)
     }
-}
-
-/// A record in the wrong slot was misdirected by the medium: its own slot may hold a newer one.
-fn decode_in_place(bytes: &[u8], slot: u64) -> Result<Superblock, Damage> {
-    let record = Superblock::decode(bytes)?;
-    if record.counter % 2 != slot {
-        return Err(Damage::Value { file: SUPERBLOCK_FILE, field: "the counter" });
-    }
-    Ok(record)
 }
 
 /// The error is the field with an impossible value.
@@ -324,6 +337,23 @@ fn decode_fields(slot: &RawSlot) -> Result<Superblock, &'static str> {
             .take_while(|it| *it != Instance(0))
             .collect(),
         peer_instance: Instance(slot.peer_instance.get()),
+        arbitration: decode_arbitration(slot)?,
+    })
+}
+
+fn decode_arbitration(slot: &RawSlot) -> Result<Arbitration, &'static str> {
+    let asked = match (slot.asked_first.get(), slot.asked_last.get()) {
+        (0, 0) => None,
+        (first, last) if first != 0 && first <= last => {
+            Some(Asked { first: Epoch(first), last: Epoch(last) })
+        }
+        _ => return Err("the promotions that were asked for"),
+    };
+    Ok(Arbitration {
+        arbiter: ArbiterId(slot.arbiter.get()),
+        epoch: Epoch(slot.arbiter_epoch.get()),
+        asked,
+        lease_ms: slot.lease_ms.get(),
     })
 }
 
@@ -475,7 +505,13 @@ struct RawSlot {
     history: [RawGeneration; HISTORY_LEN_MAX],
     owner: u8,
     more_flags: u8,
-    promotion: [u8; 174],
+    zero_4: [u8; 6],
+    arbiter: U128,
+    arbiter_epoch: U64,
+    asked_first: U64,
+    asked_last: U64,
+    lease_ms: U32,
+    promotion: [u8; 124],
     directory: [u8; 1024],
     instances: [U64; INSTANCES_LEN_MAX],
     peer_instance: U64,
@@ -490,6 +526,7 @@ const _: () = {
     assert!(std::mem::offset_of!(RawSlot, boot_id) == 248);
     assert!(std::mem::offset_of!(RawSlot, history_len) == 328);
     assert!(std::mem::offset_of!(RawSlot, owner) == 1872);
+    assert!(std::mem::offset_of!(RawSlot, arbiter) == 1880);
     assert!(std::mem::offset_of!(RawSlot, directory) == 2048);
     assert!(std::mem::offset_of!(RawSlot, peer_instance) == 3584);
     assert!(std::mem::offset_of!(RawSlot, sum) == 4092);

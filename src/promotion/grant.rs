@@ -38,6 +38,8 @@ pub enum Permit {
     PeerVeto,
     /// The peer said, durably, that it never promotes itself, and our stable record notes it.
     PeerNeverPromotes,
+    /// The arbiter's record says that only this node is eligible.
+    ArbiterSolo,
 }
 
 /// The permit to go on alone, if there is one. `peer_vetoed` is what the peer confirmed at this

@@ -8,10 +8,13 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 pub mod arbiter;
+mod clocks;
+pub mod controller;
 mod grant;
 mod promote;
 mod resume;
 
+pub use clocks::{Clocks, Early, Late};
 pub use grant::{Permit, ServeGrant, grant, solo_permit};
 pub use promote::{Peer, PromoteHow, PromotePlan, Refusal, check_promote, check_switchover};
 pub use resume::{Claim, Resume, may_resume, must_step_down};

@@ -130,7 +130,8 @@ impl<M: MapMemory> Replica<M> {
     pub(super) fn on_started(&mut self, _effects: &mut Effects) {
         let doubt = if self.is_planted(Planted::DoubtForgotten) { None } else { self.doubt };
         let (instance, place) = (self.start.instance, self.start.place);
-        self.records.change(Change::Start { instance, place, doubt });
+        let never_promotes = self.settings.controller.is_none();
+        self.records.change(Change::Start { instance, place, doubt, never_promotes });
         if self.log.waits_for_marks() {
             self.sync_map(MapSync::Recovery);
         }
@@ -145,6 +146,7 @@ impl<M: MapMemory> Replica<M> {
         let (disk, epoch) = (record.disk, record.epoch);
         self.event("started", format!("disk {disk}, epoch {epoch}"));
         effects.push(Effect::Connect(!is_apart));
+        self.start_controller(effects);
     }
 
     pub(super) fn resync_has_budget(&self) -> bool {

@@ -312,7 +312,9 @@ impl<M: MapMemory> Replica<M> {
         disconnecting.step = Leaving::Vetoing;
         match standing {
             Standing::Running { .. } if self.role.is_primary() => {
-                let epoch = self.records.stable().epoch;
+                // What is still sent in this session must stay above the veto.
+                let record_epoch = self.records.stable().epoch;
+                let epoch = self.link.session().map_or(record_epoch, |session| session.epoch);
                 let outdate = Outdate { epoch, reason: VetoReason::Evicted };
                 self.send(Message::Outdate(outdate), effects);
             }

@@ -4,13 +4,17 @@
 //! completion of that arrives. Each effect with an [`IoId`] or a ticket is answered by exactly one
 //! input, in any order; the others are not answered.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::operator::{Answer, Command, Event, Refused};
 use super::request::{Request, RequestId, RequestResult};
 use crate::metadata::{LogAppend, Superblock};
 use crate::promotion::ServeGrant;
-use crate::units::{ByteRange, ChunkIndex, Epoch, ResourceSize, ZeroKind};
+use crate::promotion::arbiter::Request as ArbiterRequest;
+use crate::promotion::controller::{Bound, ControllerInput, ControllerTimer};
+use crate::units::{ByteRange, ChunkIndex, Epoch, Instant, ResourceSize, ZeroKind};
 use crate::wire::message::Frame;
 
 /// Names one I/O on the data file.
@@ -97,6 +101,8 @@ pub enum Input {
     DiskGone,
     /// A random id, as asked for by [`Effect::DrawId`].
     FreshId(u128),
+    /// The arbiter, a timer or a heartbeat, with an arbiter only.
+    Controller(ControllerInput),
     /// An operator's command.
     Operator {
         /// Echoed in the answer.
@@ -267,6 +273,21 @@ pub enum Effect {
         /// What.
         result: Result<Answer, Refused>,
     },
+    /// Ask the arbiter; answered by [`Input::Controller`], or never.
+    AskArbiter(Box<ArbiterRequest>),
+    /// Fire a timer of the controller; one that is set again fires only for the last time.
+    SetTimer {
+        /// Which.
+        timer: ControllerTimer,
+        /// It counts from here,
+        from: Instant,
+        /// so long.
+        after: Duration,
+        /// On which side of it, if two clocks differ.
+        bound: Bound,
+    },
+    /// Tell the peer that the lease that it asked for is granted.
+    GrantLease,
     /// Tell whoever listens.
     Event(Event),
 }

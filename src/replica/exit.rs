@@ -14,6 +14,7 @@ use super::session::{Fault, Standing};
 use super::{Effects, Replica};
 use crate::metadata::MapMemory;
 use crate::promotion;
+use crate::promotion::controller::Leaving;
 use crate::units::{Instant, VetoReason};
 use crate::wire::message::{HandOver, Message, Outdate};
 
@@ -57,6 +58,10 @@ enum Stage {
     AskingPeer,
     PeerReady,
     ClosingClients,
+    /// The arbiter is asked whether the role may end so.
+    AskingArbiter,
+    /// The arbiter is asked to let no late request give the resource away.
+    TakingBack,
     Recording,
     HandedOver,
     /// The session ended before the peer said that it took over: the next one tells.
@@ -74,7 +79,7 @@ impl Exit {
         match self.stage {
             Stage::HandedOver => self.stage = Stage::Unanswered,
             // It cannot be taken back any more, and there is nobody to tell.
-            Stage::Recording => self.hand = None,
+            Stage::Recording | Stage::AskingArbiter | Stage::TakingBack => self.hand = None,
             Stage::Pairing
             | Stage::Draining
             | Stage::Flushing { .. }
@@ -82,6 +87,16 @@ impl Exit {
             | Stage::PeerReady
             | Stage::ClosingClients
             | Stage::Unanswered => {}
+        }
+    }
+
+    /// What the arbiter is asked for the primary that leaves.
+    pub(super) fn asks_arbiter(&self) -> Option<Leaving> {
+        match (self.stage, self.why) {
+            (Stage::AskingArbiter, ExitWhy::Switchover) => Some(Leaving::Handover),
+            (Stage::AskingArbiter, ExitWhy::Demote) => Some(Leaving::Stop),
+            (Stage::TakingBack, _) => Some(Leaving::TakeBack),
+            (_, _) => None,
         }
     }
 
@@ -94,7 +109,10 @@ impl Exit {
 impl Exit {
     /// Whether the record that ends the role is on its way, or stable.
     pub(super) fn is_recording(&self) -> bool {
-        matches!(self.stage, Stage::Recording | Stage::HandedOver)
+        matches!(
+            self.stage,
+            Stage::Recording | Stage::HandedOver | Stage::AskingArbiter | Stage::TakingBack
+        )
     }
 }
 
@@ -172,6 +190,11 @@ impl<M: MapMemory> Replica<M> {
                 self.role.peer_is_flushed();
             }
             Stage::PeerReady => self.close_clients(effects),
+            // It may have been granted all the same, so it can only be asked for its end.
+            Stage::AskingArbiter if why == ExitWhy::Switchover && is_late => {
+                self.set_exit_stage(Stage::TakingBack);
+            }
+            Stage::AskingArbiter | Stage::TakingBack => {}
             Stage::Pairing
             | Stage::Flushing { .. }
             | Stage::AskingPeer
@@ -268,6 +291,10 @@ impl<M: MapMemory> Replica<M> {
             return;
         }
         let why = exit.why;
+        if why == ExitWhy::Demote && self.asks_before(why) {
+            self.set_exit_stage(Stage::AskingArbiter);
+            return;
+        }
         self.set_exit_stage(Stage::Recording);
         match why {
             ExitWhy::Demote => self.records.change(Change::StepDown {
@@ -290,6 +317,14 @@ impl<M: MapMemory> Replica<M> {
     pub(super) fn on_handing_over_recorded(&mut self, effects: &mut Effects) {
         self.role.primary = None;
         self.event("role-changed", "the role was handed over to the peer");
+        if self.has_controller() && self.role.exit.is_some() {
+            self.set_exit_stage(Stage::AskingArbiter);
+            return;
+        }
+        self.tell_handed_over(effects);
+    }
+
+    fn tell_handed_over(&mut self, effects: &mut Effects) {
         match &mut self.role.exit {
             Some(Exit { stage, hand: Some(hand), .. }) => {
                 *stage = Stage::HandedOver;
@@ -298,6 +333,35 @@ impl<M: MapMemory> Replica<M> {
             }
             // The next Hello says what became of it.
             Some(_) | None => self.abort_exit(UNANSWERED, effects),
+        }
+    }
+
+    /// The arbiter's record says that the peer owns the resource.
+    pub(super) fn on_handed_over(&mut self, effects: &mut Effects) {
+        if self.role.exit.as_ref().is_some_and(|exit| exit.asks_arbiter().is_some()) {
+            self.tell_handed_over(effects);
+        }
+    }
+
+    /// No late request gives the resource away any more: this node goes on as primary.
+    pub(super) fn on_taken_back(&mut self, effects: &mut Effects) {
+        self.records.change(Change::Paired);
+        self.abort_exit("the arbiter or the peer did not answer in time", effects);
+        self.become_primary("the handover was taken back");
+    }
+
+    /// The arbiter promotes nobody until an operator says so: the role may end.
+    pub(super) fn on_stop_granted(&mut self) {
+        let is_asking =
+            self.role.exit.as_ref().is_some_and(|exit| exit.stage == Stage::AskingArbiter);
+        if is_asking {
+            self.set_exit_stage(Stage::Recording);
+            self.records.change(Change::StepDown {
+                owner: None,
+                promised: self.records.stable().promised,
+                veto: None,
+                stopped: true,
+            });
         }
     }
 
@@ -372,7 +436,7 @@ impl<M: MapMemory> Replica<M> {
             | Stage::PeerReady
             | Stage::ClosingClients => self.abort_exit("the connection was lost", effects),
             // The clients are gone and the record is on its way: this goes on to its end.
-            Stage::Recording => {}
+            Stage::Recording | Stage::AskingArbiter | Stage::TakingBack => {}
             Stage::HandedOver | Stage::Unanswered => self.abort_exit(UNANSWERED, effects),
         }
     }
@@ -382,7 +446,9 @@ impl<M: MapMemory> Replica<M> {
         self.abort_exit(why, effects);
         if let Some(promoting) = self.role.promoting.take() {
             let next = format!("hotpair status {}", self.settings.resource);
-            refuse(promoting.asker(), why, &next, effects);
+            if let Some(asker) = promoting.asker() {
+                refuse(asker, why, &next, effects);
+            }
         }
     }
 

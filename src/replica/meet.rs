@@ -353,7 +353,10 @@ impl<M: MapMemory> Replica<M> {
             needs_peer: i_am_primary && transfer == Transfer::Replay,
             memsync_secondary: peer_is_primary && self.settings.mode == ReplicationMode::MemSync,
         };
-        let epoch = if peer_is_primary { theirs.epoch } else { record.epoch };
+        // As it was said: an arbiter may have named a higher one since.
+        let said = self.link.up.as_ref().and_then(|up| up.mine.as_ref()).map(|mine| mine.epoch);
+        let own = said.unwrap_or(record.epoch);
+        let epoch = if peer_is_primary { theirs.epoch } else { own };
         if let Some(up) = &mut self.link.up {
             up.phase = Phase::Session(Box::new(Session {
                 epoch,

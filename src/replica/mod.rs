@@ -11,6 +11,7 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 mod apply;
+mod arbitrate;
 mod background;
 mod desk;
 mod effect;
@@ -54,6 +55,7 @@ pub use settings::Settings;
 
 use crate::metadata::Place;
 use crate::metadata::{ActivityLog, DirtyMap, MapMemory, Recovered, Superblock};
+use crate::promotion::controller::Controller;
 use crate::units::{
     BlockRange, ByteRange, DiskReason, ExtentIndex, Instance, Instant, ResourceSize,
 };
@@ -108,6 +110,8 @@ pub struct Replica<M> {
     verify: VerifyState,
     desk: Desk,
     resize: Resize<M>,
+    /// Only with an arbiter.
+    controller: Option<Box<Controller>>,
     fresh_ids: VecDeque<u128>,
     events: Vec<Event>,
     has_marked: bool,
@@ -139,6 +143,7 @@ impl<M: MapMemory> Replica<M> {
             verify: VerifyState::default(),
             desk: Desk::default(),
             resize: Resize::default(),
+            controller: None,
             fresh_ids: start.fresh_ids.iter().copied().collect(),
             events: Vec::new(),
             has_marked: false,
@@ -168,6 +173,7 @@ impl<M: MapMemory> Replica<M> {
             Input::DiskGone => self.on_disk_failed(effects),
             Input::FreshId(id) => self.fresh_ids.push_back(id),
             Input::Operator { request, command } => self.on_operator(request, &command, effects),
+            Input::Controller(input) => self.on_controller(input, effects),
         }
         self.settle(effects);
         self.check_invariants();
@@ -209,6 +215,7 @@ impl<M: MapMemory> Replica<M> {
 
     /// Goes on with everything that the last input may have made possible.
     fn settle(&mut self, effects: &mut Effects) {
+        self.pump_controller(effects);
         self.pump_session(effects);
         self.pump_disconnect(effects);
         self.pump_role(effects);
@@ -220,6 +227,7 @@ impl<M: MapMemory> Replica<M> {
         self.pump_resize(effects);
         self.pump_background(effects);
         self.pump_log(effects);
+        self.pump_controller(effects);
         self.pump_records(effects);
         self.raise_canary();
         effects.extend(self.events.drain(..).map(Effect::Event));

@@ -8,6 +8,7 @@ use super::role::Promoted;
 use super::session::{Fault, Standing};
 use super::{Effects, Replica};
 use crate::metadata::MapMemory;
+use crate::promotion::controller::ControllerInput;
 use crate::promotion::{self, Peer, PromoteHow, PromotePlan};
 use crate::units::{Epoch, Instant, Sequence, ServeMode, SessionId, VetoReason};
 use crate::wire::message::{HandOver, Message, Outdate};
@@ -15,7 +16,8 @@ use crate::wire::message::{HandOver, Message, Outdate};
 /// A promotion under way.
 #[derive(Clone, Debug, Hash)]
 pub(super) struct Promoting {
-    request: u64,
+    /// `None` if the controller tells who asked.
+    request: Option<u64>,
     how: PromoteHow,
     plan: PromotePlan,
     mode: ServeMode,
@@ -35,7 +37,7 @@ enum Step {
 
 impl Promoting {
     /// Who waits for it.
-    pub(super) fn asker(&self) -> u64 {
+    pub(super) fn asker(&self) -> Option<u64> {
         self.request
     }
 
@@ -94,6 +96,10 @@ impl<M: MapMemory> Replica<M> {
             answer(request, "this node is primary already", effects);
             return;
         }
+        if self.has_controller() && !how.force {
+            self.on_controller(ControllerInput::Promote { request }, effects);
+            return;
+        }
         if self.role.promoting.is_some() || self.role.take_over.is_some() {
             let next = format!("hotpair status {}", self.settings.resource);
             refuse(request, "a promotion is under way", &next, effects);
@@ -128,6 +134,7 @@ impl<M: MapMemory> Replica<M> {
                     let outdate = Outdate { epoch: plan.epoch, reason: VetoReason::Evicted };
                     self.send(Message::Outdate(outdate), effects);
                 }
+                let request = Some(request);
                 self.role.promoting =
                     Some(Promoting { request, how, plan, mode, step, since: self.now });
             }
@@ -149,8 +156,8 @@ impl<M: MapMemory> Replica<M> {
     /// The peer asks this node to veto itself.
     pub(super) fn on_outdate(&mut self, outdate: Outdate, effects: &mut Effects) {
         let record = self.records.stable();
-        if self.role.is_primary() || self.role.promoting.is_some() || self.role.take_over.is_some()
-        {
+        let is_bound = self.role.promoting.is_some() || self.role.take_over.is_some();
+        if self.role.is_primary() || is_bound || !self.may_veto() {
             self.refuse_link("this node serves or is being promoted", effects);
             return;
         }
@@ -191,13 +198,14 @@ impl<M: MapMemory> Replica<M> {
                 if self.link.standing() == Standing::Down || is_late {
                     self.role.promoting = None;
                     self.restart_session(); // which lifts the veto that the peer may have by now
-                    let result = Err(self.explain_promotion(promotion::Refusal::PeerAway));
-                    effects.push(Effect::Answer { request, result });
+                    self.refuse_promotion(request, promotion::Refusal::PeerAway, effects);
                 } else if session != self.session_now() {
                     self.role.promoting = None;
                     let why = "the nodes began to meet again before the peer consented";
                     let next = format!("hotpair promote {}", self.settings.resource);
-                    refuse(request, why, &next, effects);
+                    if let Some(request) = request {
+                        refuse(request, why, &next, effects);
+                    }
                 }
             }
             Step::Consented => {
@@ -220,8 +228,7 @@ impl<M: MapMemory> Replica<M> {
                     if plan.needs_consent {
                         self.restart_session(); // which lifts the peer's veto
                     }
-                    let result = Err(self.explain_promotion(refusal));
-                    effects.push(Effect::Answer { request, result });
+                    self.refuse_promotion(request, refusal, effects);
                     return;
                 }
                 let generation = if plan.forced { self.next_generation(effects) } else { None };
@@ -240,12 +247,32 @@ impl<M: MapMemory> Replica<M> {
         }
     }
 
+    fn refuse_promotion(
+        &self,
+        request: Option<u64>,
+        refusal: promotion::Refusal,
+        effects: &mut Effects,
+    ) {
+        if let Some(request) = request {
+            let result = Err(self.explain_promotion(refusal));
+            effects.push(Effect::Answer { request, result });
+        }
+    }
+
     /// What was decided before the wait is decided again: the peer may have become primary, or
     /// this node the target of a resync. A consent that was given stays good.
     fn check_promotion_again(&self) -> Result<(), promotion::Refusal> {
         let Some(promoting) = &self.role.promoting else { return Ok(()) };
         let record = self.records.stable();
         let peer = self.peer_for_promotion();
+        if promoting.request.is_none() {
+            // The arbiter asked nobody else since, and no primary has a lease.
+            return if record.disk == crate::units::DiskState::UpToDate && record.veto.is_none() {
+                Ok(())
+            } else {
+                Err(promotion::Refusal::Outdated)
+            };
+        }
         if promoting.plan.needs_consent {
             if let Peer::Connected { role: crate::units::Role::Primary, .. } = peer {
                 return Err(promotion::Refusal::PeerIsPrimary);
@@ -272,7 +299,7 @@ impl<M: MapMemory> Replica<M> {
 
     /// The record of a promotion is stable.
     pub(super) fn on_promoted(&mut self, promoted: &Promoted, effects: &mut Effects) {
-        let asker = self.role.promoting.take().map(|promoting| promoting.request);
+        let asker = self.role.promoting.take().and_then(|promoting| promoting.request);
         if self.role.take_over.take().is_some() {
             self.answer_switchover(effects);
         }
@@ -285,6 +312,30 @@ impl<M: MapMemory> Replica<M> {
             let text = format!("this node is primary at epoch {}", promoted.epoch);
             answer(request, &text, effects);
         }
+    }
+
+    /// The arbiter granted a promotion: sync, record, serve alone.
+    pub(super) fn begin_granted_promotion(&mut self, epoch: Epoch) {
+        self.role.take_over = None;
+        self.role.promoting = Some(Promoting {
+            request: None,
+            how: PromoteHow { force: false, accept_data_loss: false },
+            plan: PromotePlan { epoch, needs_consent: false, forced: false },
+            mode: ServeMode::Solo,
+            step: Step::Consented,
+            since: self.now,
+        });
+    }
+
+    /// The arbiter's record makes this node owner, with the peer eligible: what the old primary
+    /// acknowledged is here, and stable.
+    pub(super) fn take_over_by_arbiter(&mut self, epoch: Epoch) {
+        self.records.change(Change::Promote(Promoted {
+            epoch,
+            mode: ServeMode::Paired,
+            generation: None,
+            is_forced: false,
+        }));
     }
 
     /// The primary asks whether this node has everything up to `hand.last`.
@@ -336,6 +387,11 @@ impl<M: MapMemory> Replica<M> {
                 take.step = TakeStep::Recording;
             }
             Some(_) | None => return Err(Fault::Unexpected { message: "HandDone" }),
+        }
+        if self.has_controller() {
+            // The arbiter's record says so, too, and at which epoch.
+            self.role.take_over = None;
+            return Ok(());
         }
         let epoch = self.records.stable().promised.max(hand.epoch).next_by(self.settings.side);
         self.records.change(Change::Promote(Promoted {

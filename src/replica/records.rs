@@ -10,6 +10,7 @@ use super::planted::Planted;
 use super::role::Promoted;
 use super::{Effects, Replica};
 use crate::metadata::{Durable, HISTORY_LEN_MAX, INSTANCES_LEN_MAX, MapMemory, Place, Superblock};
+use crate::promotion::controller::{ArbiterChange, RecordStep};
 use crate::units::{
     Applied, DiskReason, DiskState, Epoch, Generation, Instance, ReplicaId, ReplicationMode,
     Resolution, ResourceId, ServeMode, Side, Transfer, Veto, VetoReason,
@@ -19,7 +20,7 @@ use crate::units::{
 #[derive(Clone, Debug, Hash, PartialEq)]
 pub(super) enum Change {
     /// A new run: the clean flag goes before anything changes, doubt is recorded before Hello.
-    Start { instance: Instance, place: Place, doubt: Option<DiskReason> },
+    Start { instance: Instance, place: Place, doubt: Option<DiskReason>, never_promotes: bool },
     /// The peer's state as this session found it.
     Join(Box<Join>),
     /// The peer is known as it is from here on: its marks and ours cover what can differ.
@@ -62,6 +63,8 @@ pub(super) enum Change {
     SizeNext(u64),
     /// The resource has this many bytes.
     Size(u64),
+    /// What the arbiter said, or is about to be asked.
+    Arbiter(ArbiterChange),
     /// The daemon stops, and everything is stable.
     Clean,
 }
@@ -229,6 +232,7 @@ impl<M: MapMemory> Replica<M> {
             Change::Resolve(_) => self.on_resolution_recorded(effects),
             Change::SizeNext(_) => self.on_room_recorded(effects),
             Change::Size(_) => self.on_size_recorded(effects),
+            Change::Arbiter(change) => self.on_arbiter_recorded(change.step),
             Change::Clean => self.on_clean_recorded(effects),
             Change::Acquaint(_)
             | Change::Resumable { .. }
@@ -257,7 +261,10 @@ impl<M: MapMemory> Replica<M> {
 
 fn apply(change: &Change, side: Side, record: &mut Superblock) {
     match change {
-        Change::Start { instance, place, doubt } => start(*instance, *place, *doubt, record),
+        Change::Start { instance, place, doubt, never_promotes } => {
+            record.never_promotes = *never_promotes;
+            start(*instance, *place, *doubt, record);
+        }
         Change::Join(join) => apply_join(join, side, record),
         Change::Acquaint(acquaintance) => acquaint(*acquaintance, record),
         Change::Resumable { source } => {
@@ -318,7 +325,35 @@ fn apply(change: &Change, side: Side, record: &mut Superblock) {
         }
         Change::SizeNext(bytes) => record.size_next = *bytes,
         Change::Size(bytes) => have_size(*bytes, record),
+        Change::Arbiter(change) => arbitrate(*change, side, record),
         Change::Clean => record.clean = true,
+    }
+}
+
+fn arbitrate(change: ArbiterChange, side: Side, record: &mut Superblock) {
+    let noted = &mut record.arbitration;
+    noted.arbiter = change.arbiter;
+    noted.epoch = noted.epoch.max(change.epoch);
+    noted.lease_ms = noted.lease_ms.max(change.lease_ms);
+    match change.step {
+        RecordStep::Learn => {}
+        RecordStep::Adopt => {
+            record.owner = Some(side);
+            record.epoch = record.epoch.max(change.epoch);
+            record.promised = record.promised.max(record.epoch);
+            if record.serve_mode == ServeMode::HandingOver {
+                record.serve_mode = ServeMode::Paired;
+            }
+            record.served_epoch = record.epoch;
+        }
+        RecordStep::Promise(asked) => {
+            noted.asked = Some(asked);
+            record.promised = record.promised.max(asked.last);
+        }
+        RecordStep::Settle => noted.asked = None,
+        RecordStep::Follow(epoch) => record.promised = epoch.max(record.epoch),
+        RecordStep::Veto(reason) => record.veto = Some(Veto { reason, epoch: change.epoch }),
+        RecordStep::LiftVeto => record.veto = None,
     }
 }
 
@@ -339,7 +374,6 @@ fn start(instance: Instance, place: Place, doubt: Option<DiskReason>, record: &m
     record.instances.truncate(INSTANCES_LEN_MAX);
     record.place = place;
     record.clean = false;
-    record.never_promotes = true;
     match record.disk {
         DiskState::UpToDate => {
             if let Some(reason) = doubt {
@@ -456,6 +490,7 @@ fn promote(promoted: &Promoted, side: Side, record: &mut Superblock) {
     record.promised = promoted.epoch;
     record.served_epoch = promoted.epoch;
     record.owner = Some(side);
+    record.arbitration.asked = None;
     record.serve_mode = promoted.mode;
     record.veto = None;
     record.stopped = false;

@@ -230,9 +230,15 @@ impl<M: MapMemory> Replica<M> {
         if self.role.has_clients || self.role.exit.is_some() || self.role.is_exported() {
             return;
         }
+        // Whoever begins to serve knows that nobody else does; later a lease may lapse and come back.
+        if !self.may_answer_reads() {
+            return;
+        }
         let Some(primary) = &mut self.role.primary else { return };
         if let Some(grant) = promotion::grant(self.records.durable(), self.settings.side) {
             primary.is_exported = true;
+            // The arbiter may have named a higher one since this node became primary.
+            primary.epoch = grant.epoch();
             self.role.has_clients = true;
             effects.push(Effect::OpenExport(grant));
         }
@@ -276,7 +282,7 @@ impl<M: MapMemory> Replica<M> {
             return;
         }
         let vetoed = self.role.peer_vetoed.is_some();
-        let permit = promotion::solo_permit(self.records.durable(), vetoed);
+        let permit = self.permit_to_go_alone(vetoed);
         let Some(primary) = &mut self.role.primary else { return };
         if primary.solo != SoloStep::No {
             return;
@@ -295,6 +301,14 @@ impl<M: MapMemory> Replica<M> {
         self.event("going-solo", format!("the peer is away or incomplete; permit: {permit:?}"));
         let io = self.io.start(Purpose::Role(sync));
         effects.push(Effect::SyncData { io });
+    }
+
+    /// With an arbiter the peer may promote itself whatever it said of itself before.
+    fn permit_to_go_alone(&self, vetoed: bool) -> Option<promotion::Permit> {
+        let Some(controller) = &self.controller else {
+            return promotion::solo_permit(self.records.durable(), vetoed);
+        };
+        vetoed.then_some(promotion::Permit::PeerVeto).or_else(|| controller.permit())
     }
 
     /// Whether the peer is away or not a candidate, so that this node may try to go on alone.
@@ -400,13 +414,16 @@ impl<M: MapMemory> Replica<M> {
         let is_free = !self.role.is_primary()
             && self.role.promoting.is_none()
             && self.role.take_over.is_none()
+            && self.may_veto()
             && self.role.exit.as_ref().is_none_or(Exit::is_unanswered)
             && !self.desk.is_stopping()
             // A consent that was given in this session is one that the peer counts on.
             && !self.link.is_vetoed()
             && self.records.is_idle();
         let record = self.records.stable();
-        if !has_met || !is_free || record.stopped {
+        // A late request of its own may still give the resource away: the arbiter is asked first.
+        let may_be_given = self.has_controller() && record.serve_mode == ServeMode::HandingOver;
+        if !has_met || !is_free || record.stopped || may_be_given {
             return;
         }
         let Some(mut peer) = self.link.peer_hello().map(super::meet::claim_of) else { return };

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::promotion::controller::ControllerSettings;
 use crate::units::{ReplicationMode, Side};
 
 /// Names, modes and limits of one resource. The limits are fields so that tests can shrink them.
@@ -53,6 +54,8 @@ pub struct Settings {
     pub checkpoint_every: Duration,
     /// Remaining bytes of a resync at which a solo primary starts to wait for the target.
     pub gate_bytes: u64,
+    /// With an arbiter: what its word is asked for.
+    pub controller: Option<ControllerSettings>,
     /// The bug to be found.
     #[cfg(feature = "planted-bugs")]
     pub planted: Option<super::planted::Planted>,
@@ -95,6 +98,7 @@ impl Default for Settings {
             resync_chunks_max: 128,
             cool_after: Duration::from_secs(5),
             checkpoint_every: Duration::from_secs(30),
+            controller: None,
             gate_bytes: 16 << 20,
             #[cfg(feature = "planted-bugs")]
             planted: None,

@@ -31,6 +31,8 @@ pub(super) struct Writes {
     /// Reads of clients under way: a write to the same blocks waits, or they could find what may
     /// be taken back.
     reading: BTreeMap<RequestId, BlockRange>,
+    /// Reads of them that ended while no lease held: they are answered when one does.
+    read: Vec<RequestId>,
     cold: VecDeque<PartId>,
     /// Blocks of the cold ones: they will be in the unflushed window.
     cold_blocks: usize,
@@ -615,15 +617,32 @@ impl<M: MapMemory> Replica<M> {
         outcome: &DiskOutcome,
         effects: &mut Effects,
     ) {
-        if self.writes.requests.remove(&request).is_none() {
+        if !self.writes.requests.contains_key(&request) {
             return;
         }
-        self.writes.reading.remove(&request);
-        self.writes.rescan = true;
-        if *outcome == DiskOutcome::Done {
+        if *outcome != DiskOutcome::Done {
+            self.end_read(request);
+            self.on_disk_failed(effects);
+        } else if self.may_answer_reads() {
+            self.end_read(request);
             effects.push(Effect::Reply { request, result: Ok(()) });
         } else {
-            self.on_disk_failed(effects);
+            self.writes.read.push(request);
+        }
+    }
+
+    fn end_read(&mut self, request: RequestId) {
+        self.writes.requests.remove(&request);
+        self.writes.reading.remove(&request);
+        self.writes.rescan = true;
+    }
+
+    /// A lease holds again: nobody was promoted meanwhile, and what was read is still current, since
+    /// no write of these blocks began.
+    pub(super) fn release_reads(&mut self, effects: &mut Effects) {
+        for request in std::mem::take(&mut self.writes.read) {
+            self.end_read(request);
+            effects.push(Effect::Reply { request, result: Ok(()) });
         }
     }
 

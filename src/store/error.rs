@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
+use crate::metadata::Damage;
+
 /// Why a data file or a metadata file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -62,6 +64,14 @@ pub enum StoreError {
     Replaced {
         /// Which file.
         path: PathBuf,
+    },
+    /// It is not what it should be, and nobody but an operator may give it up.
+    #[error("{path}: cannot be used: {source}", path = path.display())]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: Damage,
     },
     /// It must not be there yet.
     #[error("{path}: is there already; nothing was changed", path = path.display())]

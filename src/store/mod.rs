@@ -21,6 +21,7 @@ mod pool;
 mod room;
 mod sidecar;
 mod transfer;
+mod witness;
 mod zero;
 
 use std::sync::Arc;
@@ -42,6 +43,7 @@ use pool::Pool;
 pub use room::Shortage;
 pub use sidecar::{Existing, Sidecar};
 use transfer::Inline;
+pub use witness::{FoundRecord, WitnessFolder, WitnessStart};
 
 use crate::replica::{DiskOutcome, IoId, RequestId, Ticket};
 use crate::units::{ByteRange, ChunkIndex, ResourceSize, ZeroKind};

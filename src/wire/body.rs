@@ -36,10 +36,14 @@ pub(super) fn put<T: Serialize + ?Sized>(body: &T, out: &mut Vec<u8>) {
 /// # Errors
 /// [`ProtocolError::Body`] if it is something else, or something more.
 pub(super) fn take<T: DeserializeOwned>(kind: Kind, body: &[u8]) -> Result<T, ProtocolError> {
-    let damaged = ProtocolError::Body { kind };
+    whole(body).ok_or(ProtocolError::Body { kind })
+}
+
+/// Reads a value that uses up `body`; `None` if it is something else, or something more.
+pub(super) fn whole<T: DeserializeOwned>(body: &[u8]) -> Option<T> {
     match bincode::serde::decode_from_slice(body, config()) {
-        Ok((value, used)) if used == body.len() => Ok(value),
-        Ok(_) | Err(_) => Err(damaged),
+        Ok((value, used)) if used == body.len() => Some(value),
+        Ok(_) | Err(_) => None,
     }
 }
 

@@ -14,7 +14,7 @@ use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Longest text for people in a message, in bytes; a longer one is cut when it is sent.
-pub(super) const TEXT_LEN_MAX: usize = 512;
+pub(crate) const TEXT_LEN_MAX: usize = 512;
 /// Longest name of a cluster, node or resource in a message, in bytes.
 pub(super) const NAME_LEN_MAX: usize = 255;
 
@@ -29,7 +29,7 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for AtMost<T, 
 }
 
 /// Reads a list of at most `MAX` elements.
-pub(super) fn list_at_most<'de, D, T, const MAX: usize>(from: D) -> Result<Vec<T>, D::Error>
+pub(crate) fn list_at_most<'de, D, T, const MAX: usize>(from: D) -> Result<Vec<T>, D::Error>
 where
     D: Deserializer<'de>,
     T: Deserialize<'de>,
@@ -75,7 +75,7 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for ListVisitor<T,
 }
 
 /// Reads a text of at most `MAX` bytes.
-pub(super) fn text_at_most<'de, D, const MAX: usize>(from: D) -> Result<String, D::Error>
+pub(crate) fn text_at_most<'de, D, const MAX: usize>(from: D) -> Result<String, D::Error>
 where
     D: Deserializer<'de>,
 {
@@ -119,7 +119,7 @@ pub(super) fn maybe_text<'de, D: Deserializer<'de>>(from: D) -> Result<Option<St
 
 /// Writes a text for people, cut to [`TEXT_LEN_MAX`]: a long explanation must not cost the link,
 /// nor must a character that the peer would refuse.
-pub(super) fn cut_text<S: Serializer>(text: &str, to: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn cut_text<S: Serializer>(text: &str, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(cut(&shown(text)))
 }
 

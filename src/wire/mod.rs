@@ -7,6 +7,8 @@
 //! Reading goes in this order, so that a length is never believed before it is checked: the 128
 //! bytes of the header, [`frame::decode_header`] (magic, hash, type, limits), then body and payload
 //! into buffers, then [`frame::decode`] (their hash, their rules).
+//!
+//! What a node and a witness say to each other travels in a [`letter`].
 #![deny(clippy::indexing_slicing)]
 
 mod body;
@@ -16,11 +18,13 @@ mod error;
 pub mod frame;
 mod header;
 mod kind;
+pub mod letter;
 pub mod message;
 pub mod payload;
 mod plausible;
 pub mod version;
 
+pub(crate) use bounded::{TEXT_LEN_MAX, cut_text, list_at_most, text_at_most};
 pub use error::ProtocolError;
 pub use kind::{
     ACKS_MAX, CHUNK_ACKS_MAX, CHUNK_HASHES_MAX, HEAT_MAX, Kind, MAP_PAGE_LEN, MAP_PAGES_MAX,
@@ -32,6 +36,7 @@ pub use message::{
     RefusalCode, ResyncEnd, ResyncStart, SettleAsk, SettleTell, Told, Verdict, Write, Zero,
 };
 pub use payload::{Buffer, BufferPool, Payload, PoolLimits};
+pub(crate) use plausible::{Checked, check_epoch, check_generation};
 pub use version::Version;
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ pub(super) fn check(
 }
 
 /// What cannot be, in words.
-type Checked = Result<(), &'static str>;
+pub(crate) type Checked = Result<(), &'static str>;
 
 fn check_hello(hello: &Hello) -> Checked {
     check_sizes(hello.size, hello.size_next)?;
@@ -93,7 +93,7 @@ fn check_history(history: &[Generation]) -> Checked {
     history.iter().copied().try_for_each(check_generation)
 }
 
-fn check_generation(generation: Generation) -> Checked {
+pub(crate) fn check_generation(generation: Generation) -> Checked {
     match generation {
         Generation { id: 0, .. } | Generation { number: 0, .. } => {
             Err("a generation without number or id")
@@ -110,7 +110,7 @@ fn check_applied(applied: Applied) -> Checked {
 }
 
 /// Of a header or a body.
-pub(super) fn check_epoch(epoch: Epoch) -> Checked {
+pub(crate) fn check_epoch(epoch: Epoch) -> Checked {
     if epoch > Epoch::TAKEN_MAX { Err("an epoch that no pair reaches") } else { Ok(()) }
 }
 

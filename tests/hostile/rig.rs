@@ -391,6 +391,9 @@ impl Rig {
             }
             Effect::Reply { .. } => self.replies += 1,
             Effect::Event(_)
+            | Effect::AskArbiter(_)
+            | Effect::SetTimer { .. }
+            | Effect::GrantLease
             | Effect::Connect(_)
             | Effect::OpenExport(_)
             | Effect::CloseExport(_)

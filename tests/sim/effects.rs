@@ -7,6 +7,8 @@ use hotpair::wire::message::Message;
 use crate::broken::{Broken, Checked};
 use crate::ghost::Opening;
 use crate::io::Work;
+use crate::load::Ask;
+use crate::witness::{self, Party};
 use crate::world::{Event, World};
 
 impl World {
@@ -73,6 +75,14 @@ impl World {
             Effect::OpenExport(grant) => self.open_export(at, grant.epoch())?,
             Effect::CloseExport(closing) => self.close_export(at, closing)?,
             Effect::Reply { request, result } => self.reply(at, request, result)?,
+            Effect::AskArbiter(request) => {
+                let heard = self.nodes[at].process.as_ref().map_or(0, |it| it.witness_heard);
+                self.say(Party::Node(at), Party::Witness, &witness::Message::Ask(request, heard));
+            }
+            Effect::SetTimer { timer, from, after, bound: _ } => {
+                self.set_timer(at, timer, from, after);
+            }
+            Effect::GrantLease => self.grant_lease(at),
             Effect::DrawId => {
                 let life = self.nodes[at].life;
                 self.after(1_000, Event::FreshId { node: at, life });
@@ -154,8 +164,8 @@ impl World {
             // Its connection is gone.
             return Ok(());
         }
-        self.check_reply(at, epoch, result)?;
         let asked = self.clients.asked(request).filter(|_| result.is_ok());
+        self.check_reply(at, epoch, result, matches!(asked, Some(Ask::Read(_))))?;
         self.check_success(at, asked)?;
         self.on_reply(at, request, result, found)?;
         self.check_budget(at, asked)
@@ -202,6 +212,7 @@ pub(crate) fn input_code(input: &Input) -> u64 {
         Input::DiskGone => 10,
         Input::FreshId(_) => 11,
         Input::Operator { request, .. } => 12 + (request << 8),
+        Input::Controller(_) => 14,
         Input::Grown { ticket, result } => 13 + (ticket.0 << 16) + (u64::from(result.is_ok()) << 8),
         // Only a driver with a network says it.
         Input::NoLink { .. } => 14,
@@ -232,6 +243,9 @@ fn effect_code(effect: &Effect) -> u64 {
             36 + (request << 8) + (u64::from(result.is_ok()) << 40)
         }
         Effect::Event(_) => 37,
+        Effect::AskArbiter(request) => 39 + (request.id.number << 8),
+        Effect::SetTimer { timer, .. } => 40 + ((*timer as u64) << 8),
+        Effect::GrantLease => 41,
         Effect::Grow { ticket, new, .. } => 38 + (ticket.0 << 8) + (new.bytes() << 24),
     }
 }

@@ -142,7 +142,7 @@ impl World {
         }
     }
 
-    fn pause(&mut self, at: usize, length: Time) {
+    pub(crate) fn pause(&mut self, at: usize, length: Time) {
         if let Some(process) = &mut self.nodes[at].process
             && !process.is_paused
         {

@@ -45,6 +45,24 @@ fn fresh_seeds() {
     assert!(totals.failed.is_empty(), "{} seeds broke something", totals.failed.len());
 }
 
+/// Seeds with an arbiter: `HOTPAIR_WITNESS_SEEDS` is how many.
+#[test]
+fn fresh_seeds_with_a_witness() {
+    if let Some(seed) = hex("HOTPAIR_WITNESS_SEED") {
+        replay_plan(Plan::draw_with_witness(seed));
+        return;
+    }
+    let first = hex("HOTPAIR_FIRST_SEED").unwrap_or_else(seed_of_the_commit);
+    let count = number("HOTPAIR_WITNESS_SEEDS").unwrap_or(SEEDS);
+    let began = stopwatch();
+    let mut totals = Totals::default();
+    for seed in (0..count).map(|at| first.wrapping_add(at)) {
+        totals.add(&run(&Plan::draw_with_witness(seed), None));
+    }
+    totals.print(first, began.elapsed().as_secs_f64());
+    assert!(totals.failed.is_empty(), "{} seeds broke something", totals.failed.len());
+}
+
 #[test]
 fn the_same_seed_has_the_same_trace() {
     for seed in 0..50 {
@@ -113,7 +131,10 @@ fn explain(outcome: &Outcome) {
 }
 
 fn replay(seed: u64) {
-    let mut plan = Plan::draw(seed);
+    replay_plan(Plan::draw(seed));
+}
+
+fn replay_plan(mut plan: Plan) {
     if env::var("HOTPAIR_SHRINK").is_ok() {
         plan = shrink(&plan);
     }
@@ -121,7 +142,7 @@ fn replay(seed: u64) {
     let outcome = run(&plan, None);
     let count = number("HOTPAIR_LINES").and_then(|count| usize::try_from(count).ok());
     for line in last_lines(&plan, count.unwrap_or(LINES_SHOWN)) {
-        println!("{line:.600}");
+        println!("{line:.2600}");
     }
     println!("{outcome:#?}");
     assert_eq!(outcome.broken, None);

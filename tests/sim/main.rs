@@ -33,4 +33,5 @@ mod scenarios;
 mod script;
 mod shrink;
 mod trace;
+mod witness;
 mod world;

@@ -103,6 +103,11 @@ impl Net {
         }
     }
 
+    /// Whether nothing that node `from` sends arrives.
+    pub(crate) fn is_cut_from(&self, from: usize) -> bool {
+        self.is_cut[from]
+    }
+
     /// Makes a connection, unless the nodes cannot reach each other.
     pub(crate) fn connect(&mut self) -> Option<LinkId> {
         if self.is_cut.contains(&true) {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use fastrand::Rng;
 use hotpair::metadata::{self, Birth, Found, Newborn, Place, Superblock};
+use hotpair::promotion::controller::ControllerTimer;
 use hotpair::replica::{LinkId, Replica, RequestId, Settings, Start};
 use hotpair::units::{BlockIndex, Epoch, Instance, Instant, ResourceSize};
 
@@ -91,6 +92,18 @@ pub(crate) struct Process {
     pub(crate) deferred: VecDeque<Event>,
     /// The answer to a stop came: it ends.
     pub(crate) is_stopping: Option<u64>,
+    /// Timers of the core, by the node's clock.
+    pub(crate) timers: BTreeMap<ControllerTimer, Instant>,
+    /// When the last heartbeat of the peer came.
+    pub(crate) last_heard: Time,
+    /// When the last one came that says that the peer hears this node.
+    pub(crate) last_up: Time,
+    pub(crate) last_beat: Time,
+    /// When anything of the witness came.
+    pub(crate) witness_heard: Time,
+    pub(crate) is_silent: bool,
+    /// When the peer asked for the lease that is about to be granted.
+    pub(crate) lease_asked: Option<Instant>,
 }
 
 impl Node {
@@ -195,7 +208,7 @@ impl Node {
         self.size = core.size();
         self.is_power_lost = false;
         self.life += 1;
-        self.process = Some(Box::new(Process::new(core)));
+        self.process = Some(Box::new(Process::new(core, now)));
         self.absorb_map();
         Ok(())
     }
@@ -268,7 +281,7 @@ impl Node {
 }
 
 impl Process {
-    fn new(core: Replica<Vec<u8>>) -> Self {
+    fn new(core: Replica<Vec<u8>>, now: Time) -> Self {
         Self {
             core,
             wants_link: false,
@@ -282,6 +295,13 @@ impl Process {
             is_paused: false,
             deferred: VecDeque::new(),
             is_stopping: None,
+            timers: BTreeMap::new(),
+            last_heard: now,
+            last_up: now,
+            witness_heard: now,
+            last_beat: now,
+            is_silent: false,
+            lease_asked: None,
         }
     }
 }

@@ -6,8 +6,11 @@
 use std::time::Duration;
 
 use fastrand::Rng;
+use hotpair::promotion::controller::ControllerSettings;
 use hotpair::replica::Settings;
 use hotpair::units::{ReplicationMode, Side};
+
+use crate::witness::WitnessPlan;
 
 /// The names of the parts that draw numbers, so that one part's draws do not move another's.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +24,7 @@ pub(crate) enum Part {
     Operator,
     Order,
     Resize,
+    Witness,
 }
 
 /// The generator of one part of one seed.
@@ -47,6 +51,8 @@ pub(crate) struct Plan {
     pub(crate) chaos: Duration,
     /// Clock rates of the two nodes in thousandths of the true rate.
     pub(crate) clock_rates: [u64; 2],
+    /// With an arbiter: what goes wrong with it.
+    pub(crate) witness: Option<WitnessPlan>,
     /// The bug to be found.
     #[cfg(feature = "planted-bugs")]
     pub(crate) planted: Option<hotpair::replica::planted::Planted>,
@@ -137,10 +143,23 @@ impl Plan {
             faults: Faults::draw(&mut rng),
             chaos: Duration::from_secs(*rng.choice(&[20, 40, 90, 180]).unwrap()),
             clock_rates,
+            witness: None,
             #[cfg(feature = "planted-bugs")]
             planted: None,
         };
         plan.draw_resize();
+        plan
+    }
+
+    /// The same seed, with an arbiter that promotes automatically.
+    pub(crate) fn draw_with_witness(seed: u64) -> Self {
+        let mut plan = Self::draw(seed);
+        let mut rng = generator(seed, Part::Witness);
+        plan.witness = Some(WitnessPlan::draw(&mut rng));
+        // Leases are for clocks that go equally fast, but for one in a hundred.
+        plan.clock_rates = [rng.u64(996..=1004), rng.u64(996..=1004)];
+        let faults = &mut plan.faults;
+        (faults.failover, faults.accept_loss, faults.split_brain) = (false, false, false);
         plan
     }
 
@@ -195,6 +214,7 @@ impl Plan {
             faults: Faults::default(),
             chaos: Duration::ZERO,
             clock_rates: [1000; 2],
+            witness: None,
             #[cfg(feature = "planted-bugs")]
             planted: None,
         }
@@ -229,6 +249,14 @@ impl Plan {
             cool_after: limits.cool_after,
             checkpoint_every: limits.checkpoint_every,
             gate_bytes: limits.gate_bytes,
+            controller: self.witness.as_ref().map(|witness| ControllerSettings {
+                side,
+                promotes: true,
+                lease: witness.lease,
+                identities: [[1; 32], [2; 32]],
+                #[cfg(feature = "planted-bugs")]
+                planted: witness.planted,
+            }),
             #[cfg(feature = "planted-bugs")]
             planted: self.planted,
         }

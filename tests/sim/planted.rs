@@ -6,6 +6,7 @@
 use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use hotpair::promotion::controller::planted::PlantedRule;
 use hotpair::replica::planted::Planted;
 use hotpair::units::ReplicationMode;
 
@@ -34,6 +35,43 @@ fn planted_bugs_are_found() {
     }
     needed.sort_unstable();
     println!("planted: median {:?} seeds, {} missed", needed.get(needed.len() / 2), missed.len());
+    assert!(missed.is_empty(), "not found: {missed:?}");
+}
+
+/// The rules of who may serve: each broken one must show within some seeds with an arbiter.
+#[test]
+fn broken_rules_of_promotion_are_found() {
+    let wanted = env::var("HOTPAIR_PLANTED").unwrap_or_default();
+    let mut missed = Vec::new();
+    let chosen: Vec<PlantedRule> = match wanted.as_str() {
+        "" => {
+            let at = usize::try_from(crate::fresh::seed_of_the_commit() % 7919).unwrap();
+            (0..2).map(|step| PlantedRule::ALL[(at + step * 4) % PlantedRule::ALL.len()]).collect()
+        }
+        "all" => PlantedRule::ALL.to_vec(),
+        name => {
+            let named = |rule: &PlantedRule| format!("{rule:?}").eq_ignore_ascii_case(name);
+            PlantedRule::ALL.into_iter().filter(named).collect()
+        }
+    };
+    for rule in chosen {
+        let found = (1..=SEEDS_MAX).find_map(|count| {
+            let mut plan = Plan::draw_with_witness(0xa_0000_0000 + count);
+            if let Some(witness) = &mut plan.witness {
+                witness.planted = Some(rule);
+            }
+            run(&plan, None).broken.map(|broken| (count, broken.invariant))
+        });
+        match found {
+            Some((count, invariant)) => {
+                println!("planted {rule:?}: found after {count} seeds by {invariant}");
+            }
+            None => {
+                println!("planted {rule:?}: NOT found in {SEEDS_MAX} seeds");
+                missed.push(rule);
+            }
+        }
+    }
     assert!(missed.is_empty(), "not found: {missed:?}");
 }
 

@@ -70,6 +70,7 @@ pub(crate) fn last_lines(plan: &Plan, count: usize) -> Vec<String> {
 fn chaos_then_heal(world: &mut World) -> Checked {
     world.after(0, Event::Start(0));
     world.after(millis(20), Event::Start(1));
+    world.begin_witness();
     world.after(millis(30), Event::Dial);
     world.after(millis(100), Event::Operator);
     for client in 0..world.plan.load.clients {
@@ -78,6 +79,7 @@ fn chaos_then_heal(world: &mut World) -> Checked {
     let calm = if world.process_rng.bool() { 0 } else { millis(15_000) };
     world.run_until(calm)?;
     world.begin_faults();
+    world.begin_witness_faults();
     world.run_until(calm + nanos(world.plan.chaos))?;
     world.ghost.check_history()?;
     heal(world)
@@ -86,6 +88,7 @@ fn chaos_then_heal(world: &mut World) -> Checked {
 fn heal(world: &mut World) -> Checked {
     world.is_healing = true;
     world.clients.are_quiet = true;
+    world.heal_witness();
     for at in 0..2 {
         world.net.mend(world.now, at);
         world.nodes[at].trouble = crate::node::Trouble::default();

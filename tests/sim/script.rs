@@ -34,6 +34,7 @@ impl Script {
         script.world.after(0, Event::Start(A));
         script.world.after(0, Event::Start(B));
         script.world.after(millis(10), Event::Dial);
+        script.world.begin_witness();
         script.world.after(millis(10), Event::Client(0));
         script.until("the nodes know each other", |world| {
             world.status(A).is_some_and(|status| status.peer.is_some())
@@ -144,6 +145,11 @@ impl Script {
     pub(crate) fn lose_power(&mut self, at: usize) {
         self.world.nodes[at].is_held_down = true;
         self.world.kill(at, true).unwrap_or_else(|broken| panic!("{broken}"));
+    }
+
+    /// The process of a node does nothing for so many milliseconds.
+    pub(crate) fn pause(&mut self, at: usize, length: u64) {
+        self.world.pause(at, millis(length));
     }
 
     /// Starts what is down.

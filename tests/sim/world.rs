@@ -11,7 +11,7 @@ use hotpair::metadata::Birth;
 use hotpair::replica::{Input, LinkId};
 use hotpair::units::ResourceSize;
 
-use crate::broken::Checked;
+use crate::broken::{Broken, Checked};
 use crate::checks::Differences;
 use crate::clients::Clients;
 use crate::faults::Fault;
@@ -24,6 +24,7 @@ use crate::node::{Node, id};
 use crate::operator::Operator;
 use crate::plan::{Part, Plan, generator, side};
 use crate::trace::{Lines, Trace};
+use crate::witness::{Witness, WitnessEvent};
 
 /// Something that happens at a moment.
 #[derive(Clone, Debug)]
@@ -40,10 +41,14 @@ pub(crate) enum Event {
     Resume(usize),
     Mend(usize),
     Operator,
+    Witness(WitnessEvent),
 }
 
 /// Time between ticks.
 const TICK: Time = 50_000_000;
+
+/// More than any load makes.
+const EVENTS_PER_SECOND_MAX: u64 = 2_000_000;
 
 /// One seed.
 #[derive(Debug)]
@@ -52,11 +57,14 @@ pub(crate) struct World {
     pub(crate) now: Time,
     queue: BTreeMap<(Time, u64), Event>,
     scheduled: u64,
+    /// When the last second began, and how many events had been scheduled then.
+    second: (Time, u64),
     pub(crate) nodes: [Node; 2],
     pub(crate) net: Net,
     pub(crate) clients: Clients,
     pub(crate) ghost: Ghost,
     pub(crate) operator: Operator,
+    pub(crate) witness: Witness,
     pub(crate) differences: Differences,
     pub(crate) trace: Trace,
     pub(crate) disk_rng: Rng,
@@ -123,11 +131,13 @@ impl World {
             now: 0,
             queue: BTreeMap::new(),
             scheduled: 0,
+            second: (0, 0),
             nodes,
             net: Net::new(draw_wire(&plan), generator(seed, Part::Net)),
             ghost: Ghost::new(run, &plan, &spots, &late),
             clients: Clients::new(&plan, run, [spots, late].concat(), clients_rng),
             operator: Operator::new(generator(seed, Part::Operator)),
+            witness: Witness::new(generator(seed, Part::Witness)),
             differences,
             trace: Trace::new(lines),
             disk_rng: generator(seed, Part::Disk),
@@ -154,6 +164,11 @@ impl World {
                 break;
             }
             self.now = entry.key().0;
+            if self.now - self.second.0 >= millis(1_000) {
+                self.second = (self.now, self.scheduled);
+            } else if self.scheduled - self.second.1 > EVENTS_PER_SECOND_MAX {
+                return Err(Broken::new("Storm", "something asks without end"));
+            }
             let event = entry.remove();
             self.on_event(event)?;
             for (at, event) in std::mem::take(&mut self.net.due) {
@@ -198,6 +213,7 @@ impl World {
                 Ok(())
             }
             Event::Operator => self.on_operator_turn(),
+            Event::Witness(event) => self.on_witness_event(event),
         }
     }
 
@@ -217,6 +233,7 @@ impl World {
             | Event::Start(_)
             | Event::Resume(_)
             | Event::Mend(_)
+            | Event::Witness(_)
             | Event::Operator => return Some(event),
         };
         match &mut self.nodes[node].process {
@@ -338,6 +355,7 @@ impl World {
         self.feed(at, Input::Started)?;
         let offset = self.process_rng.u64(0..TICK);
         self.after(offset, Event::Tick { node: at, life });
+        self.begin_beats(at);
         Ok(())
     }
 
@@ -357,6 +375,7 @@ impl World {
 
     /// Feeds one input, then what clients have sent meanwhile.
     pub(crate) fn feed(&mut self, at: usize, input: Input) -> Checked {
+        self.fire_timers(at)?;
         self.step(at, input)?;
         self.pump_requests(at)
     }

@@ -1,10 +1,12 @@
 //! The durable record of one resource.
 
+use serde::{Deserialize, Serialize};
+
 use super::request::RequestId;
 use crate::units::{ArbiterId, Epoch, Generation, Side};
 
 /// Who owns a resource and who may be promoted without an operator.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub struct ArbiterRecord {
     /// The store that it belongs to.
     pub arbiter: ArbiterId,
@@ -31,7 +33,7 @@ pub struct ArbiterRecord {
 }
 
 /// The set of nodes that may be promoted; it always contains the owner.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub enum Eligible {
     /// The owner alone: it may acknowledge writes that the other node lacks.
     Owner,

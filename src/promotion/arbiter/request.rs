@@ -1,10 +1,17 @@
 //! What nodes ask of an arbiter, and what it answers.
 
+use serde::{Deserialize, Serialize};
+
 use super::record::ArbiterRecord;
+use crate::metadata::HISTORY_LEN_MAX;
 use crate::units::{ArbiterId, Epoch, Generation, Instance, Side};
+use crate::wire::list_at_most;
+
+/// Longest list of a generation and where it came from.
+pub(super) const LINEAGE_LEN_MAX: usize = HISTORY_LEN_MAX + 1;
 
 /// Names a request, also when it is repeated.
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub struct RequestId {
     /// The run of the daemon that asks.
     pub instance: Instance,
@@ -13,7 +20,7 @@ pub struct RequestId {
 }
 
 /// One request about one resource.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub struct Request {
     /// Who asks.
     pub from: Side,
@@ -32,13 +39,14 @@ pub struct Request {
 }
 
 /// What to do; "owner" and the epoch are checked for all but the first three and [`Self::Force`].
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub enum Operation {
     /// Tell the record.
     Read,
     /// Tell whether [`Self::Promote`] would be granted.
     PreVote {
         /// The caller's generation, and where it came from.
+        #[serde(deserialize_with = "list_at_most::<_, _, LINEAGE_LEN_MAX>")]
         history: Vec<Generation>,
     },
     /// Make a record: both nodes say their half, or one whose replica was never paired.
@@ -53,6 +61,7 @@ pub enum Operation {
     /// An eligible node takes over.
     Promote {
         /// Its generation, and where it came from.
+        #[serde(deserialize_with = "list_at_most::<_, _, LINEAGE_LEN_MAX>")]
         history: Vec<Generation>,
         /// The run of the owner that is known to serve nothing more.
         dead: Option<Instance>,
@@ -64,6 +73,7 @@ pub enum Operation {
         /// What both have.
         generation: Generation,
         /// The peer's generation, and where it came from.
+        #[serde(deserialize_with = "list_at_most::<_, _, LINEAGE_LEN_MAX>")]
         history: Vec<Generation>,
     },
     /// The owner, which is drained, makes the other node owner.
@@ -87,7 +97,7 @@ pub enum Operation {
 }
 
 /// What one node knows of a pair that has no record.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub struct Half {
     /// Its fingerprint and the peer's, in order of [`Side`].
     pub identities: [[u8; 32]; 2],
@@ -104,7 +114,7 @@ pub struct Half {
 }
 
 /// The answer to a request.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub enum Reply {
     /// It is done, and stable: this is the record now.
     Done(Box<ArbiterRecord>),
@@ -124,7 +134,7 @@ pub enum Reply {
 }
 
 /// What the arbiter knows.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub struct View {
     /// What stands in the way of a promotion of the caller.
     pub promotion: Result<(), Refused>,
@@ -137,7 +147,7 @@ pub struct View {
 }
 
 /// Why a request was not done.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize, thiserror::Error)]
 pub enum Refused {
     /// There is no record of this resource.
     #[error(
@@ -188,6 +198,12 @@ pub enum Refused {
     /// Several runs of the caller have leases: it restarts faster than they end.
     #[error("too many runs of this node have a lease: wait until one is over")]
     TooManyRuns,
+    /// Somebody decided who may enroll there.
+    #[error("the arbiter's file `allow` lists neither this cluster nor the key of this node")]
+    NotAllowed,
+    /// There is a limit to what an arbiter remembers.
+    #[error("the arbiter has as many records as it takes: enroll at another one")]
+    NoRoom,
     /// The record could not be made stable.
     #[error("the arbiter could not make its record stable")]
     DiskFailed,

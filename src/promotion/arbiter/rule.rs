@@ -49,7 +49,10 @@ pub enum Ruling {
 
 /// Decides on a request about a resource that has a record.
 pub fn judge(record: &ArbiterRecord, known: Known<'_>, request: &Request) -> Ruling {
-    if request.arbiter != record.arbiter {
+    // A node that was made anew knows no store yet: it may look, which changes nothing.
+    let looks_first = request.arbiter == ArbiterId(0)
+        && matches!(request.operation, Operation::Read | Operation::PreVote { .. });
+    if request.arbiter != record.arbiter && !looks_first {
         return Ruling::Refuse(Refused::WrongStore);
     }
     if request.arbiter_epoch > record.epoch {
@@ -60,6 +63,9 @@ pub fn judge(record: &ArbiterRecord, known: Known<'_>, request: &Request) -> Rul
         Operation::PreVote { history } => {
             let wish = Wish { from: request.from, history, dead: None, by_operator: false };
             return Ruling::Look(may_promote(record, known, wish));
+        }
+        Operation::Enroll(_) if record.was_made_by(request.from, request.id) => {
+            return Ruling::Repeated;
         }
         Operation::Enroll(_) => return Ruling::Refuse(Refused::Enrolled),
         Operation::Renew

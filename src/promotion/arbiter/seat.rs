@@ -94,6 +94,16 @@ pub fn grant_end(lease_ms: u32) -> Duration {
     lease + lease / 100 + slack
 }
 
+/// Why the store `id` answers nothing about a resource without a record. Whoever knows another
+/// store must learn that this is not the one that it trusts.
+pub fn no_record(id: ArbiterId, known: ArbiterId) -> Refused {
+    if known == id || known == ArbiterId::default() {
+        Refused::NoRecord
+    } else {
+        Refused::WrongStore
+    }
+}
+
 impl Arbiter {
     /// The arbiter of a resource with what its store has. It holds promotions down until every
     /// lease it may have granted before is over.
@@ -148,13 +158,23 @@ impl Arbiter {
         let looks = matches!(request.operation, Operation::Read | Operation::PreVote { .. });
         if self.storing.is_some() && !looks {
             // A lease that is granted now would not be seen by the promotion that is being stored.
-            let place = request.from.index();
-            self.waiting[place] = Some(request);
+            let place = &mut self.waiting[request.from.index()];
+            // Renewals come all the time: one must not push out a change that is asked for seldom.
+            if request.operation != Operation::Renew || place.is_none() {
+                *place = Some(request);
+            }
             return;
         }
         let (to, id) = (request.from, request.id);
         let mut say = |reply| effects.push(ArbiterEffect::Reply { to, id, reply });
         if let Operation::Enroll(half) = &request.operation {
+            if let Some(record) = &self.record
+                && !self.is_rolled_back
+                && record.was_made_by(to, id)
+            {
+                say(Reply::Done(Box::new(record.clone())));
+                return;
+            }
             match self.on_enroll(&request, half) {
                 // Leases that were granted before stay what they are.
                 Ok(record) => {
@@ -166,7 +186,7 @@ impl Arbiter {
             return;
         }
         let Some(record) = &self.record else {
-            say(Reply::Refused(Refused::NoRecord));
+            say(Reply::Refused(no_record(self.id, request.arbiter)));
             return;
         };
         let holders: Vec<Instance> = self.leases.iter().map(|lease| lease.instance).collect();

@@ -189,6 +189,21 @@ fn solo_keeps_out_a_late_promotion_and_a_promotion_a_late_solo() {
 }
 
 #[test]
+fn a_node_that_knows_no_store_may_look_and_nothing_else() {
+    for_all(|record, known, request| {
+        let unknowing =
+            Request { arbiter: ArbiterId(0), arbiter_epoch: Epoch(0), ..request.clone() };
+        let ruling = judge(record, known, &unknowing);
+        match request.operation {
+            Operation::Read | Operation::PreVote { .. } => {
+                assert!(matches!(ruling, Ruling::Look(_)), "{ruling:?}");
+            }
+            _ => assert_eq!(ruling, Ruling::Refuse(Refused::WrongStore)),
+        }
+    });
+}
+
+#[test]
 fn another_epoch_is_a_conflict_and_another_store_is_refused() {
     for_all(|record, known, request| {
         let is_about_the_epoch =
@@ -276,6 +291,29 @@ fn a_lease_asked_for_while_a_promotion_is_stored_comes_too_late() {
 }
 
 #[test]
+fn a_renewal_does_not_push_out_a_change_that_waits_for_the_disk() {
+    let mut seat = Seat::rested(record(A, Eligible::Both));
+    let numbered = |number, operation| {
+        let asked = request(A, operation);
+        Request { id: RequestId { number, ..asked.id }, ..asked }
+    };
+    seat.ask(request(B, promote(&[3], None, false)));
+    for (number, operation) in [
+        (20, Operation::Renew),
+        (21, Operation::Solo { generation: generation(3) }),
+        (22, Operation::Renew),
+    ] {
+        assert_eq!(seat.ask(numbered(number, operation)), []);
+    }
+    let effects = seat.input(ArbiterInput::Stored(true));
+    let answered = |it: &ArbiterEffect| match it {
+        ArbiterEffect::Reply { to: A, id, .. } => Some(id.number),
+        _ => None,
+    };
+    assert_eq!(effects.iter().filter_map(answered).collect::<Vec<_>>(), [21]);
+}
+
+#[test]
 fn a_lease_keeps_the_other_node_out_until_its_timer_or_its_release() {
     for ends_by_release in [false, true] {
         let mut seat = Seat::rested(record(A, Eligible::Both));
@@ -359,6 +397,43 @@ fn a_record_is_made_from_two_halves_that_say_the_same() {
     assert_eq!((made.owner, made.eligible, made.epoch), (A, Eligible::Both, Epoch(16)));
     let again = seat.done(enroll(A, half(A, 9)));
     assert_eq!(again, Reply::Refused(Refused::Enrolled));
+}
+
+#[test]
+fn an_enrolment_whose_answer_was_lost_is_answered_again() {
+    let mut seat = Seat::new(None);
+    let alone = Half { alone: true, in_sync: false, ..half(A, 1) };
+    let enroll = request(A, Operation::Enroll(alone));
+    let made = seat.done(enroll.clone());
+    assert!(matches!(made, Reply::Done(_)), "{made:?}");
+    assert_eq!(seat.done(enroll.clone()), made);
+    let record = seat.arbiter.record().unwrap().clone();
+    let known = Known { leases: &[], is_in_hold_down: false };
+    let enroll = Request { arbiter_epoch: Epoch(0), ..enroll };
+    assert_eq!(judge(&record, known, &enroll), Ruling::Repeated);
+    // Not once the record has changed: then it is not what that request made.
+    seat.done(Request {
+        id: RequestId { instance: Instance(0xa), number: 10 },
+        arbiter_epoch: record.epoch,
+        epoch: record.epoch,
+        ..request(A, Operation::Keep)
+    });
+    assert_eq!(seat.done(enroll), Reply::Refused(Refused::Enrolled));
+}
+
+#[test]
+fn a_store_that_was_made_anew_is_another_one_to_whoever_knew_the_old_one() {
+    let mut seat = Seat::new(None);
+    for (arbiter, refused) in [
+        (ArbiterId(0), Refused::NoRecord),
+        (STORE, Refused::NoRecord),
+        (ArbiterId(8), Refused::WrongStore),
+    ] {
+        for operation in [Operation::Read, Operation::Renew, Operation::Keep] {
+            let asked = Request { arbiter, ..request(A, operation) };
+            assert_eq!(seat.done(asked), Reply::Refused(refused), "{arbiter:?}");
+        }
+    }
 }
 
 #[test]

@@ -1,0 +1,354 @@
+//! Requests to the arbiter: one at a time, repeated unchanged until it is answered.
+
+use std::time::Duration;
+
+use super::Controller;
+use super::candidate::Stage;
+use super::effect::{Act, Bound, ControllerEffect, ControllerTimer, Obstacle};
+use super::facts::{Facts, Leaving, Standing};
+use super::planted::PlantedRule;
+use crate::promotion::arbiter::{
+    ArbiterRecord, Half, Operation, Refused, Reply, Request, RequestId, View,
+};
+use crate::units::{Generation, Instant, Role, Side};
+
+/// The request under way, and what is due.
+#[derive(Clone, Debug, Default, Hash)]
+pub(super) struct Asking {
+    number: u64,
+    under_way: Option<UnderWay>,
+    /// The lease is to be renewed, or the record to be looked at.
+    is_due: bool,
+    /// The timer for it runs.
+    is_timed: bool,
+    /// The arbiter refused a moment ago: not before the next look.
+    is_put_off: bool,
+}
+
+#[derive(Clone, Debug, Hash)]
+struct UnderWay {
+    request: Box<Request>,
+    asked: Instant,
+}
+
+impl Controller {
+    /// Asks for what is missing, if nothing is being asked for.
+    pub(super) fn ask_for_more(&mut self, facts: &Facts<'_>, effects: &mut Vec<ControllerEffect>) {
+        if let Some(under_way) = &self.asking.under_way {
+            if self.is_wanted_still(&under_way.request.operation, facts) {
+                return;
+            }
+            self.asking.under_way = None;
+        }
+        if let Some(operation) = self.wanted(facts) {
+            self.ask(operation, facts, effects);
+        }
+        if !self.asking.is_timed {
+            self.asking.is_timed = true;
+            let after = self.settings.lease / 6;
+            self.set_timer(ControllerTimer::Look, after, Bound::Early, effects);
+        }
+    }
+
+    fn wanted(&self, facts: &Facts<'_>) -> Option<Operation> {
+        if self.asking.is_put_off {
+            return None;
+        }
+        let urgent = if self.refused == Some(Refused::NoRecord) {
+            self.half(facts).map(Operation::Enroll)
+        } else {
+            let known = self.known.as_deref();
+            known.and_then(|known| {
+                self.owner_wants(known, facts).or_else(|| self.candidate_wants(known, facts))
+            })
+        };
+        urgent.or_else(|| {
+            let is_new = !self.has_looked;
+            let renews = self.wants_lease(facts) && self.owns();
+            match (is_new || self.asking.is_due, renews) {
+                (true, true) => Some(Operation::Renew),
+                (true, false) => Some(Operation::Read),
+                (false, _) => None,
+            }
+        })
+    }
+
+    /// What it says of the pair to an arbiter that has no record: both nodes must say the same.
+    /// If nobody serves, the owner is the first node, since somebody has to be it.
+    fn half(&self, facts: &Facts<'_>) -> Option<Half> {
+        let (record, side) = (facts.record, self.settings.side);
+        let alone = record.peer_replica_id.0 == 0;
+        let in_sync = facts.peer == Standing::InSync;
+        let is_asked = self.candidacy.as_ref().is_some_and(|it| it.request.is_some());
+        let may = if alone { facts.is_primary || is_asked } else { in_sync };
+        let peer_serves = facts.claim.is_some_and(|claim| claim.role == Role::Primary);
+        let owner = if alone || facts.is_primary {
+            side
+        } else if peer_serves {
+            side.other()
+        } else {
+            Side::First
+        };
+        let generation = record.generation?;
+        let epoch = record.epoch.max(record.promised);
+        let identities = self.settings.identities;
+        let half = Half { identities, epoch, owner, in_sync, generation, alone };
+        (may && !facts.is_promoting && facts.leaving.is_none()).then_some(half)
+    }
+
+    fn ask(
+        &mut self,
+        operation: Operation,
+        facts: &Facts<'_>,
+        effects: &mut Vec<ControllerEffect>,
+    ) {
+        match &operation {
+            Operation::Pair { .. } | Operation::Handover => {
+                // What was kept before may be given away by this one.
+                self.is_kept = false;
+                if !self.settings.is_planted(PlantedRule::SoloOutlivesPair) {
+                    self.solo = None;
+                }
+            }
+            Operation::Renew | Operation::Read => self.asking.is_due = false,
+            Operation::PreVote { .. }
+            | Operation::Enroll(_)
+            | Operation::Solo { .. }
+            | Operation::Promote { .. }
+            | Operation::Keep
+            | Operation::Yield
+            | Operation::Stop
+            | Operation::Release { .. }
+            | Operation::Force { .. } => {}
+        }
+        self.asking.number += 1;
+        let noted = facts.record.arbitration;
+        let known = self.known.as_deref();
+        let request = Box::new(Request {
+            from: self.settings.side,
+            id: RequestId { instance: self.instance, number: self.asking.number },
+            arbiter: known.map_or(noted.arbiter, |known| known.arbiter),
+            arbiter_epoch: known.map_or(noted.epoch, |known| known.epoch.max(noted.epoch)),
+            epoch: known.map_or(noted.epoch, |known| known.epoch),
+            lease_ms: self.settings.lease_ms(),
+            operation,
+        });
+        effects.push(ControllerEffect::Ask(request.clone()));
+        self.asking.under_way = Some(UnderWay { request, asked: self.now });
+        self.set_timer(ControllerTimer::Repeat, REPEAT_AFTER, Bound::Early, effects);
+    }
+
+    /// Whether the answer is still of use. A change that was asked for and is not wanted any more
+    /// may be made all the same: whoever asks for the next one finds out by its epoch.
+    fn is_wanted_still(&self, operation: &Operation, facts: &Facts<'_>) -> bool {
+        match operation {
+            Operation::Solo { .. } | Operation::Pair { .. } | Operation::Renew => {
+                self.wants_lease(facts)
+            }
+            Operation::Handover => facts.leaving == Some(Leaving::Handover),
+            Operation::Stop => facts.leaving == Some(Leaving::Stop),
+            Operation::Keep => self.wants_keep(facts),
+            Operation::Promote { .. } => {
+                self.candidacy.as_ref().is_some_and(|it| it.stage == Stage::Asking)
+            }
+            Operation::PreVote { .. } => {
+                self.candidacy.as_ref().is_some_and(|it| it.stage == Stage::Voting)
+            }
+            Operation::Enroll(half) => self.half(facts).as_ref() == Some(half),
+            Operation::Read
+            | Operation::Yield
+            | Operation::Release { .. }
+            | Operation::Force { .. } => true,
+        }
+    }
+
+    pub(super) fn on_timer(&mut self, timer: ControllerTimer, effects: &mut Vec<ControllerEffect>) {
+        self.leases.end(timer);
+        match timer {
+            ControllerTimer::Repeat => self.repeat(effects),
+            ControllerTimer::Look => {
+                self.asking.is_timed = false;
+                self.asking.is_due = true;
+                self.asking.is_put_off = false;
+            }
+            ControllerTimer::Preference => self.owner_first = false,
+            ControllerTimer::ArbiterLease
+            | ControllerTimer::PeerLease
+            | ControllerTimer::Grant
+            | ControllerTimer::HoldDown => {}
+        }
+    }
+
+    fn repeat(&mut self, effects: &mut Vec<ControllerEffect>) {
+        let Some(under_way) = &self.asking.under_way else { return };
+        match under_way.request.operation {
+            // What they tell is of the moment in which they are asked.
+            Operation::Read | Operation::PreVote { .. } | Operation::Renew => {
+                if let Operation::PreVote { .. } = under_way.request.operation {
+                    self.give_up_for_operator(Obstacle::ArbiterAway, effects);
+                }
+                self.asking.under_way = None;
+                self.asking.is_due = true;
+                return;
+            }
+            Operation::Enroll(_)
+            | Operation::Solo { .. }
+            | Operation::Promote { .. }
+            | Operation::Pair { .. }
+            | Operation::Handover
+            | Operation::Keep
+            | Operation::Yield
+            | Operation::Stop
+            | Operation::Release { .. }
+            | Operation::Force { .. } => {}
+        }
+        effects.push(ControllerEffect::Ask(under_way.request.clone()));
+        self.set_timer(ControllerTimer::Repeat, REPEAT_AFTER, Bound::Early, effects);
+    }
+
+    /// Whether an answer is waited for.
+    pub(super) fn is_asking(&self) -> bool {
+        self.asking.under_way.is_some()
+    }
+
+    /// A record that the request under way has made is its answer, which may come later or never.
+    pub(super) fn on_pushed(
+        &mut self,
+        record: Box<ArbiterRecord>,
+        facts: &Facts<'_>,
+        effects: &mut Vec<ControllerEffect>,
+    ) {
+        let side = self.settings.side;
+        let asked = self.asking.under_way.as_ref().map(|it| it.request.id);
+        let is_by_owner =
+            self.settings.is_planted(PlantedRule::AnswerByOwner) && record.owner == side;
+        match asked.filter(|id| is_by_owner || record.was_made_by(side, *id)) {
+            Some(id) => self.on_reply(id, Reply::Done(record), facts, effects),
+            None => self.learn(record, facts),
+        }
+    }
+
+    pub(super) fn on_reply(
+        &mut self,
+        id: RequestId,
+        reply: Reply,
+        facts: &Facts<'_>,
+        effects: &mut Vec<ControllerEffect>,
+    ) {
+        let Some(under_way) = self.asking.under_way.take_if(|it| it.request.id == id) else {
+            return; // to a request that nobody waits for
+        };
+        let UnderWay { request, asked } = under_way;
+        let operation = request.operation;
+        self.refused = None;
+        match reply {
+            Reply::Done(record) => self.on_done(&operation, record, facts, effects),
+            Reply::Lease { lease_ms, record } => {
+                self.has_looked = true;
+                self.learn(record, facts);
+                self.on_arbiter_lease(asked, lease_ms, facts, effects);
+            }
+            Reply::View(view) => self.on_view(&operation, *view, facts, effects),
+            Reply::Conflict(record) => {
+                self.has_looked = true;
+                let is_peers = record.owner != self.settings.side;
+                self.learn(record, facts);
+                match &operation {
+                    Operation::Promote { .. } => self.on_conflict(),
+                    Operation::Handover | Operation::Keep if is_peers => {
+                        self.act(Act::HandedOver, effects);
+                    }
+                    Operation::Handover
+                    | Operation::Keep
+                    | Operation::Read
+                    | Operation::PreVote { .. }
+                    | Operation::Enroll(_)
+                    | Operation::Renew
+                    | Operation::Solo { .. }
+                    | Operation::Pair { .. }
+                    | Operation::Yield
+                    | Operation::Stop
+                    | Operation::Release { .. }
+                    | Operation::Force { .. } => {}
+                }
+            }
+            Reply::Refused(why) => {
+                self.refused = Some(why);
+                self.asking.is_put_off = why != Refused::NoRecord || self.half(facts).is_none();
+                if matches!(operation, Operation::Promote { .. }) {
+                    self.on_promotion_refused(why, effects);
+                }
+            }
+        }
+    }
+
+    fn on_done(
+        &mut self,
+        operation: &Operation,
+        record: Box<ArbiterRecord>,
+        facts: &Facts<'_>,
+        effects: &mut Vec<ControllerEffect>,
+    ) {
+        let epoch = record.epoch;
+        self.has_looked = true;
+        self.learn(record, facts);
+        match operation {
+            Operation::Solo { .. } => self.solo = Some(epoch),
+            Operation::Promote { .. } => self.on_granted(epoch),
+            Operation::Handover => self.act(Act::HandedOver, effects),
+            Operation::Keep => self.is_kept = true,
+            Operation::Stop => self.act(Act::Stopped, effects),
+            Operation::Read
+            | Operation::PreVote { .. }
+            | Operation::Enroll(_)
+            | Operation::Renew
+            | Operation::Pair { .. }
+            | Operation::Yield
+            | Operation::Release { .. }
+            | Operation::Force { .. } => {}
+        }
+    }
+
+    fn on_view(
+        &mut self,
+        operation: &Operation,
+        view: View,
+        facts: &Facts<'_>,
+        effects: &mut Vec<ControllerEffect>,
+    ) {
+        self.has_looked = true;
+        self.learn(Box::new(view.record), facts);
+        if let Operation::PreVote { .. } = operation {
+            self.on_vote(view.promotion, effects);
+        }
+    }
+
+    /// Not before the next look: what stands in the way is not gone at once.
+    pub(super) fn put_off(&mut self) {
+        self.asking.is_put_off = true;
+    }
+
+    fn act(&mut self, act: Act, effects: &mut Vec<ControllerEffect>) {
+        self.on_act(act);
+        effects.push(ControllerEffect::Act(act));
+    }
+
+    /// Tells the operator that waits for a promotion how it ended.
+    pub(super) fn tell_operator(
+        request: Option<u64>,
+        result: Result<(), Obstacle>,
+        effects: &mut Vec<ControllerEffect>,
+    ) {
+        if let Some(request) = request {
+            effects.push(ControllerEffect::Settled { request, result });
+        }
+    }
+}
+
+/// This node's generation and where it came from.
+pub(super) fn history(facts: &Facts<'_>) -> Vec<Generation> {
+    facts.record.generation.into_iter().chain(facts.record.history.iter().copied()).collect()
+}
+
+/// An arbiter answers within a few milliseconds and a sync: what takes longer was lost.
+const REPEAT_AFTER: Duration = Duration::from_millis(500);

@@ -1,0 +1,346 @@
+//! How a secondary is promoted: guards, a look at the arbiter, a promise, the request.
+//!
+//! The guards are one list, used here and by `explain`, so that the explanation cannot drift from
+//! the behaviour.
+
+use super::Controller;
+use super::asking::history;
+use super::effect::{ControllerEffect, Obstacle, RecordStep};
+use super::facts::{Facts, Standing};
+use super::planted::PlantedRule;
+use crate::metadata::Asked;
+use crate::promotion::arbiter::{ArbiterRecord, Operation, Refused};
+use crate::units::{DiskState, Epoch, Instance, Role};
+
+/// A promotion under way.
+#[derive(Clone, Debug, Hash)]
+pub(super) struct Candidacy {
+    /// The operator who asked for it.
+    pub(super) request: Option<u64>,
+    pub(super) stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(super) enum Stage {
+    /// The arbiter is asked whether it would grant it. That binds nobody.
+    Voting,
+    /// It would: the promise to follow nobody below is being made stable.
+    Promising,
+    /// The arbiter is asked to grant it.
+    Asking,
+    /// It is granted at this epoch.
+    Granted(Epoch),
+}
+
+/// One condition of a promotion.
+#[derive(Debug)]
+pub struct Guard {
+    /// What stands in the way if it does not hold.
+    pub obstacle: Obstacle,
+    /// Whether an operator's promotion needs it, too.
+    pub binds_operator: bool,
+    holds: fn(&Controller, &Facts<'_>) -> bool,
+}
+
+/// Every condition of a promotion, in the order in which they are told.
+pub const GUARDS: &[Guard] = &[
+    guard(Obstacle::Primary, true, |_, facts| {
+        !facts.is_primary && !facts.is_promoting && facts.leaving.is_none()
+    }),
+    guard(Obstacle::NotAutomatic, false, |it, _| it.settings.promotes),
+    guard(Obstacle::Stopped, false, |it, facts| {
+        !facts.record.stopped && !it.known.as_ref().is_some_and(|known| known.stopped)
+    }),
+    guard(Obstacle::SplitBrain, true, |_, facts| !facts.record.split),
+    guard(Obstacle::NotUpToDate, true, |_, facts| facts.record.disk == DiskState::UpToDate),
+    guard(Obstacle::Vetoed, true, |_, facts| facts.record.veto.is_none()),
+    guard(Obstacle::Pledged, true, |_, facts| !facts.record.hold),
+    guard(Obstacle::Connected, true, |_, facts| {
+        facts.claim.is_none_or(|claim| claim.role != Role::Primary)
+    }),
+    // Once this node owns the resource, nobody else has a turn, heard or not.
+    guard(Obstacle::Connected, false, |it, facts| facts.peer == Standing::Away || it.owns()),
+    guard(Obstacle::PeerHeard, false, |it, _| it.is_silent || it.released.is_some() || it.owns()),
+    guard(Obstacle::HoldDown, true, |it, _| !it.leases.is_in_hold_down()),
+    guard(Obstacle::GrantHeld, true, |it, _| {
+        !it.leases.is_granted() || it.settings.is_planted(PlantedRule::GrantsIgnored)
+    }),
+    guard(Obstacle::OwnerFirst, false, |it, _| {
+        !it.owner_first || it.released.is_some() || it.owns()
+    }),
+];
+
+const fn guard(
+    obstacle: Obstacle,
+    binds_operator: bool,
+    holds: fn(&Controller, &Facts<'_>) -> bool,
+) -> Guard {
+    Guard { obstacle, binds_operator, holds }
+}
+
+impl Controller {
+    /// The first thing that stands in the way of an automatic promotion, or of an operator's.
+    pub fn obstacle(&self, facts: &Facts<'_>, by_operator: bool) -> Option<Obstacle> {
+        let is_checked = |guard: &&Guard| guard.binds_operator || !by_operator;
+        let fails = |guard: &&Guard| !(guard.holds)(self, facts);
+        GUARDS.iter().filter(is_checked).find(fails).map(|guard| guard.obstacle)
+    }
+
+    /// Whether nothing that this node granted to a primary holds any more.
+    pub(super) fn is_past_own_grants(&self) -> bool {
+        !self.leases.is_in_hold_down() && !self.leases.is_granted()
+    }
+
+    /// Whether the arbiter says that this node owns the resource: nobody else has a turn.
+    pub(super) fn owns(&self) -> bool {
+        self.known.as_ref().is_some_and(|known| known.owner == self.settings.side)
+    }
+
+    /// The epoch at which a promotion was granted.
+    pub(super) fn granted_epoch(&self) -> Option<Epoch> {
+        match self.candidacy.as_ref()?.stage {
+            Stage::Granted(epoch) => Some(epoch),
+            Stage::Voting | Stage::Promising | Stage::Asking => None,
+        }
+    }
+
+    pub(super) fn on_promote(
+        &mut self,
+        request: u64,
+        facts: &Facts<'_>,
+        effects: &mut Vec<ControllerEffect>,
+    ) {
+        let is_asked_for =
+            self.candidacy.as_ref().is_some_and(|candidacy| candidacy.request.is_some());
+        let obstacle =
+            if is_asked_for { Some(Obstacle::Primary) } else { self.obstacle(facts, true) };
+        if let Some(obstacle) = obstacle {
+            Self::tell_operator(Some(request), Err(obstacle), effects);
+            return;
+        }
+        match &mut self.candidacy {
+            Some(candidacy) => candidacy.request = Some(request),
+            None => self.candidacy = Some(Candidacy::begin(Some(request))),
+        }
+    }
+
+    /// Begins, gives up or ends a promotion as the facts say.
+    pub(super) fn settle_candidacy(
+        &mut self,
+        facts: &Facts<'_>,
+        effects: &mut Vec<ControllerEffect>,
+    ) {
+        let Some(candidacy) = &self.candidacy else {
+            let is_open = self.obstacle(facts, false).is_none() && !facts.is_recording;
+            // What the arbiter showed last says whether it is worth while.
+            let lists_me = self.known.as_ref().is_none_or(|known| known.lists(self.settings.side));
+            if is_open && lists_me && !self.takes_over(facts) {
+                self.candidacy = Some(Candidacy::begin(None));
+            }
+            return;
+        };
+        let request = candidacy.request;
+        match candidacy.stage {
+            Stage::Granted(_) if facts.is_primary => {
+                self.candidacy = None;
+                Self::tell_operator(request, Ok(()), effects);
+            }
+            // The record has changed since: it is asked about anew.
+            Stage::Granted(epoch) if self.known().is_some_and(|known| known.epoch > epoch) => {
+                self.set_stage(Stage::Voting);
+            }
+            // The grant is of no use to a copy that cannot be served.
+            Stage::Granted(_) => {
+                if let Some(obstacle) = obstacle_to_serving(facts) {
+                    self.candidacy = None;
+                    Self::tell_operator(request, Err(obstacle), effects);
+                }
+            }
+            Stage::Voting | Stage::Promising | Stage::Asking => {
+                if let Some(obstacle) = self.obstacle(facts, request.is_some()) {
+                    self.candidacy = None;
+                    Self::tell_operator(request, Err(obstacle), effects);
+                } else if candidacy.stage == Stage::Promising && self.has_promised(facts) {
+                    self.set_stage(Stage::Asking);
+                } else if candidacy.stage == Stage::Asking
+                    && !self.is_asking()
+                    && !self.is_asked_about(facts)
+                {
+                    self.set_stage(Stage::Voting);
+                }
+            }
+        }
+    }
+
+    /// Whether the arbiter's record makes this node owner without a promotion of its own.
+    fn takes_over(&self, facts: &Facts<'_>) -> bool {
+        let Some(known) = self.known.as_deref() else { return false };
+        let is_mine = known.owner == self.settings.side && !known.stopped;
+        let asked = facts.record.arbitration.asked.is_some();
+        is_mine
+            && !asked
+            && (known.eligible == crate::promotion::arbiter::Eligible::Both
+                || facts.record.owner == Some(self.settings.side))
+    }
+
+    /// The lowest epoch that the promotion which is asked for can have.
+    fn next_epoch(known: &ArbiterRecord) -> Epoch {
+        known.epoch.next_by_arbiter()
+    }
+
+    fn has_promised(&self, facts: &Facts<'_>) -> bool {
+        if self.settings.is_planted(PlantedRule::AskedBeforePromise) {
+            return true;
+        }
+        !facts.is_recording && self.is_asked_about(facts)
+    }
+
+    /// Whether the promise is for the record as it is now.
+    fn is_asked_about(&self, facts: &Facts<'_>) -> bool {
+        let Some(known) = self.known.as_deref() else { return false };
+        let next = Self::next_epoch(known);
+        facts.record.promised >= next
+            && facts.record.arbitration.asked.is_some_and(|asked| asked.last == next)
+    }
+
+    pub(super) fn candidate_wants(
+        &self,
+        known: &ArbiterRecord,
+        facts: &Facts<'_>,
+    ) -> Option<Operation> {
+        let candidacy = self.candidacy.as_ref()?;
+        match candidacy.stage {
+            Stage::Voting => Some(Operation::PreVote { history: history(facts) }),
+            // The promise is for the record that is asked about, and no other.
+            Stage::Asking if self.has_promised(facts) => Some(Operation::Promote {
+                history: history(facts),
+                dead: self.dead(known),
+                by_operator: candidacy.request.is_some(),
+            }),
+            Stage::Asking | Stage::Promising | Stage::Granted(_) => None,
+        }
+    }
+
+    /// The run of the owner that is known to serve nothing more at the epoch of the record.
+    fn dead(&self, known: &ArbiterRecord) -> Option<Instance> {
+        let (instance, epoch) = self.released?;
+        (epoch >= known.epoch).then_some(instance)
+    }
+
+    /// What must be stable before the arbiter is asked.
+    pub(super) fn candidate_step(
+        &self,
+        known: &ArbiterRecord,
+        facts: &Facts<'_>,
+    ) -> Option<RecordStep> {
+        let candidacy = self.candidacy.as_ref()?;
+        let is_due = candidacy.stage == Stage::Promising
+            && !self.has_promised(facts)
+            && self.obstacle(facts, candidacy.request.is_some()).is_none();
+        let last = Self::next_epoch(known);
+        let first = facts.record.arbitration.asked.map_or(last, |asked| asked.first);
+        is_due.then_some(RecordStep::Promise(Asked { first, last }))
+    }
+
+    /// Promotions that were asked for are settled once the arbiter's record is past them and
+    /// another node's. One that made this node owner is not: it is asked for anew from there.
+    pub(super) fn settle_step(
+        &self,
+        known: &ArbiterRecord,
+        facts: &Facts<'_>,
+    ) -> Option<RecordStep> {
+        let asked = facts.record.arbitration.asked?;
+        let is_over = known.epoch >= asked.last && known.owner != self.settings.side;
+        (is_over && self.candidacy.is_none() && !facts.is_promoting).then_some(RecordStep::Settle)
+    }
+
+    /// The primary lives, so it is followed again. What was asked for stays: should it be granted
+    /// all the same, this node does not serve by it.
+    pub(super) fn follow_step(&self, facts: &Facts<'_>) -> Option<RecordStep> {
+        let record = facts.record;
+        let claim = facts.claim.filter(|claim| claim.role == Role::Primary)?;
+        let is_free = !facts.is_promoting && !facts.is_primary;
+        let is_below = record.promised > claim.epoch && claim.epoch >= record.epoch;
+        (record.arbitration.asked.is_some() && self.candidacy.is_none() && is_free && is_below)
+            .then_some(RecordStep::Follow(claim.epoch))
+    }
+
+    pub(super) fn on_vote(
+        &mut self,
+        vote: Result<(), Refused>,
+        effects: &mut Vec<ControllerEffect>,
+    ) {
+        let by_operator = self.candidacy.as_ref().is_some_and(|it| it.request.is_some());
+        match vote {
+            Err(_) if self.settings.is_planted(PlantedRule::PromotedBySilence) => {
+                if let Some(known) = self.known() {
+                    self.set_stage(Stage::Granted(known.epoch));
+                }
+            }
+            Ok(()) => self.set_stage(Stage::Promising),
+            Err(Refused::Stopped) if by_operator => self.set_stage(Stage::Promising),
+            Err(why) => self.on_promotion_refused(why, effects),
+        }
+    }
+
+    /// Somebody changed the record: the arbiter is asked about the new one.
+    pub(super) fn on_conflict(&mut self) {
+        self.set_stage(Stage::Voting);
+    }
+
+    pub(super) fn on_granted(&mut self, epoch: Epoch) {
+        self.set_stage(Stage::Granted(epoch));
+    }
+
+    /// What passes by itself is waited for; an operator is told at once.
+    pub(super) fn on_promotion_refused(
+        &mut self,
+        why: Refused,
+        effects: &mut Vec<ControllerEffect>,
+    ) {
+        self.refused = Some(why);
+        self.put_off();
+        let request = self.candidacy.as_ref().and_then(|candidacy| candidacy.request);
+        let passes = matches!(why, Refused::LeaseHeld | Refused::HoldDown);
+        if request.is_some() || !passes {
+            self.candidacy = None;
+            Self::tell_operator(request, Err(Obstacle::Arbiter(why)), effects);
+        } else {
+            self.set_stage(Stage::Voting);
+        }
+    }
+
+    /// An operator does not wait for what may never come; an automatic promotion does.
+    pub(super) fn give_up_for_operator(
+        &mut self,
+        obstacle: Obstacle,
+        effects: &mut Vec<ControllerEffect>,
+    ) {
+        if let Some(candidacy) = self.candidacy.take_if(|it| it.request.is_some()) {
+            Self::tell_operator(candidacy.request, Err(obstacle), effects);
+        }
+    }
+
+    fn set_stage(&mut self, stage: Stage) {
+        if let Some(candidacy) = &mut self.candidacy {
+            candidacy.stage = stage;
+        }
+    }
+}
+
+fn obstacle_to_serving(facts: &Facts<'_>) -> Option<Obstacle> {
+    let record = facts.record;
+    if record.disk != DiskState::UpToDate {
+        Some(Obstacle::NotUpToDate)
+    } else if record.veto.is_some() {
+        Some(Obstacle::Vetoed)
+    } else {
+        None
+    }
+}
+
+impl Candidacy {
+    fn begin(request: Option<u64>) -> Self {
+        Self { request, stage: Stage::Voting }
+    }
+}

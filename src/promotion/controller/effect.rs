@@ -1,0 +1,207 @@
+//! What the controller is told beside the facts, and what it wants done.
+
+use std::time::Duration;
+
+use crate::metadata::Asked;
+use crate::promotion::arbiter::{ArbiterRecord, Reply, Request, RequestId};
+use crate::units::{ArbiterId, Epoch, Instance, Instant, VetoReason};
+
+/// One thing the controller is told.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum ControllerInput {
+    /// The arbiter answered.
+    Reply {
+        /// Which request.
+        id: RequestId,
+        /// What.
+        reply: Reply,
+    },
+    /// The arbiter shows a record that changed.
+    Pushed(Box<ArbiterRecord>),
+    /// A timer fired.
+    Timer(ControllerTimer),
+    /// Every path to the peer has been silent for `suspect_after`, or no longer is.
+    Silent(bool),
+    /// The peer, in this run and at this epoch, asks for a lease.
+    LeaseAsked {
+        /// Its run.
+        instance: Instance,
+        /// Its epoch.
+        epoch: Epoch,
+    },
+    /// The peer granted the lease that this run asked for at that moment.
+    LeaseGranted {
+        /// When it was asked for.
+        asked: Instant,
+    },
+    /// That run of the peer serves nothing more, at any epoch up to this one.
+    Released {
+        /// The run.
+        instance: Instance,
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// An operator wants this node to be primary.
+    Promote {
+        /// Echoed in [`ControllerEffect::Settled`].
+        request: u64,
+    },
+}
+
+/// What the controller waits for.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum ControllerTimer {
+    /// The arbiter has not answered: the request is sent again.
+    Repeat,
+    /// The lease is to be renewed, or the record to be looked at.
+    Look,
+    /// The arbiter's lease to this node is over.
+    ArbiterLease,
+    /// The peer's lease to this node is over.
+    PeerLease,
+    /// This node's lease to the peer is over.
+    Grant,
+    /// Every lease that this node granted before its start is over.
+    HoldDown,
+    /// The owner had its time to come back after this node's start.
+    Preference,
+}
+
+/// On which side of its time a timer must be when two clocks differ.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Bound {
+    /// It fires when either clock has passed: what was granted to us.
+    Early,
+    /// It fires when both clocks have passed: what we granted.
+    Late,
+}
+
+/// One thing the controller wants done.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum ControllerEffect {
+    /// Ask the arbiter.
+    Ask(Box<Request>),
+    /// Fire a timer so long after that moment; one that is set again fires only for the last time.
+    SetTimer {
+        /// Which.
+        timer: ControllerTimer,
+        /// The moment.
+        from: Instant,
+        /// How long after it.
+        after: Duration,
+        /// On which side.
+        bound: Bound,
+    },
+    /// Tell the peer that its request for a lease is granted.
+    GrantLease,
+    /// Make a change of the record stable.
+    Record(ArbiterChange),
+    /// Do this; it is asked for until the facts show that it is done or under way.
+    Act(Act),
+    /// An operator's promotion came to an end.
+    Settled {
+        /// Whose.
+        request: u64,
+        /// Why not, if not.
+        result: Result<(), Obstacle>,
+    },
+}
+
+/// A change of the record that the arbiter's word or a promise to it needs. Each also notes the
+/// newest epoch that was learnt from the arbiter.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct ArbiterChange {
+    /// The arbiter's store.
+    pub arbiter: ArbiterId,
+    /// The epoch of its record.
+    pub epoch: Epoch,
+    /// The longest lease in milliseconds.
+    pub lease_ms: u32,
+    /// What changes beside.
+    pub step: RecordStep,
+}
+
+/// See [`ArbiterChange`].
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum RecordStep {
+    /// Nothing.
+    Learn,
+    /// This node owns the resource at the epoch of the arbiter's record.
+    Adopt,
+    /// It follows nobody below the last of these epochs, since it asks to be promoted to it.
+    Promise(Asked),
+    /// None of the promotions that it asked for can be granted any more.
+    Settle,
+    /// The primary lives: it is followed again, at its epoch. What was asked for stays.
+    Follow(Epoch),
+    /// It vetoes itself.
+    Veto(VetoReason),
+    /// The veto is void: the arbiter lists this node alone.
+    LiftVeto,
+}
+
+/// What the node does about who serves.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Act {
+    /// It was granted a promotion: sync, record, serve alone.
+    Promote(Epoch),
+    /// It owns the resource and was primary: it goes on as one.
+    Resume,
+    /// The owner handed the resource over to it: record, serve with the peer.
+    TakeOver(Epoch),
+    /// Somebody else owns the resource at this epoch: nothing leaves this node any more.
+    StepDown(Epoch),
+    /// The peer owns the resource now.
+    HandedOver,
+    /// The peer does not own it, and no late request will make it.
+    TakenBack,
+    /// The arbiter promotes nobody until an operator says so.
+    Stopped,
+}
+
+/// The first thing that stands in the way of a promotion; the words are those of `explain`.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, thiserror::Error)]
+pub enum Obstacle {
+    /// Not configured.
+    #[error("`auto` lets only an operator promote this node")]
+    NotAutomatic,
+    /// An operator demoted the resource.
+    #[error("an operator stopped this resource")]
+    Stopped,
+    /// The copy cannot be served.
+    #[error("this copy is not up-to-date")]
+    NotUpToDate,
+    /// It vetoed itself.
+    #[error("this node has vetoed itself: acknowledged writes may be missing here")]
+    Vetoed,
+    /// It promised the primary not to ask.
+    #[error("this node pledged not to ask for promotion while the arbiter was away")]
+    Pledged,
+    /// Split brain.
+    #[error("the split brain is not resolved")]
+    SplitBrain,
+    /// A lease it granted.
+    #[error("the lease that this node granted to the primary is not over")]
+    GrantHeld,
+    /// It started a moment ago.
+    #[error("this node has just started, and waits until every lease it may have granted is over")]
+    HoldDown,
+    /// The primary is heard.
+    #[error("the primary is not silent")]
+    PeerHeard,
+    /// The nodes are connected.
+    #[error("the nodes are connected")]
+    Connected,
+    /// After a start the owner goes first.
+    #[error("after a start the owner has the first turn")]
+    OwnerFirst,
+    /// It is primary already, or becomes it.
+    #[error("this node is primary, or about to be")]
+    Primary,
+    /// The arbiter has not been reached.
+    #[error("the arbiter has not answered")]
+    ArbiterAway,
+    /// The arbiter refused.
+    #[error("the arbiter: {0}")]
+    Arbiter(#[from] crate::promotion::arbiter::Refused),
+}

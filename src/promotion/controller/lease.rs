@@ -1,0 +1,137 @@
+//! Leases: a bounded right to answer reads, granted by the arbiter or by the peer.
+//!
+//! The holder counts from when it asked, the grantor from when it granted and longer, so the
+//! holder stops first, whatever the delay (the lease lemma of the design).
+
+use super::Controller;
+use super::effect::{Bound, ControllerEffect, ControllerTimer};
+use super::facts::{Facts, Standing};
+use super::planted::PlantedRule;
+use crate::promotion::arbiter::grant_end;
+use crate::units::{Epoch, Instance, Instant, Role, ServeMode};
+
+/// What this node holds and has granted.
+#[derive(Clone, Debug, Hash)]
+pub(super) struct Leases {
+    from_arbiter: bool,
+    from_peer: bool,
+    granted: Option<Instance>,
+    hold_down: bool,
+}
+
+impl Leases {
+    pub(super) fn new(granted_before: bool) -> Self {
+        Self { from_arbiter: false, from_peer: false, granted: None, hold_down: granted_before }
+    }
+
+    pub(super) fn is_in_hold_down(&self) -> bool {
+        self.hold_down
+    }
+
+    /// Whether this node granted a lease that may not be over.
+    pub(super) fn is_granted(&self) -> bool {
+        self.granted.is_some()
+    }
+
+    /// That run of the peer serves nothing more.
+    pub(super) fn release(&mut self, instance: Instance) {
+        if self.granted == Some(instance) {
+            self.granted = None;
+        }
+    }
+
+    /// The peer is in this run now: older ones serve nothing.
+    pub(super) fn keep_only(&mut self, instance: Instance) {
+        if self.granted.is_some_and(|granted| granted != instance) {
+            self.granted = None;
+        }
+    }
+
+    /// This node serves nothing more: what it holds is of no use.
+    pub(super) fn give_up(&mut self) {
+        (self.from_arbiter, self.from_peer) = (false, false);
+    }
+
+    pub(super) fn end(&mut self, timer: ControllerTimer) {
+        match timer {
+            ControllerTimer::ArbiterLease => self.from_arbiter = false,
+            ControllerTimer::PeerLease => self.from_peer = false,
+            ControllerTimer::Grant => self.granted = None,
+            ControllerTimer::HoldDown => self.hold_down = false,
+            ControllerTimer::Repeat | ControllerTimer::Look | ControllerTimer::Preference => {}
+        }
+    }
+}
+
+impl Controller {
+    /// Whether reads may be answered: nobody else can have been promoted.
+    pub fn may_read(&self, mode: ServeMode) -> bool {
+        match mode {
+            ServeMode::Solo => true,
+            ServeMode::Paired if self.settings.is_planted(PlantedRule::LeaseNotNeeded) => true,
+            ServeMode::Paired | ServeMode::Gated => {
+                self.leases.from_arbiter || self.leases.from_peer
+            }
+            ServeMode::None | ServeMode::HandingOver => false,
+        }
+    }
+
+    /// Whether this primary wants the peer to grant it a lease.
+    pub fn wants_lease(&self, facts: &Facts<'_>) -> bool {
+        facts.is_primary && facts.leaving.is_none()
+    }
+
+    pub(super) fn on_lease_asked(
+        &mut self,
+        instance: Instance,
+        epoch: Epoch,
+        facts: &Facts<'_>,
+        effects: &mut Vec<ControllerEffect>,
+    ) {
+        let follows = !facts.is_primary
+            && !facts.is_promoting
+            && facts.peer.is_session()
+            && facts.peer_instance == Some(instance)
+            && facts.claim.is_some_and(|claim| claim.role == Role::Primary);
+        let is_noted = facts.record.arbitration.lease_ms >= self.settings.lease_ms();
+        let is_open = self.candidacy.is_none() && !self.is_silent && !facts.is_recording;
+        if follows && is_noted && is_open && epoch >= facts.record.promised {
+            self.leases.granted = Some(instance);
+            let after = grant_end(self.settings.lease_ms());
+            self.set_timer(ControllerTimer::Grant, after, Bound::Late, effects);
+            effects.push(ControllerEffect::GrantLease);
+        }
+    }
+
+    pub(super) fn on_peer_lease(
+        &mut self,
+        asked: Instant,
+        facts: &Facts<'_>,
+        effects: &mut Vec<ControllerEffect>,
+    ) {
+        if self.wants_lease(facts) && facts.peer != Standing::Away {
+            self.leases.from_peer = true;
+            hold(ControllerTimer::PeerLease, asked, self.settings.lease_ms(), effects);
+        }
+    }
+
+    pub(super) fn on_arbiter_lease(
+        &mut self,
+        asked: Instant,
+        lease_ms: u32,
+        facts: &Facts<'_>,
+        effects: &mut Vec<ControllerEffect>,
+    ) {
+        if self.wants_lease(facts) {
+            self.leases.from_arbiter = true;
+            let lease_ms = lease_ms.min(self.settings.lease_ms());
+            hold(ControllerTimer::ArbiterLease, asked, lease_ms, effects);
+        }
+    }
+}
+
+fn hold(timer: ControllerTimer, from: Instant, lease_ms: u32, effects: &mut Vec<ControllerEffect>) {
+    let after = std::time::Duration::from_millis(u64::from(lease_ms));
+    let bound = Bound::Early;
+    effects.push(ControllerEffect::SetTimer { timer, from, after, bound });
+}

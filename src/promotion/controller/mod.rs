@@ -1,0 +1,284 @@
+//! A node's side of promotion by an arbiter: who may serve when one of three is silent.
+//!
+//! The controller keeps nothing that must survive; it is shown the stable record and the state of
+//! the replica ([`Facts`]) before each step, compares them with the arbiter's newest record, and
+//! asks for what is missing. What it asks for it asks for again until the facts show it, so a lost
+//! reply, a crash and a late message need no rules of their own.
+//!
+//! Reading order: `facts.rs`, `effect.rs`; `owner.rs` is the primary's part, `candidate.rs` how a
+//! secondary is promoted, `lease.rs` who may answer reads, `asking.rs` the requests.
+
+#![deny(clippy::wildcard_enum_match_arm)]
+
+mod asking;
+mod candidate;
+mod effect;
+mod facts;
+mod lease;
+mod owner;
+pub mod planted;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+pub use candidate::GUARDS;
+pub use effect::{
+    Act, ArbiterChange, Bound, ControllerEffect, ControllerInput, ControllerTimer, Obstacle,
+    RecordStep,
+};
+pub use facts::{Facts, Leaving, Standing};
+
+use super::arbiter::{ArbiterRecord, Refused, grant_end};
+use super::grant::Permit;
+use crate::units::{Epoch, Instance, Instant, Role, Side};
+use asking::Asking;
+use candidate::Candidacy;
+use lease::Leases;
+use planted::PlantedRule;
+
+/// What the controller must know of the configuration.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct ControllerSettings {
+    /// This node's place in the pair.
+    pub side: Side,
+    /// `auto` lets this node be promoted without an operator.
+    pub promotes: bool,
+    /// `promotion.lease`.
+    pub lease: Duration,
+    /// Fingerprints of the keys of both nodes, in order of [`Side`]; zero without TLS.
+    pub identities: [[u8; 32]; 2],
+    /// The bug to be found.
+    #[cfg(feature = "planted-bugs")]
+    pub planted: Option<planted::PlantedRule>,
+}
+
+impl ControllerSettings {
+    fn lease_ms(&self) -> u32 {
+        u32::try_from(self.lease.as_millis()).unwrap_or(u32::MAX)
+    }
+}
+
+/// The controller of one resource on one node.
+#[derive(Clone, Debug, Hash)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
+pub struct Controller {
+    settings: ControllerSettings,
+    instance: Instance,
+    now: Instant,
+    asking: Asking,
+    /// The newest record of the arbiter that was seen in this run.
+    known: Option<Box<ArbiterRecord>>,
+    /// It was looked at since this run began and since the last session ended.
+    has_looked: bool,
+    /// Why the arbiter refused last; `None` if it did not.
+    refused: Option<Refused>,
+    /// The epoch made by the last `Solo`, as long as nothing was asked since that could make the
+    /// peer eligible again.
+    solo: Option<Epoch>,
+    /// A `Keep` was answered, so no late `Handover` can be granted.
+    is_kept: bool,
+    candidacy: Option<Candidacy>,
+    leases: Leases,
+    is_silent: bool,
+    /// A run of the peer that serves nothing more.
+    released: Option<(Instance, Epoch)>,
+    was_session: bool,
+    /// The owner has not yet had its time to come back.
+    owner_first: bool,
+}
+
+impl Controller {
+    /// The controller of a node that starts.
+    pub fn new(settings: ControllerSettings, instance: Instance, facts: &Facts<'_>) -> Self {
+        let granted_before = facts.record.arbitration.lease_ms > 0
+            && !settings.is_planted(PlantedRule::GrantsForgotten);
+        Self {
+            settings,
+            instance,
+            now: Instant(0),
+            asking: Asking::default(),
+            known: None,
+            has_looked: false,
+            refused: None,
+            solo: None,
+            is_kept: false,
+            candidacy: None,
+            leases: Leases::new(granted_before),
+            is_silent: false,
+            released: None,
+            was_session: false,
+            owner_first: true,
+        }
+    }
+
+    /// The first step.
+    pub fn start(&mut self, now: Instant, facts: &Facts<'_>, effects: &mut Vec<ControllerEffect>) {
+        self.now = now;
+        if self.leases.is_in_hold_down() {
+            let after = grant_end(facts.record.arbitration.lease_ms);
+            self.set_timer(ControllerTimer::HoldDown, after, Bound::Late, effects);
+        }
+        let after = (5 * self.settings.lease).max(PREFERENCE_MIN);
+        self.set_timer(ControllerTimer::Preference, after, Bound::Late, effects);
+        self.settle(now, facts, effects);
+    }
+
+    /// Takes one input, and goes on with everything that it makes possible.
+    pub fn step(
+        &mut self,
+        now: Instant,
+        input: ControllerInput,
+        facts: &Facts<'_>,
+        effects: &mut Vec<ControllerEffect>,
+    ) {
+        self.now = now;
+        match input {
+            ControllerInput::Reply { id, reply } => self.on_reply(id, reply, facts, effects),
+            ControllerInput::Pushed(record) => self.on_pushed(record, facts, effects),
+            ControllerInput::Timer(timer) => self.on_timer(timer, effects),
+            ControllerInput::Silent(is_silent) => self.is_silent = is_silent,
+            ControllerInput::LeaseAsked { instance, epoch } => {
+                self.on_lease_asked(instance, epoch, facts, effects);
+            }
+            ControllerInput::LeaseGranted { asked } => {
+                self.on_peer_lease(asked, facts, effects);
+            }
+            ControllerInput::Released { instance, epoch } => {
+                self.released = Some((instance, epoch));
+                self.leases.release(instance);
+            }
+            ControllerInput::Promote { request } => self.on_promote(request, facts, effects),
+        }
+        self.settle(now, facts, effects);
+    }
+
+    /// Goes on with whatever the facts allow: to be called whenever they may have changed. Each
+    /// call asks for at most one change of the record or act, since either changes the facts.
+    pub fn settle(&mut self, now: Instant, facts: &Facts<'_>, effects: &mut Vec<ControllerEffect>) {
+        self.now = now;
+        self.note(facts);
+        self.settle_candidacy(facts, effects);
+        if let Some(effect) = self.next_move(facts) {
+            if let ControllerEffect::Act(act) = &effect {
+                self.on_act(*act);
+            }
+            effects.push(effect);
+            return;
+        }
+        self.ask_for_more(facts, effects);
+    }
+
+    /// Whether the peer has no veto against what this node acknowledges alone.
+    pub fn permit(&self) -> Option<Permit> {
+        let known = self.known.as_deref()?;
+        if self.is_silent && self.settings.is_planted(PlantedRule::PeerAssumedDead) {
+            return Some(Permit::ArbiterSolo);
+        }
+        (self.solo == Some(known.epoch) && known.owner == self.settings.side)
+            .then_some(Permit::ArbiterSolo)
+    }
+
+    /// The newest record of the arbiter that this run has seen.
+    pub fn known(&self) -> Option<&ArbiterRecord> {
+        self.known.as_deref()
+    }
+
+    /// Why the arbiter did not do what it was asked for last.
+    pub fn refused(&self) -> Option<Refused> {
+        self.refused
+    }
+
+    /// Whether a promotion is asked for: then nothing is promised to the peer.
+    pub fn is_candidate(&self) -> bool {
+        self.candidacy.is_some()
+    }
+
+    fn note(&mut self, facts: &Facts<'_>) {
+        let is_session = facts.peer.is_session();
+        if self.was_session && !is_session {
+            self.has_looked = false;
+        }
+        self.was_session = is_session;
+        let follows_or_owns = facts.is_primary || facts.leaving.is_some() || facts.is_promoting;
+        if !follows_or_owns {
+            self.leases.give_up();
+            self.solo = None;
+        }
+        let is_primary_there = facts.claim.is_some_and(|claim| claim.role == Role::Primary);
+        if facts.peer == Standing::InSync && is_primary_there {
+            self.owner_first = false; // it had its turn
+        }
+        if let Some(instance) = facts.peer_instance {
+            self.leases.keep_only(instance);
+            self.released = self.released.filter(|(released, _)| *released == instance);
+        }
+    }
+
+    /// The first change of the record, or act, that is due.
+    fn next_move(&self, facts: &Facts<'_>) -> Option<ControllerEffect> {
+        if facts.is_recording {
+            return None;
+        }
+        if let Some(known) = self.known.as_deref() {
+            if let Some(act) = self.owner_act(known, facts) {
+                return Some(ControllerEffect::Act(act));
+            }
+            if let Some(step) = self.record_step(known, facts) {
+                return Some(ControllerEffect::Record(self.change(step, facts)));
+            }
+        } else if let Some(step) = self.follow_step(facts) {
+            return Some(ControllerEffect::Record(self.change(step, facts)));
+        }
+        None
+    }
+
+    fn record_step(&self, known: &ArbiterRecord, facts: &Facts<'_>) -> Option<RecordStep> {
+        self.settle_step(known, facts)
+            .or_else(|| self.follow_step(facts))
+            .or_else(|| self.owner_step(known, facts))
+            .or_else(|| self.candidate_step(known, facts))
+            .or_else(|| self.veto_step(known, facts))
+            .or_else(|| {
+                let noted = facts.record.arbitration;
+                let is_new = known.epoch > noted.epoch
+                    || known.arbiter != noted.arbiter
+                    || self.settings.lease_ms() > noted.lease_ms;
+                is_new.then_some(RecordStep::Learn)
+            })
+    }
+
+    fn change(&self, step: RecordStep, facts: &Facts<'_>) -> ArbiterChange {
+        let noted = facts.record.arbitration;
+        let (arbiter, epoch) = match self.known.as_deref() {
+            Some(known) => (known.arbiter, known.epoch.max(noted.epoch)),
+            None => (noted.arbiter, noted.epoch),
+        };
+        let lease_ms = noted.lease_ms.max(self.settings.lease_ms());
+        ArbiterChange { arbiter, epoch, lease_ms, step }
+    }
+
+    /// Takes note of the arbiter's record, unless it is another store's or older than what is
+    /// known.
+    fn learn(&mut self, record: Box<ArbiterRecord>, facts: &Facts<'_>) {
+        let noted = facts.record.arbitration;
+        let is_ours = noted.arbiter.0 == 0 || noted.arbiter == record.arbiter;
+        let newest = self.known.as_ref().map_or(noted.epoch, |known| known.epoch);
+        if is_ours && record.epoch >= newest {
+            self.known = Some(record);
+        }
+    }
+
+    fn set_timer(
+        &self,
+        timer: ControllerTimer,
+        after: Duration,
+        bound: Bound,
+        effects: &mut Vec<ControllerEffect>,
+    ) {
+        effects.push(ControllerEffect::SetTimer { timer, from: self.now, after, bound });
+    }
+}
+
+/// The least time that an owner has to come back after this node's start.
+const PREFERENCE_MIN: Duration = Duration::from_secs(15);

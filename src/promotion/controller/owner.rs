@@ -1,0 +1,217 @@
+//! The owner's part: alone or paired, resumed, handed over, superseded.
+
+use super::Controller;
+use super::asking::history;
+use super::effect::{Act, RecordStep};
+use super::facts::{Facts, Leaving, Standing};
+use super::planted::PlantedRule;
+use crate::promotion::arbiter::{ArbiterRecord, Eligible, Operation};
+use crate::units::{DiskState, ServeMode, VetoReason};
+
+impl Controller {
+    /// What the owner of the resource asks the arbiter for, the most urgent first.
+    pub(super) fn owner_wants(
+        &self,
+        known: &ArbiterRecord,
+        facts: &Facts<'_>,
+    ) -> Option<Operation> {
+        if known.owner != self.settings.side {
+            return None;
+        }
+        match facts.leaving {
+            Some(Leaving::Handover) => return Some(Operation::Handover),
+            Some(Leaving::Stop) => return Some(Operation::Stop),
+            Some(Leaving::TakeBack) | None if self.wants_keep(facts) => {
+                return Some(Operation::Keep);
+            }
+            Some(Leaving::TakeBack) => return None,
+            None => {}
+        }
+        if !facts.is_primary {
+            return None;
+        }
+        let generation = facts.record.generation?;
+        if self.needs_solo(known, facts) {
+            return Some(Operation::Solo { generation });
+        }
+        let is_paired = facts.record.serve_mode == ServeMode::Paired
+            && facts.peer == Standing::InSync
+            && !facts.is_recording;
+        let is_early =
+            self.settings.is_planted(PlantedRule::PairBeforePaired) && facts.peer.is_session();
+        if (is_paired || is_early) && known.eligible == Eligible::Owner {
+            return Some(Operation::Pair { generation, history: history(facts) });
+        }
+        None
+    }
+
+    /// Whether the arbiter must make the peer ineligible, by a new epoch each time: a `Pair` that
+    /// was asked for before may be on its way still.
+    fn needs_solo(&self, known: &ArbiterRecord, facts: &Facts<'_>) -> bool {
+        match facts.record.serve_mode {
+            ServeMode::Paired => facts.peer.is_lost() && self.solo != Some(known.epoch),
+            ServeMode::Solo | ServeMode::Gated => {
+                facts.peer != Standing::InSync && known.eligible == Eligible::Both
+            }
+            ServeMode::None | ServeMode::HandingOver => false,
+        }
+    }
+
+    /// A node that went away in the middle of a handover must know that no late request of its own
+    /// gives the resource away, before it goes on as primary.
+    pub(super) fn wants_keep(&self, facts: &Facts<'_>) -> bool {
+        let is_ours = match facts.leaving {
+            Some(Leaving::TakeBack) => true,
+            Some(Leaving::Handover | Leaving::Stop) => false,
+            None => facts.record.serve_mode == ServeMode::HandingOver && self.may_resume(facts),
+        };
+        is_ours && !self.is_kept
+    }
+
+    /// Whether this node was primary and is fit to go on, if the arbiter says that it may.
+    fn may_resume(&self, facts: &Facts<'_>) -> bool {
+        let record = facts.record;
+        let was_primary = record.owner == Some(self.settings.side)
+            && match record.serve_mode {
+                ServeMode::Paired | ServeMode::Gated | ServeMode::Solo | ServeMode::HandingOver => {
+                    true
+                }
+                ServeMode::None => false,
+            };
+        let is_free = !facts.is_primary
+            && !facts.is_promoting
+            && self.candidacy.is_none()
+            && record.arbitration.asked.is_none();
+        was_primary && is_free && is_fit(facts)
+    }
+
+    /// What is to be done about who serves.
+    pub(super) fn owner_act(&self, known: &ArbiterRecord, facts: &Facts<'_>) -> Option<Act> {
+        let record = facts.record;
+        if self.settings.is_planted(PlantedRule::PromotedBySilence)
+            && let Some(epoch) = self.granted_epoch()
+            && !facts.is_primary
+            && !facts.is_promoting
+        {
+            return Some(Act::Promote(epoch.next_by_arbiter()));
+        }
+        if known.owner != self.settings.side {
+            let is_over = known.epoch > record.epoch && facts.is_primary;
+            return is_over.then_some(Act::StepDown(known.epoch));
+        }
+        if facts.leaving == Some(Leaving::TakeBack) && self.is_kept {
+            return Some(Act::TakenBack);
+        }
+        if facts.is_primary || facts.is_promoting || facts.leaving.is_some() {
+            return None;
+        }
+        if let Some(epoch) = self.granted_epoch()
+            && epoch == known.epoch
+            && may_serve(facts)
+        {
+            return Some(Act::Promote(epoch));
+        }
+        if known.stopped || !self.has_looked {
+            return None;
+        }
+        let is_adopted = known.epoch == record.epoch && known.epoch >= record.promised;
+        if self.may_resume(facts) && is_adopted && record.serve_mode != ServeMode::HandingOver {
+            return Some(Act::Resume);
+        }
+        let is_settled = record.arbitration.asked.is_none();
+        let is_handed = record.owner != Some(self.settings.side)
+            && known.eligible == Eligible::Both
+            && known.epoch > record.epoch
+            && known.epoch >= record.promised;
+        let is_free = self.candidacy.is_none() && is_settled && self.is_past_own_grants();
+        (is_handed && is_free && is_fit(facts)).then_some(Act::TakeOver(known.epoch))
+    }
+
+    /// What the owner's record must say first.
+    pub(super) fn owner_step(
+        &self,
+        known: &ArbiterRecord,
+        facts: &Facts<'_>,
+    ) -> Option<RecordStep> {
+        let is_mine = known.owner == self.settings.side;
+        let is_new = known.epoch > facts.record.epoch;
+        let resumes = self.may_resume(facts)
+            && !known.stopped
+            && self.has_looked
+            && known.epoch >= facts.record.promised
+            && (facts.record.serve_mode != ServeMode::HandingOver || self.is_kept);
+        let is_given_back =
+            resumes && facts.record.serve_mode == ServeMode::HandingOver && self.is_kept;
+        let adopts = is_mine && ((is_new && (facts.is_primary || resumes)) || is_given_back);
+        adopts.then_some(RecordStep::Adopt)
+    }
+
+    /// A secondary that the arbiter does not list may lack writes, and says so for the time when
+    /// the arbiter is away.
+    pub(super) fn veto_step(&self, known: &ArbiterRecord, facts: &Facts<'_>) -> Option<RecordStep> {
+        let side = self.settings.side;
+        let is_bound = facts.is_primary || facts.is_promoting || facts.leaving.is_some();
+        if is_bound || !self.has_looked || facts.peer != Standing::Away {
+            return None;
+        }
+        let record = facts.record;
+        let is_free = self.candidacy.is_none() && record.arbitration.asked.is_none();
+        match record.veto {
+            None if !known.lists(side) && is_free && record.generation.is_some() => {
+                Some(RecordStep::Veto(VetoReason::NotEligible))
+            }
+            Some(veto) if known.owner == side && known.eligible == Eligible::Owner => {
+                let is_void = match veto.reason {
+                    VetoReason::Evicted
+                    | VetoReason::Left
+                    | VetoReason::NotEligible
+                    | VetoReason::Superseded => true,
+                    VetoReason::PowerLoss
+                    | VetoReason::RecordLost
+                    | VetoReason::IoError
+                    | VetoReason::Inconsistent => false,
+                };
+                let is_later = known.epoch > veto.epoch;
+                (is_void && is_later && is_free && is_whole(facts)).then_some(RecordStep::LiftVeto)
+            }
+            None | Some(_) => None,
+        }
+    }
+
+    /// An act is ordered: what was true before it is not any more.
+    pub(super) fn on_act(&mut self, act: Act) {
+        match act {
+            Act::StepDown(_) | Act::HandedOver | Act::Stopped => {
+                self.leases.give_up();
+                self.solo = None;
+                self.is_kept = false;
+            }
+            Act::Resume | Act::TakeOver(_) | Act::TakenBack => {
+                self.leases.give_up();
+                self.solo = None;
+                self.is_kept = false;
+                self.candidacy = None;
+            }
+            Act::Promote(epoch) => {
+                self.leases.give_up();
+                // The arbiter's grant listed this node alone.
+                self.solo = Some(epoch);
+            }
+        }
+    }
+}
+
+/// Whether the node may go on as primary without an operator.
+fn is_fit(facts: &Facts<'_>) -> bool {
+    may_serve(facts) && !facts.record.stopped
+}
+
+/// Whether the copy may be served.
+fn may_serve(facts: &Facts<'_>) -> bool {
+    is_whole(facts) && facts.record.veto.is_none() && !facts.record.split
+}
+
+/// Whether the copy lacks nothing that was acknowledged when it was last in sync.
+fn is_whole(facts: &Facts<'_>) -> bool {
+    facts.record.disk == DiskState::UpToDate
+}

@@ -1,0 +1,58 @@
+//! Bugs that can be planted in the controller, to prove that the tests find them.
+//!
+//! Each is one broken rule. Without the feature `planted-bugs` the check is a constant `false`.
+
+use super::ControllerSettings;
+
+/// One broken rule.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum PlantedRule {
+    /// A candidate does not wait until the leases that it granted are over.
+    GrantsIgnored,
+    /// A restart forgets the leases that were granted before it.
+    GrantsForgotten,
+    /// The peer is made eligible while acknowledgements do not need it yet.
+    PairBeforePaired,
+    /// A grant to go alone outlives the request that makes the peer eligible again.
+    SoloOutlivesPair,
+    /// The primary goes alone because the peer is silent.
+    PeerAssumedDead,
+    /// The secondary is promoted because the primary is silent.
+    PromotedBySilence,
+    /// The arbiter is asked before the promise is stable.
+    AskedBeforePromise,
+    /// Reads are answered without a lease.
+    LeaseNotNeeded,
+    /// A record of the same owner counts as the answer to a request.
+    AnswerByOwner,
+}
+
+impl PlantedRule {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::GrantsIgnored,
+        Self::GrantsForgotten,
+        Self::PairBeforePaired,
+        Self::SoloOutlivesPair,
+        Self::PeerAssumedDead,
+        Self::PromotedBySilence,
+        Self::AskedBeforePromise,
+        Self::LeaseNotNeeded,
+        Self::AnswerByOwner,
+    ];
+}
+
+impl ControllerSettings {
+    /// Whether this bug is planted.
+    #[cfg(feature = "planted-bugs")]
+    pub(super) fn is_planted(&self, rule: PlantedRule) -> bool {
+        self.planted == Some(rule)
+    }
+
+    /// Never, in this build.
+    #[cfg(not(feature = "planted-bugs"))]
+    #[expect(clippy::unused_self, reason = "same shape as with the feature planted-bugs")]
+    pub(super) fn is_planted(&self, _rule: PlantedRule) -> bool {
+        false
+    }
+}

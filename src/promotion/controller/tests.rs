@@ -1,0 +1,409 @@
+//! What the controller asks, promises and orders, step by step.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::time::Duration;
+
+use super::{
+    Act, ArbiterChange, Controller, ControllerEffect, ControllerInput, ControllerSettings,
+    ControllerTimer, Facts, Leaving, Obstacle, RecordStep, Standing,
+};
+use crate::metadata::{Asked, Birth, Newborn, Place, Superblock, recovered_at_birth};
+use crate::promotion::arbiter::{
+    ArbiterRecord, Eligible, Operation, Refused, Reply, Request, RequestId, View,
+};
+use crate::promotion::{Claim, Permit};
+use crate::units::{
+    ArbiterId, Epoch, Generation, Instance, Instant, ReplicaId, ResourceId, ResourceSize, Role,
+    ServeMode, Side, Veto, VetoReason,
+};
+
+const ME: Instance = Instance(1);
+const PEER: Instance = Instance(2);
+
+/// The second node of a pair that is in sync at epoch 4, and what it sees.
+struct Node {
+    controller: Controller,
+    record: Superblock,
+    peer: Standing,
+    claim: Option<Claim>,
+    is_primary: bool,
+    leaving: Option<Leaving>,
+    effects: Vec<ControllerEffect>,
+}
+
+impl Node {
+    /// It followed the primary, has looked at the arbiter's record, and waits for nothing.
+    fn secondary() -> Self {
+        let mut node = Self::new(Side::First, ServeMode::None, Standing::InSync);
+        node.claim = Some(Claim { role: Role::Primary, epoch: Epoch(4), promised: Epoch(4) });
+        node.tell(ControllerInput::Timer(ControllerTimer::HoldDown));
+        node.answer_view(arbiter_record(4, Side::First, Eligible::Both), Ok(()));
+        node
+    }
+
+    /// It is primary and has a lease.
+    fn primary() -> Self {
+        let mut node = Self::new(Side::Second, ServeMode::Paired, Standing::InSync);
+        node.is_primary = true;
+        node.tell(ControllerInput::Timer(ControllerTimer::HoldDown));
+        let record = Box::new(arbiter_record(4, Side::Second, Eligible::Both));
+        node.answer(Reply::View(Box::new(view(*record.clone(), Ok(())))));
+        node.tell(ControllerInput::Timer(ControllerTimer::Look));
+        node.answer(Reply::Lease { lease_ms: 3000, record });
+        node
+    }
+
+    fn new(owner: Side, serve_mode: ServeMode, peer: Standing) -> Self {
+        let newborn = Newborn {
+            resource_id: ResourceId(1),
+            replica_id: ReplicaId(2),
+            generation_id: 3,
+            size: ResourceSize::new(4096).unwrap(),
+            place: Place::default(),
+        };
+        let born = recovered_at_birth(Birth::This, &newborn).superblock;
+        let mut record = Superblock {
+            peer_replica_id: ReplicaId(9),
+            owner: Some(owner),
+            serve_mode,
+            epoch: Epoch(4),
+            promised: Epoch(4),
+            ..born
+        };
+        record.arbitration.arbiter = ArbiterId(7);
+        record.arbitration.epoch = Epoch(4);
+        record.arbitration.lease_ms = 3000;
+        let settings = ControllerSettings {
+            side: Side::Second,
+            promotes: true,
+            lease: Duration::from_secs(3),
+            identities: [[0; 32]; 2],
+            #[cfg(feature = "planted-bugs")]
+            planted: None,
+        };
+        let facts = facts_of(&record, peer, None, false, None);
+        let mut controller = Controller::new(settings, ME, &facts);
+        let mut effects = Vec::new();
+        controller.start(Instant(0), &facts, &mut effects);
+        let (claim, is_primary, leaving) = (None, false, None);
+        Self { controller, record, peer, claim, is_primary, leaving, effects }
+    }
+
+    fn facts(&self) -> Facts<'_> {
+        facts_of(&self.record, self.peer, self.claim, self.is_primary, self.leaving)
+    }
+
+    fn tell(&mut self, input: ControllerInput) {
+        let mut controller = self.controller.clone();
+        let mut effects = Vec::new();
+        controller.step(Instant(0), input, &self.facts(), &mut effects);
+        self.controller = controller;
+        self.take(effects);
+    }
+
+    /// Records what it wants recorded, until it wants nothing more.
+    fn take(&mut self, effects: Vec<ControllerEffect>) {
+        let changes: Vec<ArbiterChange> = effects
+            .iter()
+            .filter_map(|effect| {
+                if let ControllerEffect::Record(change) = effect { Some(*change) } else { None }
+            })
+            .collect();
+        self.effects.extend(effects);
+        for change in changes {
+            self.record.arbitration.epoch = change.epoch;
+            match change.step {
+                RecordStep::Promise(asked) => {
+                    self.record.promised = asked.last;
+                    self.record.arbitration.asked = Some(asked);
+                }
+                RecordStep::Settle => self.record.arbitration.asked = None,
+                RecordStep::Follow(epoch) => self.record.promised = epoch,
+                RecordStep::Adopt => {
+                    (self.record.epoch, self.record.promised) = (change.epoch, change.epoch);
+                    self.record.serve_mode = ServeMode::Paired;
+                }
+                RecordStep::Veto(reason) => {
+                    self.record.veto = Some(Veto { reason, epoch: change.epoch });
+                }
+                RecordStep::LiftVeto => self.record.veto = None,
+                RecordStep::Learn => {}
+            }
+            self.look();
+        }
+    }
+
+    /// The facts may have changed.
+    fn look(&mut self) {
+        let mut controller = self.controller.clone();
+        let mut effects = Vec::new();
+        controller.settle(Instant(0), &self.facts(), &mut effects);
+        self.controller = controller;
+        self.take(effects);
+    }
+
+    /// The peer is lost and silent.
+    fn lose_peer(&mut self) {
+        (self.peer, self.claim) = (Standing::Away, None);
+        self.tell(ControllerInput::Silent(true));
+        // What it looks at first is whether the record has changed.
+        if matches!(self.asked().operation, Operation::Read) {
+            let known = self.controller.known().unwrap().clone();
+            self.answer_view(known, Ok(()));
+        }
+    }
+
+    /// The last request.
+    fn asked(&self) -> Request {
+        let asks = self.effects.iter().rev().find_map(|effect| {
+            if let ControllerEffect::Ask(request) = effect { Some(request) } else { None }
+        });
+        (**asks.unwrap()).clone()
+    }
+
+    fn answer(&mut self, reply: Reply) {
+        let id = self.asked().id;
+        self.tell(ControllerInput::Reply { id, reply });
+    }
+
+    fn answer_view(&mut self, record: ArbiterRecord, promotion: Result<(), Refused>) {
+        self.answer(Reply::View(Box::new(view(record, promotion))));
+    }
+
+    fn has_acted(&self, act: Act) -> bool {
+        self.effects.contains(&ControllerEffect::Act(act))
+    }
+
+    fn has_asked_for_promotion(&self) -> bool {
+        matches!(self.asked().operation, Operation::Promote { .. })
+    }
+}
+
+fn facts_of(
+    record: &Superblock,
+    peer: Standing,
+    claim: Option<Claim>,
+    is_primary: bool,
+    leaving: Option<Leaving>,
+) -> Facts<'_> {
+    Facts {
+        record,
+        is_recording: false,
+        is_primary,
+        is_promoting: false,
+        peer,
+        claim,
+        peer_instance: claim.map(|_| PEER),
+        leaving,
+    }
+}
+
+fn arbiter_record(epoch: u64, owner: Side, eligible: Eligible) -> ArbiterRecord {
+    ArbiterRecord {
+        arbiter: ArbiterId(7),
+        epoch: Epoch(epoch),
+        owner,
+        eligible,
+        generation: Generation { number: 1, id: 3 },
+        lease_ms: 3000,
+        stopped: false,
+        forced: false,
+        identities: [[0; 32]; 2],
+        requests: [RequestId::default(); 2],
+        changed_by: Side::First,
+    }
+}
+
+fn view(record: ArbiterRecord, promotion: Result<(), Refused>) -> View {
+    View { promotion, lease_remaining_ms: 0, owner_last_seen_ms: None, record }
+}
+
+fn granted(node: &Node, epoch: u64) -> Box<ArbiterRecord> {
+    let mut record = arbiter_record(epoch, Side::Second, Eligible::Owner);
+    record.requests[1] = node.asked().id;
+    record.changed_by = Side::Second;
+    Box::new(record)
+}
+
+#[test]
+fn a_candidate_looks_promises_asks_and_then_serves() {
+    let mut node = Node::secondary();
+    node.lose_peer();
+    assert!(matches!(node.asked().operation, Operation::PreVote { .. }));
+    let both = arbiter_record(4, Side::First, Eligible::Both);
+    node.answer_view(both, Ok(()));
+    assert_eq!(node.record.promised, Epoch(8));
+    assert_eq!(node.record.arbitration.asked, Some(Asked { first: Epoch(8), last: Epoch(8) }));
+    assert!(node.has_asked_for_promotion());
+    let record = granted(&node, 8);
+    node.answer(Reply::Done(record));
+    assert!(node.has_acted(Act::Promote(Epoch(8))));
+}
+
+#[test]
+fn the_record_that_is_pushed_is_the_answer_too() {
+    let mut node = Node::secondary();
+    node.lose_peer();
+    node.answer_view(arbiter_record(4, Side::First, Eligible::Both), Ok(()));
+    let record = granted(&node, 8);
+    node.tell(ControllerInput::Pushed(record));
+    assert!(node.has_acted(Act::Promote(Epoch(8))));
+    // A record of this node that another request made is none.
+    let mut node = Node::secondary();
+    node.lose_peer();
+    node.answer_view(arbiter_record(4, Side::First, Eligible::Both), Ok(()));
+    node.tell(ControllerInput::Pushed(Box::new(arbiter_record(8, Side::Second, Eligible::Owner))));
+    assert!(!node.has_acted(Act::Promote(Epoch(8))));
+}
+
+#[test]
+fn nobody_asks_while_a_lease_of_its_own_may_hold() {
+    let mut node = Node::secondary();
+    node.tell(ControllerInput::LeaseAsked { instance: PEER, epoch: Epoch(4) });
+    assert!(node.effects.contains(&ControllerEffect::GrantLease));
+    node.lose_peer();
+    assert_eq!(node.controller.obstacle(&node.facts(), false), Some(Obstacle::GrantHeld));
+    assert!(!matches!(node.asked().operation, Operation::PreVote { .. }));
+    // A release ends it at once, the timer after its time.
+    let mut released = Node { ..node };
+    let released_lease = ControllerInput::Released { instance: PEER, epoch: Epoch(4) };
+    released.tell(released_lease);
+    assert!(matches!(released.asked().operation, Operation::PreVote { .. }));
+}
+
+#[test]
+fn a_candidate_grants_no_lease() {
+    let mut node = Node::secondary();
+    node.lose_peer();
+    node.effects.clear();
+    node.tell(ControllerInput::LeaseAsked { instance: PEER, epoch: Epoch(4) });
+    assert!(!node.effects.contains(&ControllerEffect::GrantLease));
+}
+
+#[test]
+fn a_late_grant_to_one_that_follows_again_is_not_used() {
+    let mut node = Node::secondary();
+    node.lose_peer();
+    node.answer_view(arbiter_record(4, Side::First, Eligible::Both), Ok(()));
+    let late = granted(&node, 8);
+    let id = node.asked().id;
+    // The primary lives.
+    node.peer = Standing::Meeting;
+    node.claim = Some(Claim { role: Role::Primary, epoch: Epoch(4), promised: Epoch(4) });
+    node.look();
+    node.look();
+    assert_eq!(node.record.promised, Epoch(4), "it is followed again");
+    assert!(node.record.arbitration.asked.is_some(), "what was asked for is not settled");
+    assert!(!node.controller.is_candidate());
+    node.tell(ControllerInput::Reply { id, reply: Reply::Done(late.clone()) });
+    assert!(!node.has_acted(Act::Promote(Epoch(8))));
+    // It owns the resource by it: nobody else serves, so it asks anew once the primary stepped down.
+    node.claim = Some(Claim { role: Role::Secondary, epoch: Epoch(4), promised: Epoch(8) });
+    node.tell(ControllerInput::Pushed(late));
+    assert!(matches!(node.asked().operation, Operation::PreVote { .. }));
+}
+
+#[test]
+fn what_was_asked_for_is_settled_once_the_record_is_past_it() {
+    let mut node = Node::secondary();
+    node.record.arbitration.asked = Some(Asked { first: Epoch(8), last: Epoch(8) });
+    node.tell(ControllerInput::Pushed(Box::new(arbiter_record(4, Side::First, Eligible::Both))));
+    assert!(node.record.arbitration.asked.is_some(), "it could still be granted");
+    node.tell(ControllerInput::Pushed(Box::new(arbiter_record(8, Side::First, Eligible::Both))));
+    assert_eq!(node.record.arbitration.asked, None);
+}
+
+#[test]
+fn a_primary_that_loses_its_peer_asks_anew_each_time() {
+    let mut node = Node::primary();
+    assert!(node.controller.may_read(ServeMode::Paired));
+    node.peer = Standing::Away;
+    node.look();
+    assert!(matches!(node.asked().operation, Operation::Solo { .. }));
+    assert_eq!(node.controller.permit(), None);
+    let record = granted(&node, 8);
+    node.answer(Reply::Done(record));
+    assert_eq!(node.controller.permit(), Some(Permit::ArbiterSolo));
+    // The peer is back: it is made eligible again, and that takes the permit.
+    node.peer = Standing::InSync;
+    node.look();
+    node.look();
+    assert!(matches!(node.asked().operation, Operation::Pair { .. }));
+    assert_eq!(node.controller.permit(), None);
+    // Lost again while that is on its way: it is answered first, then asked for anew.
+    node.peer = Standing::Away;
+    node.look();
+    assert!(matches!(node.asked().operation, Operation::Pair { .. }));
+    let mut paired = *granted(&node, 12);
+    paired.eligible = Eligible::Both;
+    node.answer(Reply::Done(Box::new(paired)));
+    assert!(matches!(node.asked().operation, Operation::Solo { .. }));
+    assert_eq!(node.controller.permit(), None);
+}
+
+#[test]
+fn a_primary_that_was_replaced_steps_down() {
+    let mut node = Node::primary();
+    node.peer = Standing::Away;
+    node.look();
+    node.answer(Reply::Conflict(Box::new(arbiter_record(8, Side::First, Eligible::Owner))));
+    assert!(node.has_acted(Act::StepDown(Epoch(8))));
+}
+
+#[test]
+fn reads_end_with_the_last_lease() {
+    let mut node = Node::primary();
+    node.tell(ControllerInput::LeaseGranted { asked: Instant(0) });
+    node.tell(ControllerInput::Timer(ControllerTimer::ArbiterLease));
+    assert!(node.controller.may_read(ServeMode::Paired), "the peer's lease holds");
+    node.tell(ControllerInput::Timer(ControllerTimer::PeerLease));
+    assert!(!node.controller.may_read(ServeMode::Paired));
+    assert!(node.controller.may_read(ServeMode::Solo), "nobody else can be promoted");
+}
+
+#[test]
+fn after_an_unfinished_handover_a_node_resumes_only_with_a_new_epoch() {
+    let mut node = Node::new(Side::Second, ServeMode::HandingOver, Standing::Away);
+    node.answer_view(arbiter_record(4, Side::Second, Eligible::Both), Ok(()));
+    assert_eq!(node.asked().operation, Operation::Keep);
+    assert!(!node.has_acted(Act::Resume));
+    let mut kept = *granted(&node, 8);
+    kept.eligible = Eligible::Both;
+    node.answer(Reply::Done(Box::new(kept)));
+    assert_eq!((node.record.epoch, node.record.serve_mode), (Epoch(8), ServeMode::Paired));
+    assert!(node.has_acted(Act::Resume));
+}
+
+#[test]
+fn one_that_the_arbiter_does_not_list_vetoes_itself() {
+    let mut node = Node::secondary();
+    node.lose_peer();
+    node.answer_view(arbiter_record(8, Side::First, Eligible::Owner), Err(Refused::NotEligible));
+    let vetoes = |effect: &ControllerEffect| {
+        matches!(
+            effect,
+            ControllerEffect::Record(ArbiterChange {
+                step: RecordStep::Veto(VetoReason::NotEligible),
+                ..
+            })
+        )
+    };
+    assert!(node.effects.iter().any(vetoes));
+}
+
+#[test]
+fn an_operator_is_told_what_stands_in_the_way() {
+    let mut node = Node::secondary();
+    node.tell(ControllerInput::Promote { request: 5 });
+    let settled = ControllerEffect::Settled { request: 5, result: Err(Obstacle::Connected) };
+    assert!(node.effects.contains(&settled));
+    let mut node = Node::secondary();
+    (node.peer, node.claim) = (Standing::Away, None);
+    node.tell(ControllerInput::Promote { request: 6 });
+    node.answer_view(arbiter_record(4, Side::First, Eligible::Both), Err(Refused::LeaseHeld));
+    node.answer_view(arbiter_record(4, Side::First, Eligible::Both), Err(Refused::LeaseHeld));
+    let why = Obstacle::Arbiter(Refused::LeaseHeld);
+    let settled = ControllerEffect::Settled { request: 6, result: Err(why) };
+    assert!(node.effects.contains(&settled), "{:?}", node.effects.last());
+}

@@ -1,0 +1,203 @@
+//! The arbiter's word carried out: what `promotion::controller` orders, in the order that safety
+//! needs. A resource without an arbiter has no controller, and nothing here happens.
+
+use super::effect::Effect;
+use super::exit::ExitWhy;
+use super::operator::Refused;
+use super::records::Change;
+use super::session::{SessionPart, Standing};
+use super::{Effects, Replica};
+use crate::metadata::MapMemory;
+use crate::promotion::Claim;
+use crate::promotion::controller::{
+    self, Act, Controller, ControllerEffect, ControllerInput, Facts, Obstacle, RecordStep,
+};
+use crate::units::{Instance, Role};
+
+impl<M: MapMemory> Replica<M> {
+    /// The controller's first step, once the record says that this run began.
+    pub(super) fn start_controller(&mut self, effects: &mut Effects) {
+        let Some(settings) = self.settings.controller.clone() else { return };
+        let mut controller = Controller::new(settings, self.start.instance, &self.facts());
+        let mut orders = Vec::new();
+        controller.start(self.now, &self.facts(), &mut orders);
+        self.controller = Some(Box::new(controller));
+        self.carry_out(orders, effects);
+    }
+
+    pub(super) fn on_controller(&mut self, input: ControllerInput, effects: &mut Effects) {
+        let Some(mut controller) = self.controller.take() else { return };
+        let mut orders = Vec::new();
+        controller.step(self.now, input, &self.facts(), &mut orders);
+        self.controller = Some(controller);
+        self.carry_out(orders, effects);
+    }
+
+    /// Lets the controller see what has changed. What it orders changes the facts again.
+    pub(super) fn pump_controller(&mut self, effects: &mut Effects) {
+        let Some(mut controller) = self.controller.take() else { return };
+        let mut orders = Vec::new();
+        controller.settle(self.now, &self.facts(), &mut orders);
+        let may_read = controller.may_read(self.records.stable().serve_mode);
+        self.controller = Some(controller);
+        if may_read {
+            self.release_reads(effects);
+        }
+        self.carry_out(orders, effects);
+    }
+
+    /// Whether reads may be answered now.
+    pub(super) fn may_answer_reads(&self) -> bool {
+        let mode = self.records.stable().serve_mode;
+        self.controller.as_ref().is_none_or(|controller| controller.may_read(mode))
+    }
+
+    /// Whether this node may promise the peer not to be promoted: not while it asks for a promotion
+    /// itself, which could be granted later.
+    pub(super) fn may_veto(&self) -> bool {
+        let is_candidate = self.controller.as_ref().is_some_and(|it| it.is_candidate());
+        !is_candidate && self.records.stable().arbitration.asked.is_none()
+    }
+
+    /// What the controller is shown.
+    pub(super) fn facts(&self) -> Facts<'_> {
+        let hello = self.link.peer_hello();
+        Facts {
+            record: self.records.stable(),
+            is_recording: !self.records.is_idle(),
+            is_primary: self.role.is_primary(),
+            is_promoting: self.role.promoting.is_some() || self.role.take_over.is_some(),
+            peer: self.standing_for_controller(),
+            claim: hello.map(super::meet::claim_of),
+            peer_instance: hello.and_then(|hello| hello.instances.first().copied()),
+            leaving: self.role.exit.as_ref().and_then(super::exit::Exit::asks_arbiter),
+        }
+    }
+
+    fn standing_for_controller(&self) -> controller::Standing {
+        match self.link.standing() {
+            Standing::Down => controller::Standing::Away,
+            Standing::Meeting => controller::Standing::Meeting,
+            Standing::Apart => controller::Standing::Apart,
+            Standing::Running { .. } if self.is_in_sync() => controller::Standing::InSync,
+            Standing::Running { peer_acknowledges: false } => controller::Standing::Behind,
+            Standing::Running { peer_acknowledges: true } => {
+                let is_being_filled = self.link.session().is_some_and(|session| {
+                    matches!(session.part, SessionPart::Target(_))
+                        && session.transfer != crate::units::Transfer::Replay
+                });
+                if is_being_filled {
+                    controller::Standing::Behind
+                } else {
+                    controller::Standing::Needed
+                }
+            }
+        }
+    }
+
+    fn carry_out(&mut self, orders: Vec<ControllerEffect>, effects: &mut Effects) {
+        for order in orders {
+            match order {
+                ControllerEffect::Ask(request) => effects.push(Effect::AskArbiter(request)),
+                ControllerEffect::SetTimer { timer, from, after, bound } => {
+                    effects.push(Effect::SetTimer { timer, from, after, bound });
+                }
+                ControllerEffect::GrantLease => effects.push(Effect::GrantLease),
+                ControllerEffect::Record(change) => {
+                    self.records.change(Change::Arbiter(change));
+                }
+                ControllerEffect::Act(act) => self.on_act(act, effects),
+                ControllerEffect::Settled { request, result } => {
+                    let result = match result {
+                        Ok(()) => Ok(super::operator::Answer {
+                            text: format!(
+                                "this node is primary at epoch {}",
+                                self.records.stable().epoch
+                            ),
+                        }),
+                        Err(obstacle) => Err(self.explain_obstacle(obstacle)),
+                    };
+                    effects.push(Effect::Answer { request, result });
+                }
+            }
+        }
+    }
+
+    fn on_act(&mut self, act: Act, effects: &mut Effects) {
+        if let Act::Promote(_) | Act::Resume | Act::TakeOver(_) = act {
+            // An earlier handover whose end nobody told.
+            self.abort_exit("this node owns the resource again", effects);
+        }
+        match act {
+            Act::Promote(epoch) => self.begin_granted_promotion(epoch),
+            Act::Resume => self.become_primary("it was primary, and the arbiter says it owns it"),
+            Act::TakeOver(epoch) => self.take_over_by_arbiter(epoch),
+            Act::StepDown(epoch) => {
+                self.step_down(Claim { role: Role::Primary, epoch, promised: epoch }, effects);
+            }
+            Act::HandedOver => self.on_handed_over(effects),
+            Act::TakenBack => self.on_taken_back(effects),
+            Act::Stopped => self.on_stop_granted(),
+        }
+    }
+
+    /// What was promised or taken back is stable.
+    pub(super) fn on_arbiter_recorded(&mut self, step: RecordStep) {
+        match step {
+            // The peer was told of a promise that is void.
+            RecordStep::Follow(_) => self.restart_session(),
+            RecordStep::Learn
+            | RecordStep::Adopt
+            | RecordStep::Promise(_)
+            | RecordStep::Settle
+            | RecordStep::Veto(_)
+            | RecordStep::LiftVeto => {}
+        }
+    }
+
+    /// What stands in the way of a promotion, and what to type.
+    fn explain_obstacle(&self, obstacle: Obstacle) -> Refused {
+        let resource = &self.settings.resource;
+        let next = match obstacle {
+            Obstacle::Connected => format!("hotpair switchover {resource}"),
+            Obstacle::SplitBrain => format!("hotpair split-brain show {resource}"),
+            Obstacle::Primary
+            | Obstacle::GrantHeld
+            | Obstacle::HoldDown
+            | Obstacle::PeerHeard
+            | Obstacle::OwnerFirst => format!("hotpair status {resource}"),
+            Obstacle::NotAutomatic
+            | Obstacle::Stopped
+            | Obstacle::NotUpToDate
+            | Obstacle::Vetoed
+            | Obstacle::Pledged
+            | Obstacle::ArbiterAway
+            | Obstacle::Arbiter(_) => format!("hotpair explain {resource}"),
+        };
+        Refused { why: obstacle.to_string(), next }
+    }
+
+    /// The arbiter's grant of a promotion or a handover names the epoch.
+    pub(super) fn has_controller(&self) -> bool {
+        self.controller.is_some()
+    }
+
+    /// Whether the end of the role needs the arbiter's word first.
+    pub(super) fn asks_before(&self, why: ExitWhy) -> bool {
+        self.has_controller()
+            && match why {
+                ExitWhy::Demote | ExitWhy::Switchover => true,
+                ExitWhy::Stop => false,
+            }
+    }
+
+    /// Whether this primary asks the peer for a lease with its heartbeats.
+    pub fn wants_lease(&self) -> bool {
+        self.controller.as_ref().is_some_and(|controller| controller.wants_lease(&self.facts()))
+    }
+
+    /// This run of the daemon.
+    pub fn instance(&self) -> Instance {
+        self.start.instance
+    }
+}

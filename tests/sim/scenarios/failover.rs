@@ -1,0 +1,382 @@
+//! Automatic failover with an arbiter: who serves when one of the three is lost or cut off.
+//!
+//! The numbers in the comments are those of the design's list of scenarios.
+
+use hotpair::promotion::arbiter::Eligible;
+use hotpair::replica::{Command, LinkStatus};
+use hotpair::units::{ReplicationMode, Role, Side};
+
+use crate::plan::Plan;
+use crate::script::{A, B, Script, promote};
+use crate::witness::WitnessPlan;
+
+/// A pair in sync that the witness knows, A serving, both eligible.
+fn pair() -> Script {
+    pair_in(ReplicationMode::Sync)
+}
+
+fn pair_in(mode: ReplicationMode) -> Script {
+    let mut script = Script::with_plan(Plan {
+        witness: Some(WitnessPlan::calm()),
+        ..Plan::calm(mode, 16 << 20)
+    });
+    until_eligible(&mut script, Eligible::Both);
+    script.write(0, 8);
+    script
+}
+
+fn until_eligible(script: &mut Script, eligible: Eligible) {
+    script.until("the witness says who is eligible", |world| {
+        world.witness_record().is_some_and(|record| record.eligible == eligible)
+    });
+}
+
+fn owner(script: &Script) -> Side {
+    script.world.witness_record().unwrap().owner
+}
+
+/// Whether the node has clients.
+fn serves(script: &Script, at: usize) -> bool {
+    script.world.nodes[at].process.as_ref().is_some_and(|process| process.export.is_some())
+}
+
+/// The service's address is where the newest export is, so the client gets there.
+fn connect_to_newest(script: &mut Script) {
+    let epoch_of = |script: &Script, at: usize| {
+        script.world.nodes[at].process.as_ref().and_then(|process| process.export)
+    };
+    let newest = if epoch_of(script, A) > epoch_of(script, B) { A } else { B };
+    while epoch_of(script, newest).is_some() && script.world.clients.node_of(0) != Some(newest) {
+        script.world.disconnect_client(0);
+        script.pass(200);
+    }
+}
+
+/// The dead or cut off node is back: both are in sync again and nothing was lost.
+fn is_whole_again(script: &mut Script) {
+    script.until_in_sync();
+    until_eligible(script, Eligible::Both);
+    script.check_copies();
+}
+
+// 2 and 3.
+#[test]
+fn a_dead_primary_is_replaced_when_its_lease_is_over() {
+    for is_power in [false, true] {
+        let mut script = pair();
+        let before = script.world.now;
+        if is_power {
+            script.lose_power(A);
+        } else {
+            script.kill(A);
+        }
+        script.until_serving(B);
+        // The lease is 3 s and the grant lasts 3.08 s; it was renewed within 0.5 s.
+        let took = (script.world.now - before) / 1_000_000;
+        assert!((2_400..4_000).contains(&took), "{took} ms");
+        script.read(0, 8);
+        script.write(4, 8);
+        assert_eq!(owner(&script), Side::Second);
+        script.start(A);
+        is_whole_again(&mut script);
+        assert!(serves(&script, B));
+    }
+}
+
+// 4.
+#[test]
+fn a_dead_secondary_stops_writes_no_longer_than_it_takes_to_suspect_it() {
+    let mut script = pair();
+    script.kill(B);
+    let before = script.world.now;
+    script.write(2, 4);
+    let took = (script.world.now - before) / 1_000_000;
+    assert!(took < 1_300, "{took} ms");
+    until_eligible(&mut script, Eligible::Owner);
+    script.start(B);
+    is_whole_again(&mut script);
+}
+
+// 5.
+#[test]
+fn a_dead_witness_changes_nothing() {
+    let mut script = pair();
+    script.world.kill_witness();
+    script.pass(20_000);
+    script.write(3, 5);
+    script.read(0, 8);
+    assert!(serves(&script, A));
+}
+
+// 6, without a pledge: nobody may go on alone, and nobody does.
+#[test]
+fn without_the_witness_a_lost_secondary_stops_writes_and_then_reads() {
+    let mut script = pair();
+    script.world.kill_witness();
+    script.kill(B);
+    script.pass(10_000);
+    let write = script.begin_write(3, 5);
+    let read = script.begin_read(0, 2);
+    script.pass(20_000);
+    assert!(!script.world.clients.is_settled(write), "nobody permitted it");
+    assert!(!script.world.clients.is_settled(read), "no lease holds");
+    script.world.heal_witness();
+    script.until("both are answered", |world| {
+        world.clients.is_settled(write) && world.clients.is_settled(read)
+    });
+    script.start(B);
+    is_whole_again(&mut script);
+}
+
+// 8.
+#[test]
+fn a_primary_that_dies_while_the_witness_is_away_is_replaced_when_it_is_back() {
+    let mut script = pair();
+    script.world.kill_witness();
+    script.kill(A);
+    script.pass(20_000);
+    assert!(!serves(&script, B), "it cannot know whether A went on alone");
+    script.world.heal_witness();
+    script.until_serving(B);
+    script.start(A);
+    is_whole_again(&mut script);
+}
+
+// 9.
+#[test]
+fn of_two_nodes_that_miss_each_other_the_primary_goes_on() {
+    let mut script = pair();
+    script.cut();
+    script.write(4, 4);
+    script.pass(20_000);
+    assert!(serves(&script, A) && !serves(&script, B));
+    assert_eq!(owner(&script), Side::First);
+    script.mend();
+    is_whole_again(&mut script);
+}
+
+// 10 and 11.
+#[test]
+fn one_node_that_misses_the_witness_changes_nothing() {
+    for node in [A, B] {
+        let mut script = pair();
+        script.world.cut_witness(node, 0);
+        script.world.cut_witness(node, 1);
+        script.pass(20_000);
+        script.write(5, 5);
+        script.read(0, 8);
+        assert!(serves(&script, A));
+        assert_eq!(script.world.witness_record().unwrap().eligible, Eligible::Both);
+    }
+}
+
+// 12.
+#[test]
+fn an_isolated_primary_answers_nothing_and_is_replaced() {
+    let mut script = pair();
+    let before = script.world.witness_record().unwrap().epoch;
+    script.cut();
+    script.world.cut_witness(A, 0);
+    script.world.cut_witness(A, 1);
+    let write = script.begin_write(6, 2);
+    script.until("B owns the resource", |world| {
+        world.witness_record().is_some_and(|record| record.epoch > before)
+    });
+    script.until("B serves", |world| {
+        world.nodes[B].process.as_ref().is_some_and(|process| process.export.is_some())
+    });
+    assert!(!script.world.clients.is_settled(write), "it may be answered by nobody");
+    script.mend();
+    script.world.heal_witness();
+    script.until("A follows", |world| {
+        world.status(A).is_some_and(|status| status.role == Role::Secondary)
+    });
+    is_whole_again(&mut script);
+}
+
+// 13.
+#[test]
+fn an_isolated_secondary_costs_nothing_but_redundancy() {
+    let mut script = pair();
+    script.cut();
+    script.world.cut_witness(B, 0);
+    script.world.cut_witness(B, 1);
+    script.write(6, 2);
+    assert!(serves(&script, A));
+    script.mend();
+    script.world.heal_witness();
+    is_whole_again(&mut script);
+}
+
+// 14.
+#[test]
+fn with_all_three_apart_nobody_acknowledges() {
+    let mut script = pair();
+    script.cut();
+    for node in [A, B] {
+        script.world.cut_witness(node, 0);
+        script.world.cut_witness(node, 1);
+    }
+    let write = script.begin_write(6, 2);
+    script.pass(30_000);
+    assert!(!script.world.clients.is_settled(write));
+    assert!(!serves(&script, B));
+    script.mend();
+    script.world.heal_witness();
+    script.until("it is answered", |world| world.clients.is_settled(write));
+    is_whole_again(&mut script);
+}
+
+// 15 and 17.
+#[test]
+fn a_primary_that_goes_on_alone_needs_nobody() {
+    let mut script = pair();
+    script.cut();
+    script.write(6, 2);
+    script.world.cut_witness(A, 0);
+    script.world.cut_witness(A, 1);
+    script.pass(30_000);
+    script.write(7, 2);
+    script.read(7, 2);
+    assert!(serves(&script, A) && !serves(&script, B));
+    script.mend();
+    script.world.heal_witness();
+    is_whole_again(&mut script);
+}
+
+// 16, and every other directed topology of three: which of the six directions are cut.
+#[test]
+fn each_of_the_64_topologies_serves_where_it_must_and_never_twice() {
+    for topology in 0..64u8 {
+        let cuts = |bit: u8| topology >> bit & 1 == 1;
+        let mut script = pair();
+        for from in [A, B] {
+            let bit = u8::try_from(from).unwrap();
+            if cuts(bit) {
+                script.world.net.cut(from);
+            }
+            for way in 0..2 {
+                if cuts(2 + 2 * bit + u8::try_from(way).unwrap()) {
+                    script.world.cut_witness(from, way);
+                }
+            }
+        }
+        let link = !cuts(0) && !cuts(1);
+        let [a_to_w, b_to_w] = [!cuts(2) && !cuts(3), !cuts(4) && !cuts(5)];
+        script.pass(15_000);
+        let text = format!("topology {topology:06b}, link {link}, witness {a_to_w} {b_to_w}");
+        let answers = |script: &mut Script| {
+            let write = script.begin_write(1, 2);
+            let end = script.world.now + 5_000_000_000;
+            while script.world.now < end && !script.world.clients.is_settled(write) {
+                script.pass(50);
+            }
+            script.world.clients.is_settled(write)
+        };
+        connect_to_newest(&mut script);
+        let is_connected = script.world.clients.node_of(0).is_some();
+        if link || a_to_w || b_to_w {
+            assert!(is_connected && answers(&mut script), "{text}: nobody serves");
+        } else {
+            assert!(!is_connected || !answers(&mut script), "{text}: somebody serves");
+        }
+        script.mend();
+        script.world.heal_witness();
+        is_whole_again(&mut script);
+    }
+}
+
+// 21 and 22.
+#[test]
+fn a_paused_primary_is_replaced_only_if_it_sleeps_longer_than_its_lease() {
+    for (seconds, is_replaced) in [(2, false), (10, true)] {
+        let mut script = pair();
+        script.pause(A, seconds * 1_000);
+        script.pass(seconds * 1_000 + 5_000);
+        let expected = if is_replaced { Side::Second } else { Side::First };
+        assert_eq!(owner(&script), expected, "after {seconds} s");
+        script.write(3, 3);
+        is_whole_again(&mut script);
+    }
+}
+
+// 24.
+#[test]
+fn a_paused_secondary_is_left_behind_and_comes_back() {
+    let mut script = pair();
+    script.pause(B, 10_000);
+    script.write(3, 3);
+    script.pass(12_000);
+    is_whole_again(&mut script);
+    assert_eq!(owner(&script), Side::First);
+}
+
+// 37 and 38.
+#[test]
+fn the_one_that_comes_back_alone_serves_only_if_it_has_everything() {
+    for was_alone in [false, true] {
+        let mut script = pair();
+        if was_alone {
+            script.kill(B);
+            script.write(5, 2);
+            script.kill(A);
+        } else {
+            script.kill(A);
+            script.kill(B);
+        }
+        script.start(B);
+        script.pass(30_000);
+        assert_eq!(serves(&script, B), !was_alone);
+        script.start(A);
+        script.until("somebody serves", |world| {
+            world
+                .nodes
+                .iter()
+                .any(|node| node.process.as_ref().is_some_and(|process| process.export.is_some()))
+        });
+        is_whole_again(&mut script);
+    }
+}
+
+// 41.
+#[test]
+fn a_switchover_goes_through_the_arbiter() {
+    let mut script = pair();
+    for round in 0..6 {
+        let (from, to, side) =
+            if round % 2 == 0 { (A, B, Side::Second) } else { (B, A, Side::First) };
+        script.command(from, Command::Switchover).unwrap();
+        script.until_serving(to);
+        assert_eq!(owner(&script), side);
+        script.write(round, 3);
+        is_whole_again(&mut script);
+    }
+}
+
+#[test]
+fn a_demoted_resource_waits_for_an_operator() {
+    let mut script = pair();
+    script.command(A, Command::Demote).unwrap();
+    script.kill(A);
+    script.pass(30_000);
+    assert!(!serves(&script, B), "an operator stopped it");
+    script.command(B, promote()).unwrap();
+    script.until_serving(B);
+    script.start(A);
+    is_whole_again(&mut script);
+}
+
+#[test]
+fn a_secondary_that_left_on_purpose_does_not_stop_the_primary() {
+    let mut script = pair();
+    script.command(B, Command::Disconnect).unwrap();
+    let before = script.world.now;
+    script.write(2, 2);
+    assert!((script.world.now - before) / 1_000_000 < 500);
+    until_eligible(&mut script, Eligible::Owner);
+    script.command(B, Command::Connect).unwrap();
+    script.until("connected", |world| {
+        world.status(B).is_some_and(|status| status.link == LinkStatus::Connected)
+    });
+    is_whole_again(&mut script);
+}

@@ -1,0 +1,471 @@
+//! The third party: the arbiter's core on a machine of its own, and the datagrams between the nodes.
+//!
+//! Only seeds with an arbiter have it. What is sent may be lost, late, or come twice.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use fastrand::Rng;
+use hotpair::promotion::arbiter::{
+    Arbiter, ArbiterEffect, ArbiterInput, ArbiterRecord, ArbiterTimer, Reply, Request, RequestId,
+};
+use hotpair::promotion::controller::{ControllerInput, ControllerTimer};
+use hotpair::replica::Input;
+use hotpair::units::{ArbiterId, Epoch, Instance, Instant};
+
+use crate::broken::Checked;
+use crate::net::Time;
+use crate::plan::index;
+use crate::world::{Event, World, millis, nanos};
+
+/// Time between two heartbeats of a node.
+const BEAT: Time = 200_000_000;
+/// Silence after which a peer is suspected.
+const SUSPECT_AFTER: Time = 1_000_000_000;
+
+/// A node that has not heard the witness for so long is not listened to.
+const HEARD_MAX: Time = 800_000_000;
+
+/// What goes wrong with it in one seed.
+#[derive(Clone, Debug)]
+pub(crate) struct WitnessPlan {
+    /// The lease of both nodes.
+    pub(crate) lease: Duration,
+    /// Mean time between cuts of one node from the witness.
+    pub(crate) cut: Option<Duration>,
+    /// Mean time between its crashes.
+    pub(crate) kill: Option<Duration>,
+    /// Of 100 messages, so many are lost, late by seconds, or come twice.
+    pub(crate) trouble: u8,
+    /// The bug to be found.
+    #[cfg(feature = "planted-bugs")]
+    pub(crate) planted: Option<hotpair::promotion::controller::planted::PlantedRule>,
+}
+
+impl WitnessPlan {
+    /// Nothing goes wrong.
+    pub(crate) fn calm() -> Self {
+        Self {
+            lease: Duration::from_secs(3),
+            cut: None,
+            kill: None,
+            trouble: 0,
+            #[cfg(feature = "planted-bugs")]
+            planted: None,
+        }
+    }
+
+    pub(crate) fn draw(rng: &mut Rng) -> Self {
+        let class = |rng: &mut Rng, one_in: u8| {
+            (rng.u8(..one_in) == 0).then(|| Duration::from_millis(rng.u64(2_000..=30_000)))
+        };
+        Self {
+            lease: Duration::from_millis(*rng.choice(&[600, 1_000, 3_000]).unwrap()),
+            cut: class(rng, 2),
+            kill: class(rng, 3),
+            trouble: *rng.choice(&[0, 0, 2, 15]).unwrap(),
+            #[cfg(feature = "planted-bugs")]
+            planted: None,
+        }
+    }
+}
+
+/// The witness's machine.
+#[derive(Debug)]
+pub(crate) struct Witness {
+    rng: Rng,
+    seat: Option<Arbiter>,
+    /// What is stable.
+    disk: Option<ArbiterRecord>,
+    storing: Option<ArbiterRecord>,
+    /// Counts its starts.
+    life: u64,
+    /// Which setting of a timer counts.
+    timers: BTreeMap<ArbiterTimer, u64>,
+    settings: u64,
+    /// Nothing passes from that node to it, and from it to that node, before this moment.
+    cut_until: [[Time; 2]; 2],
+}
+
+/// What passes between the three.
+#[derive(Clone, Debug)]
+pub(crate) enum Message {
+    /// To the witness, and when the node heard it last.
+    Ask(Box<Request>, Time),
+    /// To a node: the witness lives and hears it.
+    Tick,
+    /// To a node.
+    Tell(Box<(RequestId, Reply)>),
+    /// To a node.
+    Push(Box<ArbiterRecord>),
+    /// From a node to its peer: it lives, may want a lease, and hears the peer or not.
+    Beat { wants_lease: Option<(Instance, Epoch)>, sent: Instant, hears_you: bool },
+    /// The lease that was asked for then is granted.
+    Grant { asked: Instant },
+}
+
+/// A party.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Party {
+    Node(usize),
+    Witness,
+}
+
+/// What happens here.
+#[derive(Clone, Debug)]
+pub(crate) enum WitnessEvent {
+    Arrive { from: Party, to: Party, message: Message },
+    Stored { life: u64 },
+    Timer { life: u64, timer: ArbiterTimer, setting: u64 },
+    Beat { node: usize, life: u64 },
+    Wake { node: usize, life: u64 },
+    Cut,
+    Kill,
+    Start,
+}
+
+impl Witness {
+    pub(crate) fn new(rng: Rng) -> Self {
+        Self {
+            rng,
+            seat: None,
+            disk: None,
+            storing: None,
+            life: 0,
+            timers: BTreeMap::new(),
+            settings: 0,
+            cut_until: [[0; 2]; 2],
+        }
+    }
+}
+
+impl World {
+    /// Nothing passes from that node to the witness (way 0) or back (way 1) any more.
+    pub(crate) fn cut_witness(&mut self, node: usize, way: usize) {
+        self.witness.cut_until[node][way] = Time::MAX;
+    }
+
+    /// The witness ends without warning and stays down.
+    pub(crate) fn kill_witness(&mut self) {
+        self.witness.storing = None;
+        self.witness.seat = None;
+        self.witness.life += 1;
+    }
+
+    /// What the witness has stored.
+    pub(crate) fn witness_record(&self) -> Option<&ArbiterRecord> {
+        self.witness.disk.as_ref()
+    }
+
+    /// The witness starts.
+    pub(crate) fn begin_witness(&mut self) {
+        if self.plan.witness.is_some() {
+            self.after(0, Event::Witness(WitnessEvent::Start));
+        }
+    }
+
+    pub(crate) fn begin_witness_faults(&mut self) {
+        let Some(plan) = self.plan.witness.clone() else { return };
+        for (mean, event) in [(plan.cut, WitnessEvent::Cut), (plan.kill, WitnessEvent::Kill)] {
+            if let Some(mean) = mean {
+                let delay = self.witness.rng.u64(0..2 * nanos(mean));
+                self.after(delay, Event::Witness(event));
+            }
+        }
+    }
+
+    pub(crate) fn heal_witness(&mut self) {
+        self.witness.cut_until = [[0; 2]; 2];
+        if self.plan.witness.is_some() && self.witness.seat.is_none() {
+            self.after(0, Event::Witness(WitnessEvent::Start));
+        }
+    }
+
+    pub(crate) fn on_witness_event(&mut self, event: WitnessEvent) -> Checked {
+        match event {
+            WitnessEvent::Arrive { from, to, message } => self.on_arrive(from, to, message),
+            WitnessEvent::Stored { life } if life == self.witness.life => {
+                self.witness.disk = self.witness.storing.take().or(self.witness.disk.take());
+                self.step_witness(ArbiterInput::Stored(true));
+                Ok(())
+            }
+            WitnessEvent::Timer { life, timer, setting } => {
+                if life == self.witness.life && self.witness.timers.get(&timer) == Some(&setting) {
+                    self.step_witness(ArbiterInput::Timer(timer));
+                }
+                Ok(())
+            }
+            WitnessEvent::Stored { .. } => Ok(()),
+            WitnessEvent::Beat { node, life } => self.on_beat(node, life),
+            WitnessEvent::Wake { node, life } => {
+                if self.nodes[node].life == life {
+                    self.fire_timers(node)
+                } else {
+                    Ok(())
+                }
+            }
+            WitnessEvent::Cut => {
+                self.witness_fault(WitnessEvent::Cut);
+                if !self.is_healing {
+                    let node = self.witness.rng.usize(..2);
+                    let until = self.now + self.witness.rng.u64(millis(50)..millis(9_000));
+                    let which = self.witness.rng.u8(..4);
+                    for way in 0..2 {
+                        if which >= 2 || usize::from(which) == way {
+                            self.witness.cut_until[node][way] = until;
+                        }
+                    }
+                }
+                Ok(())
+            }
+            WitnessEvent::Kill => {
+                self.witness_fault(WitnessEvent::Kill);
+                if !self.is_healing && self.witness.seat.is_some() {
+                    self.trace.note(&[self.now, 80], || format!("{}: the witness dies", self.now));
+                    // What was on its way to the disk is there, or not.
+                    if self.witness.rng.bool()
+                        && let Some(record) = self.witness.storing.take()
+                    {
+                        self.witness.disk = Some(record);
+                    }
+                    self.witness.storing = None;
+                    self.witness.seat = None;
+                    self.witness.life += 1;
+                    let delay = self.witness.rng.u64(millis(10)..millis(8_000));
+                    self.after(delay, Event::Witness(WitnessEvent::Start));
+                }
+                Ok(())
+            }
+            WitnessEvent::Start => {
+                if self.witness.seat.is_none() {
+                    self.witness.life += 1;
+                    let mut effects = Vec::new();
+                    let record = self.witness.disk.clone();
+                    let seat = Arbiter::new(ArbiterId(77), record, &mut effects);
+                    self.witness.seat = Some(seat);
+                    self.carry_out_witness(effects);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn witness_fault(&mut self, event: WitnessEvent) {
+        let Some(plan) = &self.plan.witness else { return };
+        let mean = match event {
+            WitnessEvent::Cut => plan.cut,
+            _ => plan.kill,
+        };
+        if let Some(mean) = mean {
+            let delay = self.witness.rng.u64(0..2 * nanos(mean));
+            self.after(delay, Event::Witness(event));
+        }
+    }
+
+    fn step_witness(&mut self, input: ArbiterInput) {
+        let now = Instant(self.now);
+        self.trace.note(&[self.now, 81], || format!("{} W <- {input:?}", self.now));
+        let Some(seat) = &mut self.witness.seat else { return };
+        let mut effects = Vec::new();
+        seat.step(now, input, &mut effects);
+        self.carry_out_witness(effects);
+    }
+
+    fn carry_out_witness(&mut self, effects: Vec<ArbiterEffect>) {
+        for effect in effects {
+            self.trace.note(&[self.now, 82], || format!("{} W -> {effect:?}", self.now));
+            match effect {
+                ArbiterEffect::Store(record) => {
+                    self.witness.storing = Some(*record);
+                    let delay = self.witness.rng.u64(100_000..millis(20));
+                    let life = self.witness.life;
+                    self.after(delay, Event::Witness(WitnessEvent::Stored { life }));
+                }
+                ArbiterEffect::Reply { to, id, reply } => {
+                    let message = Message::Tell(Box::new((id, reply)));
+                    self.say(Party::Witness, Party::Node(index(to)), &message);
+                }
+                ArbiterEffect::Push(record) => {
+                    for node in 0..2 {
+                        let message = Message::Push(record.clone());
+                        self.say(Party::Witness, Party::Node(node), &message);
+                    }
+                }
+                ArbiterEffect::SetTimer { timer, after } => {
+                    self.witness.settings += 1;
+                    let (life, setting) = (self.witness.life, self.witness.settings);
+                    self.witness.timers.insert(timer, setting);
+                    let event = WitnessEvent::Timer { life, timer, setting };
+                    self.after(nanos(after), Event::Witness(event));
+                }
+            }
+        }
+    }
+
+    /// Sends a datagram.
+    pub(crate) fn say(&mut self, from: Party, to: Party, message: &Message) {
+        let trouble = self.plan.witness.as_ref().map_or(0, |plan| plan.trouble);
+        let has_trouble = !self.is_healing && self.witness.rng.u8(..100) < trouble;
+        let mut copies = 1;
+        let mut latest = millis(3);
+        if has_trouble {
+            match self.witness.rng.u8(..3) {
+                0 => copies = 0,
+                1 => copies = 2,
+                _ => {}
+            }
+            latest = millis(*self.witness.rng.choice(&[50, 1_000, 8_000]).unwrap());
+        }
+        for _ in 0..copies {
+            let delay = self.witness.rng.u64(50_000..latest);
+            let message = message.clone();
+            self.after(delay, Event::Witness(WitnessEvent::Arrive { from, to, message }));
+        }
+    }
+
+    fn is_reachable(&self, from: Party, to: Party) -> bool {
+        match (from, to) {
+            (Party::Node(from), Party::Node(_)) => !self.net.is_cut_from(from),
+            (Party::Node(node), Party::Witness) => self.now >= self.witness.cut_until[node][0],
+            (Party::Witness, Party::Node(node)) => self.now >= self.witness.cut_until[node][1],
+            (Party::Witness, Party::Witness) => true,
+        }
+    }
+
+    fn on_arrive(&mut self, from: Party, to: Party, message: Message) -> Checked {
+        if !self.is_reachable(from, to) {
+            return Ok(());
+        }
+        match (to, message) {
+            (Party::Witness, Message::Ask(request, heard)) => {
+                if self.now - heard > HEARD_MAX {
+                    // Whoever does not hear the witness must not change its record: it would not
+                    // learn that it did, and nobody could serve.
+                    self.say(Party::Witness, from, &Message::Tick);
+                } else {
+                    self.step_witness(ArbiterInput::Request(request));
+                }
+                Ok(())
+            }
+            (Party::Node(at), message) => {
+                let event = WitnessEvent::Arrive { from, to, message };
+                if let Some(process) = &mut self.nodes[at].process
+                    && process.is_paused
+                {
+                    process.deferred.push_back(Event::Witness(event));
+                    return Ok(());
+                }
+                let WitnessEvent::Arrive { message, .. } = event else { return Ok(()) };
+                self.on_told(at, message)
+            }
+            (Party::Witness, _) => Ok(()),
+        }
+    }
+
+    fn on_told(&mut self, at: usize, message: Message) -> Checked {
+        let now = self.now;
+        let Some(process) = &mut self.nodes[at].process else { return Ok(()) };
+        if let Message::Tell(_) | Message::Push(_) | Message::Tick = message {
+            process.witness_heard = now;
+        }
+        let input = match message {
+            Message::Tell(told) => ControllerInput::Reply { id: told.0, reply: told.1 },
+            Message::Push(record) => ControllerInput::Pushed(record),
+            Message::Beat { wants_lease, sent, hears_you } => {
+                process.last_heard = now;
+                if hears_you {
+                    // A path that passes one way only is none.
+                    process.last_up = now;
+                }
+                let Some((instance, epoch)) = wants_lease else { return Ok(()) };
+                process.lease_asked = Some(sent);
+                ControllerInput::LeaseAsked { instance, epoch }
+            }
+            Message::Grant { asked } => ControllerInput::LeaseGranted { asked },
+            Message::Ask(..) | Message::Tick => return Ok(()),
+        };
+        self.feed(at, Input::Controller(input))
+    }
+
+    /// The peer's request for a lease is granted.
+    pub(crate) fn grant_lease(&mut self, at: usize) {
+        let asked = self.nodes[at].process.as_mut().and_then(|process| process.lease_asked.take());
+        if let Some(asked) = asked {
+            self.say(Party::Node(at), Party::Node(1 - at), &Message::Grant { asked });
+        }
+    }
+
+    /// A node begins to send heartbeats.
+    pub(crate) fn begin_beats(&mut self, node: usize) {
+        if self.plan.witness.is_some() {
+            let life = self.nodes[node].life;
+            let delay = self.witness.rng.u64(0..BEAT);
+            self.after(delay, Event::Witness(WitnessEvent::Beat { node, life }));
+        }
+    }
+
+    fn on_beat(&mut self, node: usize, life: u64) -> Checked {
+        if self.nodes[node].life != life {
+            return Ok(());
+        }
+        let (now, clock) = (self.now, self.nodes[node].clock(self.now));
+        self.after(BEAT, Event::Witness(WitnessEvent::Beat { node, life }));
+        let Some(process) = &mut self.nodes[node].process else { return Ok(()) };
+        if process.is_paused {
+            return Ok(());
+        }
+        // What was missed while this process slept is not silence.
+        let slept = now - process.last_beat > 2 * BEAT;
+        process.last_beat = now;
+        if slept {
+            let lately = now - SUSPECT_AFTER / 2;
+            process.last_heard = process.last_heard.max(lately);
+            process.last_up = process.last_up.max(lately);
+        }
+        let hears_you = now - process.last_heard < SUSPECT_AFTER;
+        let is_silent = now - process.last_up >= SUSPECT_AFTER;
+        let has_changed = process.is_silent != is_silent;
+        process.is_silent = is_silent;
+        let core = &process.core;
+        let wants_lease = core.wants_lease().then(|| (core.instance(), core.superblock().epoch));
+        let message = Message::Beat { wants_lease, sent: clock, hears_you };
+        self.say(Party::Node(node), Party::Node(1 - node), &message);
+        if has_changed {
+            self.feed(node, Input::Controller(ControllerInput::Silent(is_silent)))?;
+        }
+        Ok(())
+    }
+
+    /// Sets a timer of a core; it is looked at before whatever the core is told.
+    pub(crate) fn set_timer(
+        &mut self,
+        at: usize,
+        timer: ControllerTimer,
+        from: Instant,
+        after: Duration,
+    ) {
+        let clock = self.nodes[at].clock(self.now);
+        let life = self.nodes[at].life;
+        let due = from.plus(after);
+        let rate = self.plan.clock_rates[at];
+        let Some(process) = &mut self.nodes[at].process else { return };
+        process.timers.insert(timer, due);
+        let left = nanos(due.since(clock)) * 1000 / rate + 2_000;
+        self.after(left, Event::Witness(WitnessEvent::Wake { node: at, life }));
+    }
+
+    /// Fires what is due by the node's own clock.
+    pub(crate) fn fire_timers(&mut self, at: usize) -> Checked {
+        let clock = self.nodes[at].clock(self.now);
+        loop {
+            let Some(process) = &mut self.nodes[at].process else { return Ok(()) };
+            if process.is_paused {
+                return Ok(());
+            }
+            let due = process.timers.iter().find(|(_, due)| **due <= clock).map(|(it, _)| *it);
+            let Some(timer) = due else { return Ok(()) };
+            process.timers.remove(&timer);
+            self.step(at, Input::Controller(ControllerInput::Timer(timer)))?;
+        }
+    }
+}
