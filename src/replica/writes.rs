@@ -620,28 +620,21 @@ impl<M: MapMemory> Replica<M> {
         if !self.writes.requests.contains_key(&request) {
             return;
         }
+        self.writes.read.push(request);
         if *outcome != DiskOutcome::Done {
-            self.end_read(request);
-            self.on_disk_failed(effects);
+            self.on_disk_failed(effects); // which drops every request
         } else if self.may_answer_reads() {
-            self.end_read(request);
-            effects.push(Effect::Reply { request, result: Ok(()) });
-        } else {
-            self.writes.read.push(request);
+            self.release_reads(effects);
         }
-    }
-
-    fn end_read(&mut self, request: RequestId) {
-        self.writes.requests.remove(&request);
-        self.writes.reading.remove(&request);
-        self.writes.rescan = true;
     }
 
     /// A lease holds again: nobody was promoted meanwhile, and what was read is still current, since
     /// no write of these blocks began.
     pub(super) fn release_reads(&mut self, effects: &mut Effects) {
         for request in std::mem::take(&mut self.writes.read) {
-            self.end_read(request);
+            self.writes.requests.remove(&request);
+            self.writes.reading.remove(&request);
+            self.writes.rescan = true;
             effects.push(Effect::Reply { request, result: Ok(()) });
         }
     }

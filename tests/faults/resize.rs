@@ -20,7 +20,12 @@ pub(crate) fn a_pair_grows_under_load() {
     load.wait_for_answers(500);
     for (at, size) in [1, 0].into_iter().zip(sizes) {
         let said = resize(&pair, at, size);
-        assert!(said.contains(&format!("{size}B")), "it does not say what to write: {said}");
+        let mebibyte = 1 << 20;
+        let written = match size % mebibyte {
+            0 => format!("\"{}MiB\"", size / mebibyte),
+            _ => format!("\"{size}B\""),
+        };
+        assert!(said.contains(&written), "it does not say what to write: {said}");
         load.wait_for_answers(500);
         for node in &pair.nodes {
             assert_eq!(node.field("/size_bytes"), size);
