@@ -20,12 +20,7 @@ pub(crate) fn a_pair_grows_under_load() {
     load.wait_for_answers(500);
     for (at, size) in [1, 0].into_iter().zip(sizes) {
         let said = resize(&pair, at, size);
-        let mebibyte = 1 << 20;
-        let written = match size % mebibyte {
-            0 => format!("\"{}MiB\"", size / mebibyte),
-            _ => format!("\"{size}B\""),
-        };
-        assert!(said.contains(&written), "it does not say what to write: {said}");
+        assert!(said.contains(&written(size)), "it does not say what to write: {said}");
         load.wait_for_answers(500);
         for node in &pair.nodes {
             assert_eq!(node.field("/size_bytes"), size);
@@ -52,7 +47,7 @@ pub(crate) fn a_pair_grows_under_load() {
     for at in [0, 1] {
         pair.nodes[at].stop();
         let word = pair.nodes[at].refused(&["run"]);
-        assert!(word.contains("`size`") && word.contains(&format!("{size}B")), "{word}");
+        assert!(word.contains("`size`") && word.contains(&written(size)), "{word}");
         configure(&pair, at, old, size);
         let text = pair.nodes[at].well(&["check", "--offline"]);
         assert!(text.contains("stopped cleanly"), "{text}");
@@ -65,6 +60,16 @@ pub(crate) fn a_pair_grows_under_load() {
     let kept = end - 10;
     assert!(image[kept..kept + 5000].iter().all(|byte| *byte == 7));
     assert!(image[image.len() - 4096..].iter().all(|byte| *byte == 8));
+}
+
+/// The size as it is written in a configuration: the largest unit that is exact.
+fn written(size: u64) -> String {
+    let mebibyte = 1 << 20;
+    if size.is_multiple_of(mebibyte) {
+        format!("{}MiB", size / mebibyte)
+    } else {
+        format!("{size}B")
+    }
 }
 
 /// The other node cannot make its file longer: both keep the size they have, and go on.
