@@ -11,7 +11,8 @@ use super::{Effects, Replica};
 use crate::metadata::MapMemory;
 use crate::promotion::PromoteHow;
 use crate::units::{
-    DiskState, Generation, Instant, Outcome, Resolution, Role, SessionId, Side, VetoReason,
+    DiskReason, DiskState, Generation, Instant, Outcome, Resolution, Role, SessionId, Side,
+    VetoReason,
 };
 use crate::wire::message::{Ask, Message, Outdate, PeerCommand, Told, Verified};
 
@@ -430,6 +431,13 @@ impl<M: MapMemory> Replica<M> {
     }
 
     pub(super) fn on_invalidated(&mut self, effects: &mut Effects) {
+        if self.records.stable().disk_reason != DiskReason::Invalidated {
+            let next = format!("hotpair status {} --watch", self.settings.resource);
+            for request in std::mem::take(&mut self.desk.invalidating) {
+                refuse(request, "a resync to this copy began meanwhile", &next, effects);
+            }
+            return;
+        }
         self.event("invalidated", "all of this copy is compared with the peer's");
         self.restart_session();
         let text = if self.link.up.is_some() {

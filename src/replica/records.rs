@@ -311,10 +311,7 @@ fn apply(change: &Change, side: Side, record: &mut Superblock) {
         Change::StandAlone(is_apart) => record.stand_alone = *is_apart,
         Change::DiskFailed(reason) => fail_disk(*reason, record),
         Change::OutOfSpace => outdate(DiskReason::NoSpace, record),
-        Change::Invalidate => {
-            record.disk = DiskState::Outdated;
-            record.disk_reason = DiskReason::Invalidated;
-        }
+        Change::Invalidate => invalidate(record),
         Change::Split => record.split = true,
         Change::Resolve(resolution) => resolve(*resolution, side, record),
         Change::Checkpoint { applied, peer_applied } => {
@@ -361,6 +358,15 @@ fn outdate(reason: DiskReason, record: &mut Superblock) {
     if record.disk == DiskState::UpToDate {
         record.disk = DiskState::Outdated;
         record.disk_reason = reason;
+    }
+}
+
+/// Only a whole copy can be given up: one that a resync began to fill since it was asked for is a
+/// mix, which nothing may call outdated.
+fn invalidate(record: &mut Superblock) {
+    if matches!(record.disk, DiskState::UpToDate | DiskState::Outdated) {
+        record.disk = DiskState::Outdated;
+        record.disk_reason = DiskReason::Invalidated;
     }
 }
 
@@ -520,16 +526,31 @@ mod tests {
     use crate::metadata::{Birth, Newborn, recovered_at_birth};
     use crate::units::{Applied, ResourceSize, Sequence};
 
-    #[test]
-    fn a_checkpoint_that_was_overtaken_takes_nothing_back() {
-        let newborn = Newborn {
+    fn newborn() -> Newborn {
+        Newborn {
             resource_id: ResourceId(1),
             replica_id: ReplicaId(2),
             generation_id: 3,
             size: ResourceSize::new(1 << 20).unwrap(),
             place: Place::default(),
-        };
-        let mut record = recovered_at_birth(Birth::This, &newborn).superblock;
+        }
+    }
+
+    #[test]
+    fn a_copy_that_a_resync_began_to_fill_is_not_given_up() {
+        for disk in [DiskState::UpToDate, DiskState::Outdated, DiskState::Inconsistent] {
+            let born = recovered_at_birth(Birth::This, &newborn()).superblock;
+            let mut record = Superblock { disk, disk_reason: DiskReason::Resync, ..born };
+            apply(&Change::Invalidate, Side::First, &mut record);
+            let is_given_up = record.disk_reason == DiskReason::Invalidated;
+            assert_eq!(is_given_up, disk != DiskState::Inconsistent, "{disk}");
+            assert_eq!(record.disk == DiskState::Inconsistent, !is_given_up);
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_that_was_overtaken_takes_nothing_back() {
+        let mut record = recovered_at_birth(Birth::This, &newborn()).superblock;
         let at = |sequence| Applied { epoch: Epoch(6), sequence: Sequence(sequence) };
         for (applied, peer_applied) in [(at(25), at(24)), (at(21), at(20))] {
             apply(&Change::Checkpoint { applied, peer_applied }, Side::First, &mut record);
