@@ -79,7 +79,8 @@ pub enum Refusal {
     SplitBrain,
 }
 
-/// Checks every guard of `hotpair promote`, in order.
+/// Checks every guard of `hotpair promote`, in order. `peer_is_ahead` says that the peer was heard to
+/// have written what is missing here.
 ///
 /// # Errors
 /// The first guard that fails.
@@ -87,10 +88,11 @@ pub fn check_promote(
     record: &Superblock,
     side: Side,
     peer: Peer,
+    peer_is_ahead: bool,
     how: PromoteHow,
 ) -> Result<PromotePlan, Refusal> {
     let serves_there = matches!(peer, Peer::Connected { role: Role::Primary, .. });
-    match check_disk(record, how) {
+    match check_disk(record, peer_is_ahead, how) {
         // What is missing here is there, and is sent: nobody must be told to give it up.
         Err(Refusal::Outdated | Refusal::Doubtful) if serves_there => {
             return Err(Refusal::PeerIsPrimary);
@@ -136,10 +138,12 @@ pub fn check_switchover(peer: Peer) -> Result<(), Refusal> {
     }
 }
 
-fn check_disk(record: &Superblock, how: PromoteHow) -> Result<(), Refusal> {
+fn check_disk(record: &Superblock, peer_is_ahead: bool, how: PromoteHow) -> Result<(), Refusal> {
     let accepts = how.force && how.accept_data_loss;
     match record.disk {
-        DiskState::UpToDate if is_behind(record) && !accepts => Err(Refusal::Outdated),
+        DiskState::UpToDate if (peer_is_ahead || is_behind(record)) && !accepts => {
+            Err(Refusal::Outdated)
+        }
         DiskState::UpToDate => Ok(()),
         DiskState::Outdated if accepts => Ok(()),
         DiskState::Outdated => match record.disk_reason {
@@ -196,12 +200,35 @@ mod tests {
             let record = Superblock { disk: DiskState::Outdated, disk_reason, ..born.clone() };
             for (force, accept_data_loss) in [(false, false), (true, false), (true, true)] {
                 let how = PromoteHow { force, accept_data_loss };
-                let found = check_promote(&record, Side::First, peer, how);
+                let found = check_promote(&record, Side::First, peer, false, how);
                 assert_eq!(found, Err(Refusal::PeerIsPrimary), "{how:?} {disk_reason:?}");
             }
             let how = PromoteHow { force: true, accept_data_loss: false };
-            let found = check_promote(&record, Side::First, Peer::Away, how);
+            let found = check_promote(&record, Side::First, Peer::Away, false, how);
             assert!(matches!(found, Err(Refusal::Outdated | Refusal::Doubtful)), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn force_alone_does_not_give_up_what_the_peer_was_heard_to_have() {
+        let newborn = Newborn {
+            resource_id: ResourceId(1),
+            replica_id: ReplicaId(2),
+            generation_id: 3,
+            size: ResourceSize::new(4096).unwrap(),
+            place: Place { boot_id: 4, sidecar_mount: 5, data_mount: 6, device: 7, inode: 8 },
+        };
+        let record = recovered_at_birth(Birth::This, &newborn).superblock;
+        let (role, epoch) = (Role::Secondary, Epoch(7));
+        let there = Peer::Connected { role, epoch, in_sync: false, behind: false };
+        for peer in [Peer::Away, there] {
+            for (peer_is_ahead, accept_data_loss, is_let) in
+                [(false, false, true), (true, false, false), (true, true, true)]
+            {
+                let how = PromoteHow { force: true, accept_data_loss };
+                let found = check_promote(&record, Side::First, peer, peer_is_ahead, how);
+                assert_eq!(found.is_ok(), is_let, "{peer:?} {how:?}: {found:?}");
+            }
         }
     }
 }

@@ -126,7 +126,13 @@ impl<M: MapMemory> Replica<M> {
         let how = PromoteHow { force: false, accept_data_loss: false };
         let peer_now = self.peer_for_promotion();
         let record = self.records.stable();
-        match promotion::check_promote(record, self.settings.side, peer_now, how) {
+        match promotion::check_promote(
+            record,
+            self.settings.side,
+            peer_now,
+            self.peer_is_ahead(),
+            how,
+        ) {
             Ok(_) => Refused {
                 why: format!("this node is secondary and can be promoted{}", self.because("; ")),
                 next: self.known_way().unwrap_or_else(|| format!("hotpair promote {resource}")),

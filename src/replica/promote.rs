@@ -8,6 +8,7 @@ use super::role::Promoted;
 use super::session::{Fault, Standing};
 use super::{Effects, Replica};
 use crate::metadata::MapMemory;
+use crate::metadata::generation::{Lineage, Relation};
 use crate::promotion::controller::ControllerInput;
 use crate::promotion::{self, Peer, PromoteHow, PromotePlan};
 use crate::units::{Epoch, Instant, Sequence, ServeMode, SessionId, VetoReason};
@@ -91,6 +92,20 @@ impl<M: MapMemory> Replica<M> {
         }
     }
 
+    /// Whether the peer said, in this connection or an earlier one, that it went on from what this node
+    /// has: then it acknowledged writes that are missing here.
+    pub(super) fn peer_is_ahead(&self) -> bool {
+        let record = self.records.stable();
+        let mine = record.generation.map(|current| Lineage { current, history: &record.history });
+        let theirs = self.link.last_hello.as_ref().and_then(|hello| {
+            hello.generation.map(|current| Lineage { current, history: &hello.history })
+        });
+        match (mine, theirs) {
+            (Some(mine), Some(theirs)) => theirs.relation_to(&mine) == Relation::Ahead,
+            (None, _) | (_, None) => false,
+        }
+    }
+
     pub(super) fn on_promote(&mut self, request: u64, how: PromoteHow, effects: &mut Effects) {
         if self.role.is_primary() {
             answer(request, "this node is primary already", effects);
@@ -113,7 +128,8 @@ impl<M: MapMemory> Replica<M> {
         }
         let peer = self.peer_for_promotion();
         let record = self.records.stable();
-        match promotion::check_promote(record, self.settings.side, peer, how) {
+        match promotion::check_promote(record, self.settings.side, peer, self.peer_is_ahead(), how)
+        {
             Err(refusal) => {
                 let result = Err(self.explain_promotion(refusal));
                 effects.push(Effect::Answer { request, result });
@@ -282,7 +298,14 @@ impl<M: MapMemory> Replica<M> {
             }
             return Ok(());
         }
-        promotion::check_promote(record, self.settings.side, peer, promoting.how).map(|_| ())
+        promotion::check_promote(
+            record,
+            self.settings.side,
+            peer,
+            self.peer_is_ahead(),
+            promoting.how,
+        )
+        .map(|_| ())
     }
 
     fn set_promotion_step(&mut self, step: Step) {
