@@ -12,7 +12,7 @@ use crate::promotion::Claim;
 use crate::promotion::controller::{
     self, Act, Controller, ControllerEffect, ControllerInput, Facts, Obstacle, RecordStep,
 };
-use crate::units::{Instance, Role};
+use crate::units::{DiskState, Instance, Role};
 
 impl<M: MapMemory> Replica<M> {
     /// The controller's first step, once the record says that this run began.
@@ -69,6 +69,8 @@ impl<M: MapMemory> Replica<M> {
             is_promoting: self.role.promoting.is_some() || self.role.take_over.is_some(),
             peer: self.standing_for_controller(),
             claim: hello.map(super::meet::claim_of),
+            peer_has_no_disk: hello
+                .is_some_and(|hello| matches!(hello.disk, DiskState::Failed | DiskState::Missing)),
             peer_instance: hello.and_then(|hello| hello.instances.first().copied()),
             leaving: self.role.exit.as_ref().and_then(super::exit::Exit::asks_arbiter),
         }

@@ -319,8 +319,11 @@ impl<M: MapMemory> Replica<M> {
                 let outdate = Outdate { epoch, reason: VetoReason::Evicted };
                 self.send(Message::Outdate(outdate), effects);
             }
-            Standing::Running { .. } => self.veto_before_leaving(),
-            Standing::Down | Standing::Apart | Standing::Meeting => self.record_disconnect(),
+            Standing::Running { .. } if self.may_veto() => self.veto_before_leaving(),
+            // A promotion that it asked for may still be granted, so it promises nothing.
+            Standing::Running { .. } | Standing::Down | Standing::Apart | Standing::Meeting => {
+                self.record_disconnect();
+            }
         }
     }
 
@@ -525,11 +528,16 @@ impl<M: MapMemory> Replica<M> {
         }
         self.desk.is_stopping = true;
         effects.push(Effect::Connect(false));
+        if self.role.exit.as_ref().is_some_and(|exit| exit.asks_arbiter().is_some()) {
+            // What the arbiter says is found in its record at the next start.
+            self.abort_exit("this daemon stops", effects);
+        }
         if self.role.is_primary() {
             self.abort_exit("this daemon stops", effects);
             self.begin_exit(ExitWhy::Stop, None, effects);
         } else if self.link.peer_is_primary()
             && matches!(self.link.standing(), Standing::Running { .. })
+            && self.may_veto()
         {
             self.veto_before_leaving();
         } else {

@@ -9,8 +9,8 @@ use super::effect::{ControllerEffect, Obstacle, RecordStep};
 use super::facts::{Facts, Standing};
 use super::planted::PlantedRule;
 use crate::metadata::Asked;
-use crate::promotion::arbiter::{ArbiterRecord, Operation, Refused};
-use crate::units::{DiskState, Epoch, Instance, Role};
+use crate::promotion::arbiter::{ArbiterRecord, Eligible, Operation, Refused};
+use crate::units::{DiskState, Epoch, Instance, Role, ServeMode};
 
 /// A promotion under way.
 #[derive(Clone, Debug, Hash)]
@@ -34,16 +34,16 @@ pub(super) enum Stage {
 
 /// One condition of a promotion.
 #[derive(Debug)]
-pub struct Guard {
+pub(super) struct Guard {
     /// What stands in the way if it does not hold.
-    pub obstacle: Obstacle,
+    obstacle: Obstacle,
     /// Whether an operator's promotion needs it, too.
-    pub binds_operator: bool,
+    binds_operator: bool,
     holds: fn(&Controller, &Facts<'_>) -> bool,
 }
 
 /// Every condition of a promotion, in the order in which they are told.
-pub const GUARDS: &[Guard] = &[
+const GUARDS: &[Guard] = &[
     guard(Obstacle::Primary, true, |_, facts| {
         !facts.is_primary && !facts.is_promoting && facts.leaving.is_none()
     }),
@@ -58,15 +58,18 @@ pub const GUARDS: &[Guard] = &[
     guard(Obstacle::Connected, true, |_, facts| {
         facts.claim.is_none_or(|claim| claim.role != Role::Primary)
     }),
-    // Once this node owns the resource, nobody else has a turn, heard or not.
-    guard(Obstacle::Connected, false, |it, facts| facts.peer == Standing::Away || it.owns()),
-    guard(Obstacle::PeerHeard, false, |it, _| it.is_silent || it.released.is_some() || it.owns()),
+    guard(Obstacle::Connected, false, |it, facts| {
+        facts.peer == Standing::Away || it.is_alone_in_turn(facts)
+    }),
+    guard(Obstacle::PeerHeard, false, |it, facts| {
+        it.is_silent || it.released.is_some() || it.is_alone_in_turn(facts)
+    }),
     guard(Obstacle::HoldDown, true, |it, _| !it.leases.is_in_hold_down()),
     guard(Obstacle::GrantHeld, true, |it, _| {
         !it.leases.is_granted() || it.settings.is_planted(PlantedRule::GrantsIgnored)
     }),
-    guard(Obstacle::OwnerFirst, false, |it, _| {
-        !it.owner_first || it.released.is_some() || it.owns()
+    guard(Obstacle::OwnerFirst, false, |it, facts| {
+        !it.owner_first || it.released.is_some() || it.is_alone_in_turn(facts)
     }),
 ];
 
@@ -94,6 +97,12 @@ impl Controller {
     /// Whether the arbiter says that this node owns the resource: nobody else has a turn.
     pub(super) fn owns(&self) -> bool {
         self.known.as_ref().is_some_and(|known| known.owner == self.settings.side)
+    }
+
+    /// Whether nobody else has a turn, heard or not: this node owns the resource, or the peer cannot
+    /// serve it.
+    fn is_alone_in_turn(&self, facts: &Facts<'_>) -> bool {
+        self.owns() || facts.peer_has_no_disk
     }
 
     /// The epoch at which a promotion was granted.
@@ -179,8 +188,11 @@ impl Controller {
         let asked = facts.record.arbitration.asked.is_some();
         is_mine
             && !asked
-            && (known.eligible == crate::promotion::arbiter::Eligible::Both
-                || facts.record.owner == Some(self.settings.side))
+            && if facts.record.owner == Some(self.settings.side) {
+                facts.record.serve_mode != ServeMode::None // it resumes
+            } else {
+                known.eligible == Eligible::Both
+            }
     }
 
     /// The lowest epoch that the promotion which is asked for can have.

@@ -6,6 +6,7 @@ use crate::units::Instance;
 
 /// The node as it is now. What is in the record is stable; what is not must not be relied upon.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Facts<'a> {
     /// The stable record.
     pub record: &'a Superblock,
@@ -19,6 +20,8 @@ pub struct Facts<'a> {
     pub peer: Standing,
     /// What the peer said of itself on this connection.
     pub claim: Option<Claim>,
+    /// It said that its disk is gone: it serves nothing, and follows nobody.
+    pub peer_has_no_disk: bool,
     /// The run of the peer that said so.
     pub peer_instance: Option<Instance>,
     /// The primary leaves, and waits for the arbiter's word.

@@ -3,6 +3,8 @@
 //! The holder counts from when it asked, the grantor from when it granted and longer, so the
 //! holder stops first, whatever the delay (the lease lemma of the design).
 
+use std::time::Duration;
+
 use super::Controller;
 use super::effect::{Bound, ControllerEffect, ControllerTimer};
 use super::facts::{Facts, Standing};
@@ -110,8 +112,9 @@ impl Controller {
         effects: &mut Vec<ControllerEffect>,
     ) {
         if self.wants_lease(facts) && facts.peer != Standing::Away {
-            self.leases.from_peer = true;
-            hold(ControllerTimer::PeerLease, asked, self.settings.lease_ms(), effects);
+            let lease_ms = self.settings.lease_ms();
+            self.leases.from_peer |=
+                self.hold(ControllerTimer::PeerLease, asked, lease_ms, effects);
         }
     }
 
@@ -123,15 +126,27 @@ impl Controller {
         effects: &mut Vec<ControllerEffect>,
     ) {
         if self.wants_lease(facts) {
-            self.leases.from_arbiter = true;
             let lease_ms = lease_ms.min(self.settings.lease_ms());
-            hold(ControllerTimer::ArbiterLease, asked, lease_ms, effects);
+            self.leases.from_arbiter |=
+                self.hold(ControllerTimer::ArbiterLease, asked, lease_ms, effects);
         }
     }
-}
 
-fn hold(timer: ControllerTimer, from: Instant, lease_ms: u32, effects: &mut Vec<ControllerEffect>) {
-    let after = std::time::Duration::from_millis(u64::from(lease_ms));
-    let bound = Bound::Early;
-    effects.push(ControllerEffect::SetTimer { timer, from, after, bound });
+    /// Whether a lease that was asked for then holds still. A grant that comes after its own end, to a
+    /// node that slept, must not count for a moment; the two clocks are left a hundredth apart.
+    fn hold(
+        &self,
+        timer: ControllerTimer,
+        asked: Instant,
+        lease_ms: u32,
+        effects: &mut Vec<ControllerEffect>,
+    ) -> bool {
+        let lease = Duration::from_millis(u64::from(lease_ms));
+        if self.now.since(asked) + lease / 100 >= lease {
+            return false;
+        }
+        let (from, after, bound) = (asked, lease, Bound::Early);
+        effects.push(ControllerEffect::SetTimer { timer, from, after, bound });
+        true
+    }
 }

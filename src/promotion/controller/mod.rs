@@ -22,7 +22,6 @@ mod tests;
 
 use std::time::Duration;
 
-pub use candidate::GUARDS;
 pub use effect::{
     Act, ArbiterChange, Bound, ControllerEffect, ControllerInput, ControllerTimer, Obstacle,
     RecordStep,
@@ -182,11 +181,6 @@ impl Controller {
     /// The newest record of the arbiter that this run has seen.
     pub fn known(&self) -> Option<&ArbiterRecord> {
         self.known.as_deref()
-    }
-
-    /// Why the arbiter did not do what it was asked for last.
-    pub fn refused(&self) -> Option<Refused> {
-        self.refused
     }
 
     /// Whether a promotion is asked for: then nothing is promised to the peer.

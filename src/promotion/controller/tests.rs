@@ -194,6 +194,7 @@ fn facts_of(
         is_promoting: false,
         peer,
         claim,
+        peer_has_no_disk: false,
         peer_instance: claim.map(|_| PEER),
         leaving,
     }
@@ -360,6 +361,28 @@ fn reads_end_with_the_last_lease() {
     node.tell(ControllerInput::Timer(ControllerTimer::PeerLease));
     assert!(!node.controller.may_read(ServeMode::Paired));
     assert!(node.controller.may_read(ServeMode::Solo), "nobody else can be promoted");
+}
+
+#[test]
+fn a_grant_that_comes_after_its_own_end_counts_for_no_moment() {
+    let mut node = Node::primary();
+    node.tell(ControllerInput::Timer(ControllerTimer::ArbiterLease));
+    let woken = Instant(10_000_000_000);
+    let input = ControllerInput::LeaseGranted { asked: Instant(0) };
+    let mut controller = node.controller.clone();
+    controller.step(woken, input, &node.facts(), &mut Vec::new());
+    assert!(!controller.may_read(ServeMode::Paired));
+    let input = ControllerInput::LeaseGranted { asked: Instant(9_000_000_000) };
+    controller.step(woken, input, &node.facts(), &mut Vec::new());
+    assert!(controller.may_read(ServeMode::Paired));
+}
+
+#[test]
+fn an_owner_that_cannot_resume_is_promoted_anew() {
+    let mut node = Node::new(Side::Second, ServeMode::None, Standing::InSync);
+    node.tell(ControllerInput::Timer(ControllerTimer::HoldDown));
+    node.answer_view(arbiter_record(4, Side::Second, Eligible::Both), Ok(()));
+    assert!(matches!(node.asked().operation, Operation::PreVote { .. }));
 }
 
 #[test]

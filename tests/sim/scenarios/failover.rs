@@ -4,11 +4,12 @@
 
 use hotpair::promotion::arbiter::Eligible;
 use hotpair::replica::{Command, LinkStatus};
-use hotpair::units::{ReplicationMode, Role, Side};
+use hotpair::units::{DiskState, ReplicationMode, Role, Side};
 
 use crate::plan::Plan;
 use crate::script::{A, B, Script, promote};
 use crate::witness::WitnessPlan;
+use crate::world::World;
 
 /// A pair in sync that the witness knows, A serving, both eligible.
 fn pair() -> Script {
@@ -309,6 +310,65 @@ fn a_paused_secondary_is_left_behind_and_comes_back() {
     script.pass(12_000);
     is_whole_again(&mut script);
     assert_eq!(owner(&script), Side::First);
+}
+
+// 31, with a disk that fails.
+#[test]
+fn the_peer_of_a_primary_whose_disk_failed_is_promoted() {
+    let mut script = pair();
+    script.world.operator.broken_disk = Some(A);
+    script.world.nodes[A].trouble.fail_next_io = true;
+    let _lost = script.begin_write(6, 2);
+    script.until("B serves", |world| {
+        world.nodes[B].process.as_ref().is_some_and(|process| process.export.is_some())
+    });
+    assert_eq!(owner(&script), Side::Second);
+    script.until_serving(B);
+    script.write(7, 2);
+}
+
+#[test]
+fn a_node_promises_nothing_while_its_promotion_may_still_be_granted() {
+    for stops in [false, true] {
+        let mut script = pair();
+        script.cut();
+        for way in 0..2 {
+            script.world.cut_witness(A, way);
+        }
+        let asked = |world: &World| world.nodes[B].superblock().arbitration.asked.is_some();
+        script.until_exactly("B has promised", asked);
+        script.world.cut_witness(B, 0);
+        script.mend();
+        script.until("B follows A again", |world| {
+            world.status(B).is_some_and(|status| status.disk == DiskState::UpToDate)
+                && world.is_in_sync()
+        });
+        assert!(asked(&script.world), "nothing has settled it");
+        let command = if stops { Command::Stop } else { Command::Disconnect };
+        script.world.command(B, command).unwrap_or_else(|broken| panic!("{broken}"));
+        script.pass(300);
+        assert_eq!(script.world.nodes[B].superblock().veto, None);
+        if !stops {
+            script.world.heal_witness();
+            script.command(B, Command::Connect).unwrap();
+        }
+        script.world.heal_witness();
+        script.pass(5_000);
+        is_whole_again(&mut script);
+    }
+}
+
+#[test]
+fn a_daemon_stops_although_the_arbiter_is_away_in_a_handover() {
+    let mut script = pair();
+    script.world.kill_witness();
+    let life = script.world.nodes[A].life;
+    script.world.command(A, Command::Switchover).unwrap_or_else(|broken| panic!("{broken}"));
+    script.pass(2_000);
+    script.world.command(A, Command::Stop).unwrap_or_else(|broken| panic!("{broken}"));
+    script.until("A has stopped", |world| world.nodes[A].life != life);
+    script.world.heal_witness();
+    is_whole_again(&mut script);
 }
 
 // 37 and 38.
