@@ -76,6 +76,7 @@ impl World {
             Effect::CloseExport(closing) => self.close_export(at, closing)?,
             Effect::Reply { request, result } => self.reply(at, request, result)?,
             Effect::AskArbiter(request) => {
+                self.check_asked(at, &request)?;
                 let heard = self.nodes[at].process.as_ref().map_or(0, |it| it.witness_heard);
                 self.say(Party::Node(at), Party::Witness, &witness::Message::Ask(request, heard));
             }

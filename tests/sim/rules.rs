@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use hotpair::metadata::Superblock;
+use hotpair::promotion::arbiter::{Eligible, Operation, Request};
 use hotpair::replica::{Event, Status};
 use hotpair::units::{BLOCK_LEN, BlockRange, DiskState, ReplicationMode, ServeMode};
 use hotpair::wire::message::{Frame, Message};
@@ -128,8 +129,47 @@ impl World {
             // promotes itself.
             self.ghost.check_stable(&self.nodes[at].files.data)?;
         }
+        self.check_solo(at, old)?;
         self.check_veto_of(0)?;
         self.check_veto_of(1)
+    }
+
+    /// A candidate asks only for what it has promised durably, and a primary makes the peer eligible
+    /// only when each acknowledgement already needs it.
+    pub(crate) fn check_asked(&self, at: usize, request: &Request) -> Checked {
+        let [mine, theirs] = [at, 1 - at].map(|node| self.nodes[node].superblock());
+        let detail = || format!("node {at} asks {request:?}, its record is {mine:?}");
+        match request.operation {
+            Operation::Promote { .. } => {
+                let next = request.epoch.next_by_arbiter();
+                let has_asked = mine.arbitration.asked.is_some_and(|asked| asked.last == next);
+                if !has_asked || mine.promised < next {
+                    return Err(Broken::new("PromiseBeforeAsking", detail()));
+                }
+            }
+            Operation::Pair { .. } => {
+                if mine.serve_mode != ServeMode::Paired || theirs.disk != DiskState::UpToDate {
+                    return Err(Broken::new("EligibleInSync", detail()));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// With an arbiter: who begins to go on alone is the only one that its record lists, or the
+    /// other one has vetoed itself.
+    fn check_solo(&self, at: usize, old: &Superblock) -> Checked {
+        let Some(arbiters) = self.witness_record() else { return Ok(()) };
+        let [mine, theirs] = [at, 1 - at].map(|node| self.nodes[node].superblock());
+        let begins = mine.serve_mode == ServeMode::Solo && old.serve_mode != ServeMode::Solo;
+        let is_only_one = arbiters.owner == side(at) && arbiters.eligible == Eligible::Owner;
+        let is_other_out = theirs.veto.is_some() || theirs.disk != DiskState::UpToDate;
+        if begins && !is_only_one && !is_other_out && !self.ghost.is_split {
+            let detail = format!("node {at} goes on alone, the arbiter says {arbiters:?}");
+            return Err(Broken::new("VetoBeforeSolo", detail));
+        }
+        Ok(())
     }
 
     /// Who goes on alone because the other node cannot be a candidate is right about that.

@@ -1,7 +1,7 @@
 //! A world that is told step by step what happens, for scenarios with a name.
 
 use hotpair::replica::{Answer, Command, LinkStatus, Refused, RequestId, Status};
-use hotpair::units::{BLOCK_LEN, ReplicationMode};
+use hotpair::units::{BLOCK_LEN, ReplicationMode, ZeroKind};
 
 use crate::ghost::Excuse;
 use crate::load::{Ask, Registers, Spot};
@@ -103,6 +103,15 @@ impl Script {
         let count = blocks * BLOCK_LEN / SECTOR_LEN;
         let registers = Registers { start: block * BLOCK_LEN, count, register_len: SECTOR_LEN };
         self.ask(Ask::Write { registers, fua: false })
+    }
+
+    /// Zeroes so many blocks with FUA, and waits for the answer.
+    pub(crate) fn zero_with_fua(&mut self, block: u64, blocks: u64) {
+        let count = blocks * BLOCK_LEN / SECTOR_LEN;
+        let registers = Registers { start: block * BLOCK_LEN, count, register_len: SECTOR_LEN };
+        let (kind, fua, fast_only) = (ZeroKind::Trim, true, false);
+        let request = self.ask(Ask::Zero { registers, kind, fua, fast_only });
+        self.until("zeroes are answered", |world| world.clients.is_settled(request));
     }
 
     /// Reads without waiting.

@@ -13,14 +13,12 @@ use crate::world::World;
 
 /// A pair in sync that the witness knows, A serving, both eligible.
 fn pair() -> Script {
-    pair_in(ReplicationMode::Sync)
+    pair_of(ReplicationMode::Sync, WitnessPlan::calm())
 }
 
-fn pair_in(mode: ReplicationMode) -> Script {
-    let mut script = Script::with_plan(Plan {
-        witness: Some(WitnessPlan::calm()),
-        ..Plan::calm(mode, 16 << 20)
-    });
+fn pair_of(mode: ReplicationMode, witness: WitnessPlan) -> Script {
+    let mut script =
+        Script::with_plan(Plan { witness: Some(witness), ..Plan::calm(mode, 16 << 20) });
     until_eligible(&mut script, Eligible::Both);
     script.write(0, 8);
     script
@@ -369,6 +367,83 @@ fn a_daemon_stops_although_the_arbiter_is_away_in_a_handover() {
     script.until("A has stopped", |world| world.nodes[A].life != life);
     script.world.heal_witness();
     is_whole_again(&mut script);
+}
+
+// 23.
+#[test]
+fn a_read_that_ends_after_the_lease_is_not_answered() {
+    reads_across_a_pause(WitnessPlan::calm());
+}
+
+/// The primary sleeps in the middle of a read until the other one serves.
+pub(crate) fn reads_across_a_pause(witness: WitnessPlan) {
+    let mut script = pair_of(ReplicationMode::Sync, witness);
+    let _unanswered = script.begin_read(0, 2);
+    script.pause(A, 10_000);
+    script.pass(9_000);
+    assert!(serves(&script, B));
+    // Every answer is checked against who serves.
+    script.pass(6_000);
+}
+
+#[test]
+fn nobody_is_promoted_while_a_lease_of_its_own_may_hold() {
+    promotes_before_its_grant_is_over(WitnessPlan::calm());
+}
+
+/// The witness has not heard the primary for long, but this node granted it a lease a moment ago.
+pub(crate) fn promotes_before_its_grant_is_over(witness: WitnessPlan) {
+    let mut script = pair_of(ReplicationMode::Sync, witness);
+    cut_off_witness(&mut script, A);
+    script.pass(6_000);
+    script.cut();
+    script.pass(1_500);
+    assert!(script.command(B, promote()).is_err(), "A may read by its lease");
+}
+
+#[test]
+fn a_restart_forgets_no_lease() {
+    promotes_after_a_restart(WitnessPlan::calm());
+}
+
+/// As before, but this node was started again since.
+pub(crate) fn promotes_after_a_restart(witness: WitnessPlan) {
+    let mut script = pair_of(ReplicationMode::Sync, witness);
+    cut_off_witness(&mut script, A);
+    script.pass(6_000);
+    script.kill(B);
+    script.cut();
+    script.start(B);
+    script.pass(1_000);
+    assert!(script.command(B, promote()).is_err(), "A may read by its lease");
+}
+
+#[test]
+fn an_answer_that_was_lost_permits_nothing() {
+    loses_the_answer_to_pair(WitnessPlan::calm());
+}
+
+/// The peer was made eligible again, the answer is lost, and then the peer.
+pub(crate) fn loses_the_answer_to_pair(witness: WitnessPlan) {
+    let mut script = pair_of(ReplicationMode::Sync, witness);
+    script.cut();
+    script.write(4, 4);
+    script.mend();
+    script.until_exactly("B is eligible", |world| {
+        world.witness_record().is_some_and(|record| record.eligible == Eligible::Both)
+    });
+    script.world.cut_witness(A, 1);
+    script.world.cut_witness(A, 0);
+    script.cut();
+    let write = script.begin_write(4, 1);
+    script.pass(20_000);
+    assert!(!script.world.clients.is_settled(write));
+    assert_eq!(owner(&script), Side::Second);
+}
+
+fn cut_off_witness(script: &mut Script, node: usize) {
+    script.world.cut_witness(node, 0);
+    script.world.cut_witness(node, 1);
 }
 
 // 37 and 38.

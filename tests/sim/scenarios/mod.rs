@@ -1,6 +1,6 @@
 //! Scenarios with a name: what must follow when this happens.
 
-mod failover;
+pub(crate) mod failover;
 pub(crate) mod moments;
 mod reconnect;
 mod resize;

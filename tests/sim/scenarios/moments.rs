@@ -310,3 +310,26 @@ fn a_switchover_that_is_given_up_does_not_bind_the_peer() {
     script.until_serving(B);
     script.check_copies();
 }
+
+#[test]
+fn zeroes_with_fua_survive_a_power_loss_of_both() {
+    zeroes_before_both_lose_power(Plan::calm(ReplicationMode::Sync, 16 << 20));
+}
+
+/// Zeroes with FUA are the last thing before both nodes lose power, several times: what a disk keeps of
+/// what was not synced is drawn.
+pub(crate) fn zeroes_before_both_lose_power(plan: Plan) {
+    let mut script = Script::with_plan(plan);
+    script.write(0, 64);
+    script.flush();
+    for round in 0..8 {
+        script.zero_with_fua(round * 8, 4);
+        script.lose_power(A);
+        script.lose_power(B);
+        script.start(A);
+        script.start(B);
+        script.until_in_sync();
+        script.until_serving(A);
+        script.check_copies();
+    }
+}
