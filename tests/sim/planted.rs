@@ -67,14 +67,11 @@ fn broken_rules_of_promotion_are_found() {
             }
             run(&plan, None).broken.map(|broken| (count, broken.invariant))
         });
-        match found {
-            Some((count, invariant)) => {
-                println!("planted {rule:?}: found after {count} seeds by {invariant}");
-            }
-            None => {
-                println!("planted {rule:?}: NOT found in {SEEDS_MAX} seeds");
-                missed.push(rule);
-            }
+        if let Some((count, invariant)) = found {
+            println!("planted {rule:?}: found after {count} seeds by {invariant}");
+        } else {
+            println!("planted {rule:?}: NOT found in {SEEDS_MAX} seeds");
+            missed.push(rule);
         }
     }
     assert!(missed.is_empty(), "not found: {missed:?}");

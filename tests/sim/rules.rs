@@ -137,22 +137,21 @@ impl World {
     /// A candidate asks only for what it has promised durably, and a primary makes the peer eligible
     /// only when each acknowledgement already needs it.
     pub(crate) fn check_asked(&self, at: usize, request: &Request) -> Checked {
-        let [mine, theirs] = [at, 1 - at].map(|node| self.nodes[node].superblock());
-        let detail = || format!("node {at} asks {request:?}, its record is {mine:?}");
-        match request.operation {
+        let mine = self.nodes[at].superblock();
+        let invariant = match request.operation {
             Operation::Promote { .. } => {
                 let next = request.epoch.next_by_arbiter();
                 let has_asked = mine.arbitration.asked.is_some_and(|asked| asked.last == next);
-                if !has_asked || mine.promised < next {
-                    return Err(Broken::new("PromiseBeforeAsking", detail()));
-                }
+                (!has_asked || mine.promised < next).then_some("PromiseBeforeAsking")
             }
             Operation::Pair { .. } => {
-                if mine.serve_mode != ServeMode::Paired || theirs.disk != DiskState::UpToDate {
-                    return Err(Broken::new("EligibleInSync", detail()));
-                }
+                (mine.serve_mode != ServeMode::Paired).then_some("PairedBeforeEligible")
             }
-            _ => {}
+            _ => None,
+        };
+        if let Some(invariant) = invariant {
+            let detail = format!("node {at} asks {request:?}, its record is {mine:?}");
+            return Err(Broken::new(invariant, detail));
         }
         Ok(())
     }

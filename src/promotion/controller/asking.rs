@@ -142,9 +142,9 @@ impl Controller {
     /// may be made all the same: whoever asks for the next one finds out by its epoch.
     fn is_wanted_still(&self, operation: &Operation, facts: &Facts<'_>) -> bool {
         match operation {
-            Operation::Solo { .. } | Operation::Pair { .. } | Operation::Renew => {
-                self.wants_lease(facts)
-            }
+            Operation::Solo { .. } | Operation::Renew => self.wants_lease(facts),
+            // Its late success is noticed: the next request finds another epoch.
+            Operation::Pair { .. } => self.wants_lease(facts) && self.may_pair(facts),
             Operation::Handover => facts.leaving == Some(Leaving::Handover),
             Operation::Stop => facts.leaving == Some(Leaving::Stop),
             Operation::Keep => self.wants_keep(facts),

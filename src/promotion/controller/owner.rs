@@ -34,15 +34,17 @@ impl Controller {
         if self.needs_solo(known, facts) {
             return Some(Operation::Solo { generation });
         }
-        let is_paired = facts.record.serve_mode == ServeMode::Paired
-            && facts.peer == Standing::InSync
-            && !facts.is_recording;
-        let is_early =
-            self.settings.is_planted(PlantedRule::PairBeforePaired) && facts.peer.is_session();
-        if (is_paired || is_early) && known.eligible == Eligible::Owner {
+        let is_paired = self.may_pair(facts) && !facts.is_recording;
+        if is_paired && known.eligible == Eligible::Owner {
             return Some(Operation::Pair { generation, history: history(facts) });
         }
         None
+    }
+
+    /// Whether each acknowledgement needs the peer, which has everything.
+    pub(super) fn may_pair(&self, facts: &Facts<'_>) -> bool {
+        facts.record.serve_mode == ServeMode::Paired && facts.peer == Standing::InSync
+            || self.settings.is_planted(PlantedRule::PairBeforePaired) && facts.peer.is_session()
     }
 
     /// Whether the arbiter must make the peer ineligible, by a new epoch each time: a `Pair` that

@@ -332,14 +332,15 @@ fn a_primary_that_loses_its_peer_asks_anew_each_time() {
     node.look();
     assert!(matches!(node.asked().operation, Operation::Pair { .. }));
     assert_eq!(node.controller.permit(), None);
-    // Lost again while that is on its way: it is answered first, then asked for anew.
+    // Lost again while that is on its way: it may be granted, so a conflict must be answered anew.
     node.peer = Standing::Away;
     node.look();
-    assert!(matches!(node.asked().operation, Operation::Pair { .. }));
-    let mut paired = *granted(&node, 12);
-    paired.eligible = Eligible::Both;
-    node.answer(Reply::Done(Box::new(paired)));
     assert!(matches!(node.asked().operation, Operation::Solo { .. }));
+    assert_eq!(node.controller.permit(), None);
+    node.answer(Reply::Conflict(Box::new(arbiter_record(12, Side::Second, Eligible::Both))));
+    node.look();
+    let again = node.asked();
+    assert!(matches!(again.operation, Operation::Solo { .. }) && again.epoch == Epoch(12));
     assert_eq!(node.controller.permit(), None);
 }
 
