@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use toml::Spanned;
 
-use super::file::{File, HeartbeatSection, KeyFolders, Later, NodeSection, PromotionSection};
-use super::mistake::{Caution, ConfigError, Marked, Mistake, Warning, time};
-use super::values::{Arbiter, Auto, Failback, Name, Text as _, TimeSpan, Written};
+use super::file::{File, HeartbeatSection, KeyFolders, Later, NodeSection};
+use super::mistake::{Caution, ConfigError, Marked, Mistake, Warning};
+use super::values::{Name, Text as _, TimeSpan, Written};
 use super::{CONTROL, Config, Encryption, Node, Parsed, RESOURCES_MAX, STATE_DIR};
 
 /// Reads a configuration.
@@ -87,7 +87,7 @@ impl Check {
         };
         let encryption = self.encryption(file);
         let (interval, suspect_after) = self.heartbeat(&file.heartbeat);
-        self.promotion(&file.promotion, suspect_after);
+        let promotion = self.promotion(file, encryption, suspect_after);
         let nodes = self.nodes(file, encryption);
         if file.resource.is_empty() {
             self.warn(0..0, Caution::NoResource);
@@ -96,13 +96,22 @@ impl Check {
             self.wrong(name.span(), Mistake::TooManyResources { max: RESOURCES_MAX });
             return None;
         }
-        let nodes = nodes?;
+        let (mut nodes, promotion) = (nodes?, promotion?);
+        self.both_paths(file, &mut nodes, &promotion);
         let resources = file.resource.iter();
         let resources: Vec<_> =
             resources.map(|(name, section)| self.resource(name, section, &nodes)).collect();
         let resources = resources.into_iter().collect::<Option<Vec<_>>>()?;
         self.shared_files(file, &nodes, &resources);
-        Some(Config { cluster: cluster?, nodes, encryption, interval, suspect_after, resources })
+        Some(Config {
+            cluster: cluster?,
+            nodes,
+            encryption,
+            interval,
+            suspect_after,
+            promotion,
+            resources,
+        })
     }
 
     pub(super) fn missing<T>(
@@ -177,68 +186,10 @@ impl Check {
         }
     }
 
-    fn promotion(&mut self, section: &PromotionSection, suspect_after: Duration) {
-        let instead = "this release promotes by hand: auto = \"off\" with arbiter = \"none\", or \
-                       no [promotion] section";
-        let mut later = |key, value: &str, span| {
-            self.wrong(span, Mistake::ComesLater { key, value: value.to_owned(), instead });
-        };
-        if let Some(written) = &section.auto
-            && let Auto::Later(value) = of(written)
-        {
-            later("auto", value, written.span());
-        }
-        if let Some(written) = &section.arbiter
-            && let Arbiter::Later(value) = of(written)
-        {
-            later("arbiter", value, written.span());
-        }
-        if let Some(written) = &section.failback
-            && let Failback::After(after) = of(written)
-        {
-            later("failback", &format!("after {}", time(*after)), written.span());
-        }
-        self.not_yet(&[
-            ("witness", &section.witness),
-            ("witness_identity", &section.witness_identity),
-            ("arbiter_loss", &section.arbiter_loss),
-            ("flap_limit", &section.flap_limit),
-            ("fence", &section.fence),
-            ("etcd", &section.etcd),
-            ("etcd_ca", &section.etcd_ca),
-            ("etcd_cert", &section.etcd_cert),
-            ("etcd_key", &section.etcd_key),
-            ("etcd_user", &section.etcd_user),
-            ("etcd_password_file", &section.etcd_password_file),
-        ]);
-        let lease = span_of(section.lease.as_ref()).unwrap_or(LEASE);
-        let suspect_after = ("suspect_after", None, suspect_after);
-        let grace = section.arbiter_grace.as_ref();
-        let delay = section.fence_delay.as_ref();
-        self.timers(("lease", section.lease.as_ref(), lease), 3, suspect_after);
-        if let Some(grace_is) = span_of(grace) {
-            let lease = ("lease", section.lease.as_ref(), lease);
-            self.timers(("arbiter_grace", grace, grace_is), 3, lease);
-        }
-        if let Some(delay_is) = span_of(delay) {
-            self.timers(("fence_delay", delay, delay_is), 2, suspect_after);
-        }
-        for (key, value) in [
-            ("lease", section.lease.as_ref()),
-            ("arbiter_grace", grace),
-            ("fence_delay", delay),
-            ("fence_timeout", section.fence_timeout.as_ref()),
-        ] {
-            if let Some(value) = value {
-                self.warn(value.span(), Caution::NotYet { key });
-            }
-        }
-    }
-
     fn nodes(&mut self, file: &File, encryption: Encryption) -> Option<[Node; 2]> {
         for (name, section) in &file.node {
             self.name(name);
-            self.not_yet(&[("heartbeat", &section.heartbeat), ("http", &section.http)]);
+            self.not_yet(&[("http", &section.http)]);
         }
         let count = file.node.len();
         let mut nodes = file.node.iter();
@@ -265,6 +216,7 @@ impl Check {
             let example = "replication = \"192.0.2.1:7788\"";
             self.missing(name.span(), &at, "replication", example)
         };
+        let heartbeat = self.heartbeat_paths(section);
         let identity = section.identity.as_ref().map(|identity| of(identity).clone());
         if identity.is_none() && encryption == Encryption::Tls {
             let example = "identity = \"sha256//..\", which `hotpair identity` prints on that node";
@@ -275,6 +227,7 @@ impl Check {
         Some(Node {
             name: name.get_ref().clone(),
             replication: replication?,
+            heartbeat,
             identity,
             state_dir: state_dir.unwrap_or_else(|| PathBuf::from(STATE_DIR)),
             control: control.unwrap_or_else(|| PathBuf::from(CONTROL)),
@@ -353,4 +306,4 @@ pub(super) fn is_one_host(first: IpAddr, second: IpAddr) -> bool {
 const INTERVAL: Duration = Duration::from_millis(200);
 const INTERVAL_MIN: Duration = Duration::from_millis(10);
 const SUSPECT_AFTER: Duration = Duration::from_secs(1);
-const LEASE: Duration = Duration::from_secs(3);
+pub(super) const LEASE: Duration = Duration::from_secs(3);

@@ -10,8 +10,8 @@ use serde::de::IgnoredAny;
 use toml::Spanned;
 
 use super::values::{
-    AbsolutePath, Arbiter, Auto, ByteCount, Encryption, Export, Failback, FlushOn, Identity, Kind,
-    Name, PeerAddress, SocketPath, TimeSpan, Written,
+    AbsolutePath, ArbiterWord, AutoWord, ByteCount, Encryption, Export, Failback, FlushOn,
+    Identity, Kind, Name, PeerAddress, SocketPath, TimeSpan, Written,
 };
 use crate::units::ReplicationMode;
 
@@ -50,7 +50,7 @@ pub(super) struct NodeSection {
     /// Address the other node dials, or that this one dials from.
     pub(super) replication: Field<PeerAddress>,
     /// Paths of heartbeats.
-    pub(super) heartbeat: Later,
+    pub(super) heartbeat: Option<Spanned<Vec<Spanned<Written<PeerAddress>>>>>,
     /// The node's public key.
     pub(super) identity: Field<Identity>,
     /// Folder of keys and metadata.
@@ -109,9 +109,9 @@ pub(super) struct HeartbeatSection {
 #[serde(deny_unknown_fields)]
 pub(super) struct PromotionSection {
     /// Who promotes by itself.
-    pub(super) auto: Field<Auto>,
+    pub(super) auto: Field<AutoWord>,
     /// Who remembers who may serve.
-    pub(super) arbiter: Field<Arbiter>,
+    pub(super) arbiter: Field<ArbiterWord>,
     /// When a resource moves back.
     pub(super) failback: Field<Failback>,
     /// How long a grant holds; at least three times `suspect_after`.
@@ -123,9 +123,9 @@ pub(super) struct PromotionSection {
     /// Longest run of the fence command.
     pub(super) fence_timeout: Field<TimeSpan>,
     /// Address of the witness.
-    pub(super) witness: Later,
+    pub(super) witness: Field<PeerAddress>,
     /// Its public key.
-    pub(super) witness_identity: Later,
+    pub(super) witness_identity: Field<Identity>,
     /// What happens without an arbiter.
     pub(super) arbiter_loss: Later,
     /// Most promotions in a time.

@@ -207,6 +207,29 @@ pub enum Mistake {
         /// What works now.
         instead: &'static str,
     },
+    /// Nobody to ask.
+    #[error("auto = \"arbiter\" needs an arbiter")]
+    NeedsArbiter,
+    /// No paths, or too many.
+    #[error("a node has 1 to {max} paths of heartbeats, found {found}")]
+    PathCount {
+        /// How many there are.
+        found: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// One path twice.
+    #[error("the path {address} stands twice")]
+    SamePath {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// Paths are pairs of addresses.
+    #[error("the nodes have {} and {} paths of heartbeats", .found[0], .found[1])]
+    UnevenPaths {
+        /// Of each node, in order of name.
+        found: [usize; 2],
+    },
     /// Both nodes must agree on this key.
     #[error("`{key}` must be the same on both nodes")]
     NotPerNode {
@@ -312,6 +335,19 @@ impl Mistake {
             Self::SharedFile { .. } => "give each resource a file of its own".to_owned(),
             Self::ExportIsReplication { .. } => "choose another port for one of them".to_owned(),
             Self::ComesLater { instead, .. } => (*instead).to_owned(),
+            Self::NeedsArbiter => {
+                "add arbiter = \"witness\" and witness = \"ADDRESS:PORT\", or set auto = \"off\""
+                    .to_owned()
+            }
+            Self::PathCount { .. } => {
+                "name one address of each network that both nodes are on".to_owned()
+            }
+            Self::SamePath { .. } => "a second path needs a network of its own".to_owned(),
+            Self::UnevenPaths { .. } => {
+                "the first address of one node belongs to the first of the other, and so on: name \
+                 as many on both"
+                    .to_owned()
+            }
             Self::NotPerNode { section, .. } => format!("write it under [{section}]"),
             Self::AsyncOnly { .. } => "remove the line, or set mode = \"async\"".to_owned(),
             Self::SizeTooLarge { .. } => "split the data over several resources".to_owned(),
@@ -341,6 +377,15 @@ pub enum Caution {
         /// The key.
         key: &'static str,
     },
+    /// A key that an arbiter needs, and there is none.
+    #[error("`{key}` has no effect without an arbiter")]
+    ArbiterOnly {
+        /// The key.
+        key: &'static str,
+    },
+    /// One cable decides.
+    #[error("there is a single path of heartbeats")]
+    SinglePath,
     /// A key for directories in a block resource.
     #[error("`{key}` has no effect on a block resource")]
     DirectoryOnly {
@@ -367,6 +412,13 @@ impl Caution {
         match self {
             Self::NotYet { .. } => {
                 "it belongs to a later release: keep it for then, or remove it".to_owned()
+            }
+            Self::ArbiterOnly { .. } => {
+                "add arbiter = \"witness\" and witness = \"ADDRESS:PORT\", or remove it".to_owned()
+            }
+            Self::SinglePath => {
+                "add a second network: heartbeat = [\"192.0.2.1:7789\", \"198.51.100.1:7789\"]"
+                    .to_owned()
             }
             Self::DirectoryOnly { .. } => {
                 "it is for kind = \"directory\", which comes with a later release".to_owned()

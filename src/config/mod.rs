@@ -8,6 +8,7 @@
 mod check;
 mod file;
 mod mistake;
+mod promotion;
 mod resources;
 mod values;
 
@@ -21,6 +22,7 @@ use std::time::Duration;
 pub use self::check::{parse, state_dirs};
 use self::mistake::Marked;
 pub use self::mistake::{Caution, ConfigError, Mistake, Warning};
+pub use self::promotion::{Arbiter, Auto, PATHS_MAX, Promotion, WitnessAt};
 pub use self::values::{Encryption, Export, Identity, is_name, parse_size};
 use crate::units::{ReplicationMode, ResourceSize, Side};
 
@@ -46,6 +48,8 @@ pub struct Config {
     pub interval: Duration,
     /// Nothing heard for this long: the link is lost. At least four intervals.
     pub suspect_after: Duration,
+    /// Who may serve when a node is gone.
+    pub promotion: Promotion,
     /// What is kept identical, in order of name.
     pub resources: Vec<Resource>,
 }
@@ -57,6 +61,9 @@ pub struct Node {
     pub name: String,
     /// The address it listens on, or dials from, for the other node.
     pub replication: SocketAddr,
+    /// Where it sends heartbeats from and hears them, one address for each path. Empty: there are
+    /// none.
+    pub heartbeat: Vec<SocketAddr>,
     /// Its public key; present whenever the nodes talk by TLS.
     pub identity: Option<Identity>,
     /// Folder of its keys and metadata.
@@ -112,6 +119,8 @@ pub struct NodeConfig {
     pub interval: Duration,
     /// Nothing heard for this long: the link is lost.
     pub suspect_after: Duration,
+    /// Who may serve when a node is gone.
+    pub promotion: Promotion,
     /// What it keeps, in order of name.
     pub resources: Vec<NodeResource>,
 }
@@ -168,6 +177,7 @@ impl Config {
             encryption: self.encryption,
             interval: self.interval,
             suspect_after: self.suspect_after,
+            promotion: self.promotion.clone(),
             resources: resources.map(|resource| self.on_node(resource, side)).collect(),
         })
     }
@@ -196,14 +206,15 @@ impl Config {
         let [first, second] = &self.nodes;
         let budgets = resource.on.each_ref().map(|on| (on.at_risk_bytes, on.at_risk_age));
         let text = format!(
-            "v1 cluster={} nodes={},{} encryption={} interval={} suspect_after={} auto=off \
-             arbiter=none resource={} kind=block mode={} flush_both={} budgets={budgets:?}",
+            "v1 cluster={} nodes={},{} encryption={} interval={} suspect_after={} {} resource={} \
+             kind=block mode={} flush_both={} budgets={budgets:?}",
             self.cluster,
             first.name,
             second.name,
             self.encryption,
             self.interval.as_nanos(),
             self.suspect_after.as_nanos(),
+            self.promotion.settings_text(),
             resource.name,
             resource.mode,
             resource.flush_both,

@@ -293,17 +293,52 @@ const CHANGES: &[(&str, &str, &str)] = &[
     (
         "size = \"20GiB\"",
         "size = \"20GiB\"\n[promotion]\nauto = \"arbiter\"",
-        "15: auto = \"arbiter\" comes with a later release: this release promotes by hand: auto = \"off\" with arbiter = \"none\", or no [promotion] section",
+        "15: auto = \"arbiter\" needs an arbiter: add arbiter = \"witness\" and witness = \"ADDRESS:PORT\", or set auto = \"off\"",
+    ),
+    (
+        "size = \"20GiB\"",
+        "size = \"20GiB\"\n[promotion]\nauto = \"fenced\"",
+        "15: auto = \"fenced\" comes with a later release: this release has auto = \"arbiter\" with a witness, and auto = \"off\"",
+    ),
+    (
+        "size = \"20GiB\"",
+        "size = \"20GiB\"\n[promotion]\narbiter = \"witness\"",
+        "15: [promotion] has no `witness`: add a line such as: witness = \"192.0.2.3:7787\"",
+    ),
+    (
+        "size = \"20GiB\"",
+        "size = \"20GiB\"\n[heartbeat]\nsuspect_after = \"2s\"\n[promotion]\narbiter = \"witness\"\nwitness = \"192.0.2.3:7787\"",
+        "15: `lease` (3s) must be at least 3 x `suspect_after` (2s): set `lease` to 6s or more, or make `suspect_after` shorter",
+    ),
+    (
+        "[node.alpha]",
+        "heartbeat = []\n[node.alpha]",
+        "7: a node has 1 to 8 paths of heartbeats, found 0: name one address of each network that both nodes are on",
+    ),
+    (
+        "[node.alpha]",
+        "heartbeat = [\"192.0.2.2:1\", \"192.0.2.2:1\"]\n[node.alpha]\nheartbeat = [\"192.0.2.1:1\", \"192.0.2.1:2\"]",
+        "7: the path 192.0.2.2:1 stands twice: a second path needs a network of its own",
+    ),
+    (
+        "[node.alpha]",
+        "heartbeat = [\"192.0.2.2:1\"]\n[node.alpha]",
+        "7: the nodes have 0 and 1 paths of heartbeats: the first address of one node belongs to the first of the other, and so on: name as many on both",
+    ),
+    (
+        "[node.alpha]",
+        "heartbeat = [\"192.0.2.2:1\"]\n[node.alpha]\nheartbeat = [\"192.0.2.2:1\"]",
+        "9: both nodes have `heartbeat` 192.0.2.2:1: give each node its own address, or on one host its own port",
     ),
     (
         "size = \"20GiB\"",
         "size = \"20GiB\"\n[promotion]\narbiter = \"etcd\"",
-        "15: arbiter = \"etcd\" comes with a later release: this release promotes by hand: auto = \"off\" with arbiter = \"none\", or no [promotion] section",
+        "15: arbiter = \"etcd\" comes with a later release: this release has arbiter = \"witness\" and arbiter = \"none\"",
     ),
     (
         "size = \"20GiB\"",
         "size = \"20GiB\"\n[promotion]\nfailback = \"after 10m\"",
-        "15: failback = \"after 10m\" comes with a later release: this release promotes by hand: auto = \"off\" with arbiter = \"none\", or no [promotion] section",
+        "15: failback = \"after 10m\" comes with a later release: this release moves a resource back by hand: failback = \"manual\"",
     ),
     (
         "size = \"20GiB\"",
@@ -391,7 +426,7 @@ fn one_host_is_fine_when_nothing_is_shared() {
 
 #[test]
 fn what_has_no_effect_is_said_and_accepted() {
-    let text = good().replace("[node.alpha]", "heartbeat = [\"192.0.2.2:7789\"]\n[node.alpha]")
+    let text = good().replace("[node.alpha]", "http = \"192.0.2.2:7789\"\n[node.alpha]")
         + "prefer = \"alpha\"\nexport = \"tcp:0.0.0.0:10809\"\nmax_lag = \"5s\"\n\
            [promotion]\nauto = \"off\"\narbiter = \"none\"\nfailback = \"manual\"\nlease = \"3s\"\n\
            [resource.vm1.hooks]\npromote = [\"/bin/true\"]\n";
@@ -401,16 +436,16 @@ fn what_has_no_effect_is_said_and_accepted() {
         said,
         [
             "replication is neither encrypted nor authenticated",
-            "`heartbeat` has no effect yet",
+            "`http` has no effect yet",
             "`prefer` has no effect yet",
             "the export tcp:0.0.0.0:10809 takes clients from any host, without asking who they are",
             "`max_lag` has no effect on a block resource",
-            "`lease` has no effect yet",
+            "`lease` has no effect without an arbiter",
             "`hooks` has no effect yet",
         ]
     );
     let shown = parsed.warnings[1].render("f", &text, &Renderer::plain());
-    assert!(shown.starts_with("warning: `heartbeat` has no effect yet\n --> f:7:13"), "{shown}");
+    assert!(shown.starts_with("warning: `http` has no effect yet\n --> f:7:8"), "{shown}");
 }
 
 #[test]
@@ -494,7 +529,7 @@ multicast = "239.255.77.88:7790"
 auto     = "AUTO"
 arbiter  = "ARBITER"
 witness  = "192.0.2.3:7787"
-witness_identity = "sha256//..."
+witness_identity = "sha256//CCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCA="
 etcd   = ["http://192.0.2.3:2379"]
 lease    = "3s"
 failback = "manual"
@@ -539,6 +574,29 @@ fn every_key_of_the_contract_is_known() {
     if cfg!(feature = "_tls") {
         parse(&now).unwrap_or_else(|err| panic!("{}", err.render("f", &now, &Renderer::plain())));
     }
-    let later = FULL.replace("AUTO", "arbiter").replace("ARBITER", "witness");
+    let later = FULL.replace("AUTO", "fenced").replace("ARBITER", "etcd");
     assert_eq!(complaints(&later).iter().filter(|line| line.contains("later release")).count(), 2);
+    let witness = FULL.replace("AUTO", "arbiter").replace("ARBITER", "witness");
+    if cfg!(feature = "_tls") {
+        let promotion = parse(&witness).unwrap().config.promotion;
+        assert_eq!(promotion.auto, Auto::Arbiter);
+        assert_eq!((promotion.arbiter.name(), promotion.lease.as_secs()), ("witness", 3));
+    }
+}
+
+#[test]
+fn a_pair_with_a_witness_has_heartbeats() {
+    let witness = "[promotion]\nauto = \"arbiter\"\narbiter = \"witness\"\n\
+                   witness = \"192.0.2.3:7787\"\n";
+    let parsed = parse(&(good() + witness)).unwrap();
+    let alpha = parsed.config.for_node("alpha").unwrap();
+    assert_eq!(alpha.node.heartbeat, [alpha.node.replication], "unless the file names another");
+    assert_eq!(alpha.peer.heartbeat, [alpha.peer.replication]);
+    assert!(parsed.warnings.iter().any(|it| *it.what() == Caution::SinglePath));
+    let hash = |text: &str| parse(text).unwrap().config.for_node("beta").unwrap();
+    let by_hand = hash(&good()).resources[0].settings_hash;
+    let by_witness = hash(&(good() + witness)).resources[0].settings_hash;
+    assert_ne!(by_hand, by_witness, "both nodes must agree who promotes");
+    let longer = good() + witness + "lease = \"4s\"\n";
+    assert_ne!(hash(&longer).resources[0].settings_hash, by_witness);
 }

@@ -310,18 +310,19 @@ impl Text for FlushOn {
 
 /// Who promotes by itself.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Auto {
+pub(super) enum AutoWord {
     Off,
+    Arbiter,
     Later(&'static str),
 }
 
-impl Text for Auto {
+impl Text for AutoWord {
     const EXPECTED: &'static str = "\"off\", \"arbiter\", \"fenced\" or \"heartbeat-only\"";
 
     fn read(text: &str) -> Option<Self> {
         match text {
             "off" => Some(Self::Off),
-            "arbiter" => Some(Self::Later("arbiter")),
+            "arbiter" => Some(Self::Arbiter),
             "fenced" => Some(Self::Later("fenced")),
             "heartbeat-only" => Some(Self::Later("heartbeat-only")),
             _ => None,
@@ -331,18 +332,19 @@ impl Text for Auto {
 
 /// Who remembers who may serve.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Arbiter {
+pub(super) enum ArbiterWord {
     None,
+    Witness,
     Later(&'static str),
 }
 
-impl Text for Arbiter {
+impl Text for ArbiterWord {
     const EXPECTED: &'static str = "\"none\", \"witness\", \"etcd\" or \"pacemaker\"";
 
     fn read(text: &str) -> Option<Self> {
         match text {
             "none" => Some(Self::None),
-            "witness" => Some(Self::Later("witness")),
+            "witness" => Some(Self::Witness),
             "etcd" => Some(Self::Later("etcd")),
             "pacemaker" => Some(Self::Later("pacemaker")),
             _ => None,

@@ -24,7 +24,7 @@ pub(crate) use self::api::{
 };
 pub use self::events::{DROPPED, EventLine, NodeEvent};
 pub use self::socket::{ControlSocket, SocketError};
-pub use self::status::{Facts, ResourceFacts, Snapshot};
+pub use self::status::{ArbiterReach, Facts, ResourceFacts, Snapshot};
 use crate::replica::{Answer, Command, Refused};
 
 /// An operator's command on its way to a data thread.
@@ -54,6 +54,8 @@ pub struct ResourceHandle {
 pub struct Handle {
     /// What does not change.
     pub facts: Facts,
+    /// The newest word of the arbiter; `None` without one.
+    pub arbiter: Option<watch::Receiver<ArbiterReach>>,
     /// Every resource, in any order.
     pub resources: Vec<ResourceHandle>,
     /// What happens; bounded, the data threads put it there and do not wait.
@@ -70,8 +72,8 @@ pub async fn serve(
     handle: Handle,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    let Handle { facts, resources, mut events } = handle;
-    let api = Arc::new(Api::new(facts, resources));
+    let Handle { facts, arbiter, resources, mut events } = handle;
+    let api = Arc::new(Api::new(facts, arbiter, resources));
     let drain = async {
         while let Some(event) = events.recv().await {
             api.events.publish(event, Timestamp::now());

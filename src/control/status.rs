@@ -40,6 +40,15 @@ pub struct ArbiterStatus {
     pub reachable: Option<bool>,
 }
 
+/// What a node knows of its arbiter now.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct ArbiterReach {
+    /// It answers.
+    pub is_reachable: bool,
+    /// Why not, if that is known.
+    pub trouble: Option<String>,
+}
+
 /// One resource.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct ResourceStatus {
@@ -197,6 +206,8 @@ pub struct Facts {
     pub peer: String,
     /// The nodes talk by TLS.
     pub encrypted: bool,
+    /// The kind of arbiter, as in the configuration.
+    pub arbiter: &'static str,
     /// Said at every status.
     pub warnings: Vec<String>,
 }
@@ -228,14 +239,27 @@ pub struct Snapshot {
 }
 
 impl NodeStatus {
-    /// The node with `resources`, which are in order of name.
-    pub fn new(facts: &Facts, resources: Vec<ResourceStatus>) -> Self {
+    /// The node with `resources`, which are in order of name. `reach` is there if an arbiter is.
+    pub fn new(
+        facts: &Facts,
+        reach: Option<&ArbiterReach>,
+        resources: Vec<ResourceStatus>,
+    ) -> Self {
+        let mut warnings = facts.warnings.clone();
+        if let Some(ArbiterReach { is_reachable: false, trouble }) = reach {
+            let why = trouble.as_deref().unwrap_or("it has not answered yet");
+            warnings.push(format!(
+                "the {} is not reachable, so nobody can be promoted by it: {why}",
+                facts.arbiter
+            ));
+        }
+        let reachable = reach.map(|reach| reach.is_reachable);
         Self {
             format: FORMAT,
             cluster: facts.cluster.clone(),
             node: facts.node.clone(),
-            arbiter: ArbiterStatus { kind: "none".to_owned(), reachable: None },
-            warnings: facts.warnings.clone(),
+            arbiter: ArbiterStatus { kind: facts.arbiter.to_owned(), reachable },
+            warnings,
             resources,
         }
     }
@@ -350,6 +374,7 @@ pub(crate) fn sample() -> (Facts, ResourceFacts, Snapshot) {
         node: "alpha".to_owned(),
         peer: "beta".to_owned(),
         encrypted: true,
+        arbiter: "none",
         warnings: Vec::new(),
     };
     let resource = ResourceFacts {
@@ -406,7 +431,7 @@ mod tests {
     fn the_text_is_the_contract() {
         let (facts, resource, snapshot) = sample();
         let status = ResourceStatus::new(&facts, &resource, &snapshot);
-        let node = NodeStatus::new(&facts, vec![status]);
+        let node = NodeStatus::new(&facts, None, vec![status]);
         let golden = concat!(
             r#"{"format":1,"cluster":"office","node":"alpha","#,
             r#""arbiter":{"kind":"none","reachable":null},"warnings":[],"#,
@@ -423,6 +448,22 @@ mod tests {
         );
         assert_eq!(serde_json::to_string(&node).unwrap(), golden);
         assert_eq!(serde_json::from_str::<NodeStatus>(golden).unwrap(), node);
+    }
+
+    #[test]
+    fn an_arbiter_that_is_away_is_a_warning() {
+        let (mut facts, _, _) = sample();
+        facts.arbiter = "witness";
+        let reach = |is_reachable: bool| {
+            let trouble = (!is_reachable).then(|| "connection refused".to_owned());
+            NodeStatus::new(&facts, Some(&ArbiterReach { is_reachable, trouble }), Vec::new())
+        };
+        assert_eq!(reach(true).arbiter.reachable, Some(true));
+        assert!(reach(true).warnings.is_empty());
+        assert_eq!(reach(false).arbiter.reachable, Some(false));
+        let said = "the witness is not reachable, so nobody can be promoted by it: connection \
+                    refused";
+        assert_eq!(reach(false).warnings, [said]);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Interval, MissedTickBehavior};
 use tracing::{debug, info, warn};
 
+use super::controller::ControllerEnds;
 use super::exports::ExportOrder;
 use super::guide::Guide;
 use super::open::Opened;
@@ -22,6 +23,7 @@ use crate::control::{NodeEvent, Order, Snapshot};
 use crate::link::{Connection, Handover, LinkError, Trouble};
 use crate::metadata::Superblock;
 use crate::nbd::{Clients, Export, Extent, Incoming, Opened as Client};
+use crate::promotion::Clocks;
 use crate::replica::{Closing, Effect, Input, LinkId, Replica, RequestError, RequestId};
 use crate::store::{CanaryCopy, Completion, MappedMap, Run, Shortage, Store, Via};
 use crate::units::{Epoch, Instant};
@@ -38,6 +40,8 @@ pub(super) struct Ends {
     /// Why no connection comes about.
     pub(super) trouble: watch::Receiver<Option<Trouble>>,
     pub(super) guide: Guide,
+    /// With an arbiter.
+    pub(super) controller: Option<ControllerEnds>,
     pub(super) exports: mpsc::Sender<ExportOrder>,
     pub(super) snapshot: watch::Sender<Snapshot>,
     pub(super) events: mpsc::Sender<NodeEvent>,
@@ -62,6 +66,8 @@ pub(super) struct DataThread {
     frames: Vec<Frame>,
     incoming: VecDeque<Incoming>,
     reads: Reads,
+    /// What was found about places of the file, and may not be said without a lease.
+    held_runs: Vec<(RequestId, Vec<Run>)>,
     answers: BTreeMap<u64, oneshot::Sender<Answered>>,
     /// Answers of this turn. They leave once what they say can be seen in the status.
     answered: Vec<(oneshot::Sender<Answered>, Answered)>,
@@ -75,6 +81,8 @@ pub(super) struct DataThread {
     export: Option<Export>,
     clients_closing: bool,
     tick: Interval,
+    /// The moment of the newest step.
+    now: Clocks,
     identity_check: IdentityCheck,
     /// As the last look at the data file found it.
     shortage: Option<Shortage>,
@@ -130,6 +138,7 @@ impl DataThread {
             frames: Vec::new(),
             incoming: VecDeque::new(),
             reads: Reads::default(),
+            held_runs: Vec::new(),
             answers: BTreeMap::new(),
             answered: Vec::new(),
             lookers: Vec::new(),
@@ -140,6 +149,7 @@ impl DataThread {
             export: None,
             clients_closing: false,
             tick,
+            now: Clocks { boottime: now, raw: Instant(0) },
             identity_check: IdentityCheck::Ended(now),
             shortage: None,
             open_to_others: None,
@@ -174,9 +184,13 @@ impl DataThread {
         has_more |= self.poll_link(cx);
         self.poll_time(cx);
         self.poll_operators(cx);
+        if let Some(controller) = &mut self.ends.controller {
+            controller.poll(cx, &mut self.inputs);
+        }
         self.run_inputs();
         has_more |= self.poll_clients(cx);
         self.run_inputs();
+        self.reply_runs();
         self.flush(cx);
         self.publish();
         has_more || !self.inputs.is_empty()
@@ -200,7 +214,10 @@ impl DataThread {
                 Input::Disk { io, outcome }
             }
             Completion::Metadata { ticket, result } => Input::Metadata { ticket, result },
-            Completion::Runs { request, runs } => return self.reply_runs(request, &runs),
+            Completion::Runs { request, runs } => {
+                self.held_runs.push((request, runs));
+                return;
+            }
             Completion::Identity { result, shortage, open_to_others } => {
                 self.identity_check = IdentityCheck::Ended(clock::now());
                 self.note_shortage(shortage);
@@ -363,29 +380,59 @@ impl DataThread {
         }
     }
 
-    fn reply_runs(&mut self, request: RequestId, runs: &[Run]) {
-        let extents: Vec<Extent> =
-            runs.iter().map(|run| Extent { len: run.len, is_hole: run.is_hole }).collect();
-        self.clients.reply_extents(request, &extents);
+    /// Says where the file has holes. It is a read: without a lease the answer waits.
+    fn reply_runs(&mut self) {
+        if self.held_runs.is_empty() {
+            return;
+        }
+        self.fire_timers();
+        if !self.core.may_answer_reads() {
+            return;
+        }
+        for (request, runs) in self.held_runs.drain(..) {
+            let extents: Vec<Extent> =
+                runs.iter().map(|run| Extent { len: run.len, is_hole: run.is_hole }).collect();
+            self.clients.reply_extents(request, &extents);
+        }
     }
 
     /// Steps the core for every input, and carries out what it answers.
     fn run_inputs(&mut self) {
         while let Some(input) = self.inputs.pop_front() {
-            let mut effects = std::mem::take(&mut self.effects);
-            self.core.step(clock::now(), input, &mut effects);
-            self.follow_size();
-            if let Some(canary) = &mut self.canary {
-                let value = self.core.dirty().canary();
-                if value != canary.value() {
-                    canary.store(value);
-                }
-            }
-            for effect in effects.drain(..) {
-                self.carry_out(effect);
-            }
-            self.effects = effects;
+            self.fire_timers();
+            self.step(input);
         }
+    }
+
+    /// Whatever is over is over before anything else is looked at: a thread that was kept from
+    /// running must not answer by a lease that ended meanwhile.
+    fn fire_timers(&mut self) {
+        while let Some(controller) = &mut self.ends.controller
+            && let Some(input) = controller.fire(clock::both())
+        {
+            self.step(input);
+        }
+    }
+
+    fn step(&mut self, input: Input) {
+        // Only leases are counted by both clocks.
+        self.now = match &self.ends.controller {
+            Some(_) => clock::both(),
+            None => Clocks { boottime: clock::now(), raw: Instant(0) },
+        };
+        let mut effects = std::mem::take(&mut self.effects);
+        self.core.step(self.now.boottime, input, &mut effects);
+        self.follow_size();
+        if let Some(canary) = &mut self.canary {
+            let value = self.core.dirty().canary();
+            if value != canary.value() {
+                canary.store(value);
+            }
+        }
+        for effect in effects.drain(..) {
+            self.carry_out(effect);
+        }
+        self.effects = effects;
     }
 
     /// The resource may have grown in this step: the file, the peer's frames and new clients follow
@@ -448,8 +495,19 @@ impl DataThread {
                 self.inputs.push_back(Input::FreshId(random::id().expect(DRAWS)));
                 None
             }
-            // The configuration refuses every arbiter, so no core has a controller.
-            Effect::AskArbiter(_) | Effect::SetTimer { .. } | Effect::GrantLease => None,
+            Effect::AskArbiter(request) => {
+                if let Some(controller) = &mut self.ends.controller {
+                    controller.ask(self.now, *request);
+                }
+                None
+            }
+            Effect::SetTimer { timer, from, after, bound } => {
+                if let Some(controller) = &mut self.ends.controller {
+                    controller.set_timer(self.now, timer, (from, after), bound);
+                }
+                None
+            }
+            Effect::GrantLease => None,
             Effect::Event(event) => {
                 info!(resource = %self.ends.name, kind = event.kind, epoch = %event.epoch,
                     reason = %event.reason, "event");
@@ -508,6 +566,7 @@ impl DataThread {
         self.export = None;
         self.clients.close(closing);
         self.reads.forget();
+        self.held_runs.clear();
         self.clients_closing = true;
     }
 

@@ -1,13 +1,15 @@
 //! Owns the cores: one data thread per resource, one control runtime for everything else.
 //!
 //! `node.rs` starts and stops a node, `data_thread.rs` feeds one core and carries its effects to
-//! the drivers, `exports.rs` opens and closes NBD listeners, `open.rs` turns files into a core.
+//! the drivers, `controller.rs` does so for the part that asks the arbiter, `exports.rs` opens and closes NBD listeners, `open.rs` turns files into a core.
 //! `guide.rs` says what to type when the nodes do not come together, `warnings.rs`
 //! what status warns of. `init.rs`, `resize.rs` and
 //! `check.rs` work without a daemon. `witness.rs` runs the third party.
 
+mod arbiter;
 mod check;
 mod clock;
+mod controller;
 mod data_thread;
 mod error;
 mod exports;
@@ -18,6 +20,7 @@ mod open;
 mod random;
 mod reads;
 mod resize;
+mod timers;
 mod warnings;
 mod witness;
 

@@ -10,18 +10,21 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::clock;
+use super::arbiter::start_arbiter;
+use super::controller::ControllerEnds;
 use super::data_thread::{DataThread, Ends, snapshot};
 use super::error::DaemonError;
 use super::exports::{self, ExportOrder};
 use super::guide::Guide;
 use super::open::{Opened, open};
+use super::{clock, random};
 use crate::config::{Encryption, NodeConfig, NodeResource};
 use crate::control::{
     self, ControlSocket, Facts, Handle, NodeEvent, Order, ResourceFacts, ResourceHandle,
 };
 use crate::link::{self, Dialler, Handover, ListenSettings, Listener, Route, Security, Trouble};
 use crate::replica::Command;
+use crate::units::Instance;
 
 /// Orders, questions, connections and events that may wait.
 const ORDERS_MAX: usize = 64;
@@ -36,9 +39,10 @@ const EXPORTS_MAX: usize = 1024;
 /// [`DaemonError`] says why it cannot start.
 pub fn run(node: &NodeConfig) -> Result<(), DaemonError> {
     let security = security(node)?;
+    let instance = Instance(random::instance()?);
     let mut opened = Vec::new();
     for resource in &node.resources {
-        opened.push((resource.clone(), open(node, resource)?));
+        opened.push((resource.clone(), open(node, resource, instance)?));
     }
     let control = runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -46,7 +50,7 @@ pub fn run(node: &NodeConfig) -> Result<(), DaemonError> {
         .enable_all()
         .build()
         .map_err(system("start the control runtime"))?;
-    control.block_on(serve(node, &security, opened))
+    control.block_on(serve(node, &security, instance, opened))
 }
 
 fn system(action: &'static str) -> impl Fn(io::Error) -> DaemonError {
@@ -72,6 +76,7 @@ struct Running {
 async fn serve(
     node: &NodeConfig,
     security: &Security,
+    instance: Instance,
     opened: Vec<(NodeResource, Opened)>,
 ) -> Result<(), DaemonError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(system("wait for SIGTERM"))?;
@@ -86,6 +91,7 @@ async fn serve(
     let mut running = Vec::new();
     let dials = link::dials(&node.node.name, &node.peer.name);
     let (turned_away, turned_away_out) = watch::channel(None);
+    let mut arbiter = start_arbiter(node, instance)?;
     for (resource, opened) in opened {
         let (handovers, handovers_out) = mpsc::channel(HANDOVERS_MAX);
         let (wants_link, wanted) = watch::channel(false);
@@ -102,6 +108,10 @@ async fn serve(
             wants_link,
             trouble,
             guide: Guide::new(node, security, &resource.name),
+            controller: arbiter
+                .as_mut()
+                .and_then(|way| way.resources.remove(&resource.name))
+                .map(|ends| ControllerEnds::new(resource.name.clone(), ends)),
             exports: exports.clone(),
             events: events.clone(),
         };
@@ -115,7 +125,12 @@ async fn serve(
     }
     tokio::spawn(exports::serve(addresses, node.peer.name.clone(), exports_out));
     let stop = CancellationToken::new();
-    let handle = Handle { facts: facts(node, security), resources: handles, events: events_out };
+    let handle = Handle {
+        facts: facts(node, security),
+        arbiter: arbiter.map(|way| way.reach),
+        resources: handles,
+        events: events_out,
+    };
     let api = tokio::spawn(control::serve(socket, handle, stop.clone()));
     info!(node = %node.node.name, resources = running.len(), "started");
     // Without systemd there is nobody to tell.
@@ -194,6 +209,7 @@ fn facts(node: &NodeConfig, security: &Security) -> Facts {
         node: node.node.name.clone(),
         peer: node.peer.name.clone(),
         encrypted: security.is_encrypted(),
+        arbiter: node.promotion.arbiter.name(),
         warnings,
     }
 }
@@ -204,6 +220,7 @@ struct Channels {
     wants_link: watch::Sender<bool>,
     trouble: watch::Receiver<Option<Trouble>>,
     guide: Guide,
+    controller: Option<ControllerEnds>,
     exports: mpsc::Sender<ExportOrder>,
     events: mpsc::Sender<NodeEvent>,
 }
@@ -225,6 +242,7 @@ fn start_resource(
         wants_link: channels.wants_link,
         trouble: channels.trouble,
         guide: channels.guide,
+        controller: channels.controller,
         exports: channels.exports,
         snapshot: sender,
         events: channels.events,

@@ -22,11 +22,15 @@ pub(super) struct Opened {
     pub(super) pool: BufferPool,
 }
 
-/// Opens, locks and recovers everything of one resource.
+/// Opens, locks and recovers everything of one resource, for this run of the daemon.
 ///
 /// # Errors
 /// [`DaemonError`] says what is missing or cannot be believed; nothing was changed then.
-pub(super) fn open(node: &NodeConfig, resource: &NodeResource) -> Result<Opened, DaemonError> {
+pub(super) fn open(
+    node: &NodeConfig,
+    resource: &NodeResource,
+    instance: Instance,
+) -> Result<Opened, DaemonError> {
     let failed = DaemonError::store(&resource.name);
     let folder = &resource.metadata_dir;
     if !Sidecar::exists(folder).map_err(DaemonError::store(&resource.name))? {
@@ -81,12 +85,8 @@ pub(super) fn open(node: &NodeConfig, resource: &NodeResource) -> Result<Opened,
     info!(resource = %resource.name, crash = ?recovered.crash, doubtful = recovered.doubtful,
         marked_blocks = recovered.dirty.count(), "recovered");
     let settings = settings(node, resource, data.zeroing_is_cheap());
-    let start = Start {
-        instance: Instance(random::instance()?),
-        fresh_ids: vec![random::id()?, random::id()?],
-        now: clock::now(),
-        place,
-    };
+    let start =
+        Start { instance, fresh_ids: vec![random::id()?, random::id()?], now: clock::now(), place };
     let pool = BufferPool::new(crate::wire::payload::PoolLimits::default());
     let threads = match std::env::var_os("HOTPAIR_ONE_THREAD") {
         Some(_) => Threads::None,
@@ -120,6 +120,7 @@ fn settings(node: &NodeConfig, resource: &NodeResource, zeroing_is_cheap: bool) 
         ping_interval: node.interval,
         suspect_after: node.suspect_after,
         io_timeout: node.io_timeout(),
+        controller: super::arbiter::controller_settings(node),
         ..Settings::default()
     }
 }

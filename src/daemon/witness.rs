@@ -173,14 +173,15 @@ fn allowed(folder: &WitnessFolder) -> Result<Option<Vec<Allowed>>, DaemonError> 
     lines.map_err(|line| DaemonError::WitnessAllow { path: folder.allow_path(), line })
 }
 
+/// The hash in a fingerprint as it is printed.
 #[cfg(feature = "_tls")]
-fn key_of(word: &str) -> Option<[u8; 32]> {
+pub(super) fn key_of(word: &str) -> Option<[u8; 32]> {
     let fingerprint: crate::link::identity::Fingerprint = word.parse().ok()?;
     Some(fingerprint.bytes())
 }
 
 #[cfg(not(feature = "_tls"))]
-fn key_of(_word: &str) -> Option<[u8; 32]> {
+pub(super) fn key_of(_word: &str) -> Option<[u8; 32]> {
     None
 }
 

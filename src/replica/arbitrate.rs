@@ -47,7 +47,7 @@ impl<M: MapMemory> Replica<M> {
     }
 
     /// Whether reads may be answered now.
-    pub(super) fn may_answer_reads(&self) -> bool {
+    pub fn may_answer_reads(&self) -> bool {
         let mode = self.records.stable().serve_mode;
         self.controller.as_ref().is_none_or(|controller| controller.may_read(mode))
     }

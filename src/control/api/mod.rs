@@ -19,7 +19,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio_stream::{Stream, StreamExt as _};
 use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
@@ -27,7 +27,7 @@ use tower_http::timeout::TimeoutLayer;
 use super::events::Events;
 use super::socket::Caller;
 use super::status::{Histories, NodeStatus, ResourceStatus};
-use super::{Facts, Order, ResourceHandle};
+use super::{ArbiterReach, Facts, Order, ResourceHandle};
 use crate::replica::{Answer, Command, Refused};
 use crate::units::Side;
 
@@ -35,6 +35,7 @@ use crate::units::Side;
 #[derive(Debug)]
 pub(super) struct Api {
     facts: Facts,
+    arbiter: Option<watch::Receiver<ArbiterReach>>,
     resources: BTreeMap<String, ResourceHandle>,
     pub(super) events: Events,
 }
@@ -42,10 +43,14 @@ pub(super) struct Api {
 type Shared = State<Arc<Api>>;
 
 impl Api {
-    pub(super) fn new(facts: Facts, resources: Vec<ResourceHandle>) -> Self {
+    pub(super) fn new(
+        facts: Facts,
+        arbiter: Option<watch::Receiver<ArbiterReach>>,
+        resources: Vec<ResourceHandle>,
+    ) -> Self {
         let events = Events::new(&facts.node);
         let named = resources.into_iter().map(|resource| (resource.facts.name.clone(), resource));
-        Self { facts, resources: named.collect(), events }
+        Self { facts, arbiter, resources: named.collect(), events }
     }
 
     fn resource(&self, name: &str) -> Result<&ResourceHandle, Failure> {
@@ -188,7 +193,9 @@ async fn status(
         Some(name) => vec![api.resource(&name)?],
         None => api.resources.values().collect(),
     };
-    Ok(Json(NodeStatus::new(&api.facts, api.status_of_all(&resources).await)))
+    let resources = api.status_of_all(&resources).await;
+    let reach = api.arbiter.as_ref().map(|reach| reach.borrow().clone());
+    Ok(Json(NodeStatus::new(&api.facts, reach.as_ref(), resources)))
 }
 
 #[derive(Debug, Deserialize)]
