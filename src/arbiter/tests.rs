@@ -138,6 +138,7 @@ fn half(alone: bool) -> Half {
         in_sync: !alone,
         generation: generation(),
         alone,
+        stopped: false,
     }
 }
 

@@ -198,6 +198,9 @@ pub(super) struct Run {
     /// The process that started the daemon, which ends at once when that one does.
     #[arg(long, value_name = "PID", hide = true)]
     pub(super) ends_with: Option<i32>,
+    /// That process is a supervisor, and listens at the other end of the standard input.
+    #[arg(long, hide = true, requires = "ends_with")]
+    pub(super) supervised: bool,
 }
 
 /// What a daemon logs.

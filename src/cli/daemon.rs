@@ -1,16 +1,18 @@
 //! `hotpair run` and `hotpair witness`: logging, and the end of the process if anything is
 //! impossible.
 
+use std::ffi::OsString;
 use std::io;
 
 use rustix::process::{self, Pid, Signal};
 use tracing::level_filters::LevelFilter;
 
+use super::Outcome;
 use super::args::{Common, Log, LogFormat, LogLevel, Run, Witness, WitnessEncryption};
 use super::configuration;
 use super::failure::Failure;
 use super::say;
-use crate::config::Encryption;
+use crate::config::{Arbiter, Encryption};
 use crate::daemon::{self, WitnessPlan, WitnessStarted};
 
 pub(super) fn run(common: &Common, run: &Run) -> Result<(), Failure> {
@@ -18,13 +20,48 @@ pub(super) fn run(common: &Common, run: &Run) -> Result<(), Failure> {
         end_with(parent)?;
     }
     let text = configuration::read(common)?;
-    for warning in text.parse()?.warnings {
-        say::talk(&text.show(&warning));
+    let warnings = text.parse()?.warnings;
+    for warning in warnings.iter().filter(|_| !run.supervised) {
+        say::talk(&text.show(warning));
     }
     let node = configuration::node(common)?;
     start_log(&run.log);
     end_with_a_panic();
-    Ok(daemon::run(&node)?)
+    // Without an arbiter nobody waits for the word that a worker is dead.
+    if run.supervised || node.promotion.arbiter == Arbiter::None {
+        return Ok(daemon::run(&node, run.supervised)?);
+    }
+    let binary = std::env::current_exe().map_err(|error| {
+        let error = anyhow::Error::new(error).context("cannot find this program");
+        Failure::failed(&error, "start it by its path")
+    })?;
+    let words: Vec<OsString> = words_of_worker(std::env::args_os().skip(1)).collect();
+    let status = daemon::supervise(|| {
+        let mut worker = std::process::Command::new(&binary);
+        worker.args(&words);
+        worker
+    })?;
+    match status.code() {
+        Some(0) => Ok(()),
+        // It has said why.
+        Some(_) => Err(Failure::Said(Outcome::Refused)),
+        None => {
+            let why = format!("the worker was ended by the system: {status}");
+            Err(Failure::Failed { why, next: "start it again: hotpair run".to_owned() })
+        }
+    }
+}
+
+/// What a worker is started with: what this process was, but for whom it ends with.
+fn words_of_worker(mine: impl Iterator<Item = OsString>) -> impl Iterator<Item = OsString> {
+    let mut is_value = false;
+    let mine = mine.filter(move |word| {
+        let is_dropped = is_value || word.as_encoded_bytes().starts_with(b"--ends-with");
+        is_value = word == "--ends-with";
+        !is_dropped
+    });
+    let me = process::getpid().as_raw_nonzero().to_string();
+    mine.chain(["--supervised", "--ends-with"].map(OsString::from)).chain([me.into()])
 }
 
 /// Runs a witness. What it prints is read by people and by whoever starts it: when the last line is
@@ -95,5 +132,26 @@ fn end_with_a_panic() {
             report(panic);
             std::process::abort();
         }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_gets_the_words_of_its_supervisor_and_ends_with_it() {
+        for mine in [
+            "run --node a --ends-with 12 --log debug",
+            "run --ends-with=12 --node a --log debug",
+            "run --node a --log debug --ends-with 12",
+        ] {
+            let words = mine.split(' ').map(OsString::from);
+            let worker: Vec<_> = words_of_worker(words).collect();
+            let me = std::process::id().to_string();
+            let expected = ["run", "--node", "a", "--log", "debug", "--supervised", "--ends-with"];
+            assert_eq!(worker[..7], expected.map(OsString::from), "{mine}");
+            assert_eq!(worker[7..], [OsString::from(me)], "{mine}");
+        }
     }
 }

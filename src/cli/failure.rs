@@ -29,6 +29,8 @@ pub(super) enum Failure {
     },
     /// The configuration is wrong; the text shows the lines.
     Configuration(String),
+    /// Another process has said why.
+    Said(Outcome),
     /// Whoever reads the results has enough of them: that is success.
     ClosedPipe,
 }
@@ -71,6 +73,7 @@ impl Failure {
                 say::talk(text);
                 Outcome::Refused
             }
+            Self::Said(outcome) => *outcome,
             Self::ClosedPipe => Outcome::Done,
         }
     }

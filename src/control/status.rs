@@ -8,7 +8,9 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::replica::{AtRisk, LinkStatus, ReplicationStatus, ResyncStatus, SplitBrain, Status};
+use crate::replica::{
+    AtRisk, LinkStatus, PromotionStatus, ReplicationStatus, ResyncStatus, SplitBrain, Status,
+};
 use crate::units::{CHUNK_LEN, DiskReason, DiskState, Generation, Instant, ReplicationMode, Role};
 
 /// A node and its resources.
@@ -94,8 +96,27 @@ pub struct ResourceStatus {
     pub last_verify: Option<LastVerify>,
     /// Two histories, if there are.
     pub split_brain: Option<Histories>,
+    /// With an arbiter: what it lets this node do; else null.
+    pub promotion: Option<PromotionState>,
     /// What needs attention, in sentences.
     pub warnings: Vec<String>,
+}
+
+/// Who may serve, as far as an arbiter decides it.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct PromotionState {
+    /// State of the promotion core.
+    pub state: String,
+    /// Why this primary may acknowledge alone; null if it may not, or need not.
+    pub permit: Option<String>,
+    /// The lease by which it answers reads; null if it holds none, or needs none.
+    pub lease_ms: Option<u32>,
+    /// This node has promised not to be promoted while the arbiter is away.
+    pub pledge: bool,
+    /// Nobody serves before an operator says so.
+    pub stopped: bool,
+    /// This copy may lack acknowledged writes.
+    pub doubtful: bool,
 }
 
 /// The other node, as this one knows it.
@@ -298,7 +319,21 @@ impl ResourceStatus {
             clients: snapshot.clients,
             last_verify: LastVerify::new(snapshot),
             split_brain: core.split_brain.as_ref().map(|split| Histories::new(facts, split)),
+            promotion: core.promotion.map(PromotionState::new),
             warnings: snapshot.warnings.clone(),
+        }
+    }
+}
+
+impl PromotionState {
+    fn new(core: PromotionStatus) -> Self {
+        Self {
+            state: core.state.to_owned(),
+            permit: core.permit.map(str::to_owned),
+            lease_ms: core.lease_ms,
+            pledge: core.pledge,
+            stopped: core.stopped,
+            doubtful: core.doubtful,
         }
     }
 }
@@ -405,6 +440,7 @@ pub(crate) fn sample() -> (Facts, ResourceFacts, Snapshot) {
         }),
         verify_progress: None,
         split_brain: None,
+        promotion: None,
         explain: Refused { why: "Both nodes hold the same.".to_owned(), next: String::new() },
     };
     let snapshot = Snapshot {
@@ -444,7 +480,7 @@ mod tests {
             r#""replication":"established","encrypted":true},"resync":null,"verify":null,"#,
             r#""export":"unix:/run/hotpair/vm1.nbd","clients":1,"#,
             r#""last_verify":{"at":"2026-01-01T00:00:00Z","differences":0,"ranges":[]},"#,
-            r#""split_brain":null,"warnings":[]}]}"#,
+            r#""split_brain":null,"promotion":null,"warnings":[]}]}"#,
         );
         assert_eq!(serde_json::to_string(&node).unwrap(), golden);
         assert_eq!(serde_json::from_str::<NodeStatus>(golden).unwrap(), node);

@@ -4,7 +4,8 @@
 //! the drivers, `controller.rs` does so for the part that asks the arbiter, `exports.rs` opens and closes NBD listeners, `open.rs` turns files into a core.
 //! `guide.rs` says what to type when the nodes do not come together, `warnings.rs`
 //! what status warns of. `init.rs`, `resize.rs` and
-//! `check.rs` work without a daemon. `witness.rs` runs the third party.
+//! `check.rs` work without a daemon. `supervisor.rs` is the parent of a daemon, and `will.rs` what
+//! it hears. `witness.rs` runs the third party.
 
 mod arbiter;
 mod check;
@@ -20,8 +21,10 @@ mod open;
 mod random;
 mod reads;
 mod resize;
+mod supervisor;
 mod timers;
 mod warnings;
+mod will;
 mod witness;
 
 pub use check::{Finding, check_offline};
@@ -29,5 +32,6 @@ pub use error::DaemonError;
 pub use init::{InitFrom, InitPlan, plan_init};
 pub use node::run;
 pub use resize::{ResizePlan, plan_resize};
+pub use supervisor::supervise;
 pub use warnings::of_node as warnings_of_node;
 pub use witness::{WitnessPlan, WitnessStarted, run_witness};

@@ -17,6 +17,7 @@ use super::error::DaemonError;
 use super::exports::{self, ExportOrder};
 use super::guide::Guide;
 use super::open::{Opened, open};
+use super::will::{LastWord, Said, Supervisor};
 use super::{clock, random};
 use crate::config::{Encryption, NodeConfig, NodeResource};
 use crate::control::{
@@ -33,11 +34,12 @@ const HANDOVERS_MAX: usize = 4;
 const EVENTS_MAX: usize = 1024;
 const EXPORTS_MAX: usize = 1024;
 
-/// Runs a node until it gets SIGTERM or SIGINT. Ready is said to systemd when commands are taken.
+/// Runs a node until it gets SIGTERM or SIGINT. Ready is said to systemd when commands are taken,
+/// or to the supervisor that started this process.
 ///
 /// # Errors
 /// [`DaemonError`] says why it cannot start.
-pub fn run(node: &NodeConfig) -> Result<(), DaemonError> {
+pub fn run(node: &NodeConfig, is_supervised: bool) -> Result<(), DaemonError> {
     let security = security(node)?;
     let instance = Instance(random::instance()?);
     let mut opened = Vec::new();
@@ -50,7 +52,10 @@ pub fn run(node: &NodeConfig) -> Result<(), DaemonError> {
         .enable_all()
         .build()
         .map_err(system("start the control runtime"))?;
-    control.block_on(serve(node, &security, instance, opened))
+    control.block_on(async {
+        let supervision = Supervision::start(is_supervised)?;
+        serve(node, &security, instance, opened, supervision).await
+    })
 }
 
 fn system(action: &'static str) -> impl Fn(io::Error) -> DaemonError {
@@ -66,6 +71,40 @@ fn security(node: &NodeConfig) -> Result<Security, DaemonError> {
     Security::tls(&node.node.state_dir, &peers).map_err(|source| DaemonError::Identity { source })
 }
 
+/// Who is told how far this process is: its supervisor, or systemd.
+struct Supervision {
+    said: Option<mpsc::Sender<Said>>,
+    /// What the supervisor says to the peer once this process is dead.
+    will: watch::Sender<Vec<LastWord>>,
+}
+
+impl Supervision {
+    fn start(is_supervised: bool) -> Result<Self, DaemonError> {
+        let (will, wills) = watch::channel(Vec::new());
+        if !is_supervised {
+            return Ok(Self { said: None, will });
+        }
+        let (said, said_out) = mpsc::channel(1);
+        tokio::spawn(Supervisor::of_this_process()?.keep_informed(said_out, wills));
+        Ok(Self { said: Some(said), will })
+    }
+
+    async fn say(&self, what: Said) {
+        if let Some(said) = &self.said {
+            // Without a supervisor this process ends, too.
+            let _ = said.send(what).await;
+            return;
+        }
+        let state = match what {
+            Said::Ready => sd_notify::NotifyState::Ready,
+            Said::Stopping => sd_notify::NotifyState::Stopping,
+            Said::LastWord(_) | Said::Will => return,
+        };
+        // Without systemd there is nobody to tell.
+        let _ = sd_notify::notify(&[state]);
+    }
+}
+
 /// The threads and channels of one resource.
 struct Running {
     name: String,
@@ -78,6 +117,7 @@ async fn serve(
     security: &Security,
     instance: Instance,
     opened: Vec<(NodeResource, Opened)>,
+    supervision: Supervision,
 ) -> Result<(), DaemonError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(system("wait for SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("wait for SIGINT"))?;
@@ -133,14 +173,13 @@ async fn serve(
     };
     let api = tokio::spawn(control::serve(socket, handle, stop.clone()));
     info!(node = %node.node.name, resources = running.len(), "started");
-    // Without systemd there is nobody to tell.
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    supervision.say(Said::Ready).await;
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
     info!("stopping");
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    supervision.say(Said::Stopping).await;
     stop_resources(running).await;
     stop.cancel();
     if let Ok(Err(source)) = api.await {

@@ -42,6 +42,17 @@ pub enum Permit {
     ArbiterSolo,
 }
 
+impl Permit {
+    /// As `status` shows it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::PeerVeto => "peer-veto",
+            Self::PeerNeverPromotes => "peer-never-promotes",
+            Self::ArbiterSolo => "arbiter",
+        }
+    }
+}
+
 /// The permit to go on alone, if there is one. `peer_vetoed` is what the peer confirmed at this
 /// epoch: a durable veto, or a copy that is durably outdated, inconsistent or failed.
 pub fn solo_permit(record: &Durable<Superblock>, peer_vetoed: bool) -> Option<Permit> {

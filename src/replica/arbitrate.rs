@@ -3,14 +3,13 @@
 
 use super::effect::Effect;
 use super::exit::ExitWhy;
-use super::operator::Refused;
 use super::records::Change;
 use super::session::{SessionPart, Standing};
 use super::{Effects, Replica};
 use crate::metadata::MapMemory;
 use crate::promotion::Claim;
 use crate::promotion::controller::{
-    self, Act, Controller, ControllerEffect, ControllerInput, Facts, Obstacle, RecordStep,
+    self, Act, Controller, ControllerEffect, ControllerInput, Facts, RecordStep,
 };
 use crate::units::{DiskState, Instance, Role};
 
@@ -72,6 +71,7 @@ impl<M: MapMemory> Replica<M> {
             peer_has_no_disk: hello
                 .is_some_and(|hello| matches!(hello.disk, DiskState::Failed | DiskState::Missing)),
             peer_instance: hello.and_then(|hello| hello.instances.first().copied()),
+            is_stopping: self.desk.is_stopping(),
             leaving: self.role.exit.as_ref().and_then(super::exit::Exit::asks_arbiter),
         }
     }
@@ -155,28 +155,6 @@ impl<M: MapMemory> Replica<M> {
             | RecordStep::Veto(_)
             | RecordStep::LiftVeto => {}
         }
-    }
-
-    /// What stands in the way of a promotion, and what to type.
-    fn explain_obstacle(&self, obstacle: Obstacle) -> Refused {
-        let resource = &self.settings.resource;
-        let next = match obstacle {
-            Obstacle::Connected => format!("hotpair switchover {resource}"),
-            Obstacle::SplitBrain => format!("hotpair split-brain show {resource}"),
-            Obstacle::Primary
-            | Obstacle::GrantHeld
-            | Obstacle::HoldDown
-            | Obstacle::PeerHeard
-            | Obstacle::OwnerFirst => format!("hotpair status {resource}"),
-            Obstacle::NotAutomatic
-            | Obstacle::Stopped
-            | Obstacle::NotUpToDate
-            | Obstacle::Vetoed
-            | Obstacle::Pledged
-            | Obstacle::ArbiterAway
-            | Obstacle::Arbiter(_) => format!("hotpair explain {resource}"),
-        };
-        Refused { why: obstacle.to_string(), next }
     }
 
     /// The arbiter's grant of a promotion or a handover names the epoch.

@@ -101,6 +101,9 @@ impl<M: MapMemory> Replica<M> {
     }
 
     fn explain_primary(&self) -> Refused {
+        if let Some(refused) = self.explain_waiting_primary() {
+            return refused;
+        }
         let (resource, peer) = (&self.settings.resource, &self.settings.peer);
         let (why, next) = match (self.is_in_sync(), self.link.standing()) {
             (true, _) => ("in sync; this node serves".to_owned(), String::new()),
@@ -122,6 +125,10 @@ impl<M: MapMemory> Replica<M> {
     }
 
     fn explain_secondary(&self) -> Refused {
+        if let Some(mut refused) = self.explain_obstacle_here() {
+            refused.why.push_str(&self.because("; "));
+            return refused;
+        }
         let (resource, peer) = (&self.settings.resource, &self.settings.peer);
         let how = PromoteHow { force: false, accept_data_loss: false };
         let peer_now = self.peer_for_promotion();

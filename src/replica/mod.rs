@@ -17,6 +17,7 @@ mod desk;
 mod effect;
 mod exit;
 mod explain;
+mod explain_arbiter;
 mod fingerprint;
 mod flush;
 mod io;
@@ -45,8 +46,8 @@ pub use effect::{
     Closing, DiskOutcome, Effect, GrowFailed, Input, IoId, LinkId, MetadataFailed, Ticket,
 };
 pub use operator::{
-    Answer, AtRisk, Command, Event, LinkStatus, PeerStatus, Refused, ReplicationStatus,
-    ResyncStatus, SplitBrain, Status, VerifyStatus,
+    Answer, AtRisk, Command, Event, LinkStatus, PeerStatus, PromotionStatus, Refused,
+    ReplicationStatus, ResyncStatus, SplitBrain, Status, VerifyStatus,
 };
 pub use request::{
     PART_LEN_MAX, Request, RequestError, RequestId, RequestKind, RequestResult, ZERO_PART_LEN_MAX,

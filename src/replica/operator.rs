@@ -114,8 +114,27 @@ pub struct Status {
     pub verify_progress: Option<(u64, u64)>,
     /// Split brain, if there is one.
     pub split_brain: Option<SplitBrain>,
+    /// With an arbiter: what it lets this node do.
+    pub promotion: Option<PromotionStatus>,
     /// Why it is (not) in sync or promotable, and what to type next.
     pub explain: Refused,
+}
+
+/// Who may serve, as far as an arbiter decides it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+pub struct PromotionStatus {
+    /// Name of the state of `promotion`.
+    pub state: &'static str,
+    /// Why this primary may acknowledge alone; `None` if it may not, or need not.
+    pub permit: Option<&'static str>,
+    /// The lease by which it answers reads, in milliseconds; `None` if it holds none or needs none.
+    pub lease_ms: Option<u32>,
+    /// This node has promised not to be promoted while the arbiter is away.
+    pub pledge: bool,
+    /// Nobody serves before an operator says so.
+    pub stopped: bool,
+    /// This copy may lack acknowledged writes.
+    pub doubtful: bool,
 }
 
 /// `async` only.

@@ -304,7 +304,7 @@ impl<M: MapMemory> Replica<M> {
     }
 
     /// With an arbiter the peer may promote itself whatever it said of itself before.
-    fn permit_to_go_alone(&self, vetoed: bool) -> Option<promotion::Permit> {
+    pub(super) fn permit_to_go_alone(&self, vetoed: bool) -> Option<promotion::Permit> {
         let Some(controller) = &self.controller else {
             return promotion::solo_permit(self.records.durable(), vetoed);
         };

@@ -46,6 +46,7 @@ impl<M: MapMemory> Replica<M> {
             last_verify: self.verify.last.clone(),
             verify_progress: self.verify.compared().map(|done| (done, self.size.chunk_count())),
             split_brain: self.split_brain(),
+            promotion: self.promotion_status(),
             explain: self.explain(),
         }
     }
@@ -188,7 +189,7 @@ impl<M: MapMemory> Replica<M> {
     }
 
     /// The state's name in `promotion`.
-    fn state_name(&self) -> &'static str {
+    pub(super) fn state_name(&self) -> &'static str {
         let standing = self.link.standing();
         let record = self.records.stable();
         if self.is_split() && standing == Standing::Apart {
@@ -196,6 +197,9 @@ impl<M: MapMemory> Replica<M> {
         }
         if self.role.promoting.is_some() {
             return "promoting";
+        }
+        if let Some(state) = self.state_by_arbiter() {
+            return state;
         }
         if self.role.is_primary() {
             if self.role.exit.is_some() {

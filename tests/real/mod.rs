@@ -7,6 +7,7 @@
 #![allow(dead_code, reason = "each test that includes this module uses a part of it")]
 
 pub(crate) mod harness;
+pub(crate) mod lab;
 pub(crate) mod load;
 pub(crate) mod nbd_client;
 pub(crate) mod pair;
@@ -14,3 +15,4 @@ pub(crate) mod process;
 pub(crate) mod record;
 pub(crate) mod relay;
 pub(crate) mod volume;
+pub(crate) mod witness;

@@ -6,15 +6,18 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::process::{Pid, Signal};
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
+use super::lab::Lab;
 use super::load::Load;
 use super::nbd_client::NbdClient;
 use super::process::{self, News, Process, Said};
 use super::record::Record;
 use super::relay::Relay;
+use super::witness::Witness;
 
 /// The resource of every pair.
 pub(crate) const RESOURCE: &str = "r";
@@ -35,6 +38,12 @@ pub(crate) struct Plan {
     pub(crate) folders: [Option<PathBuf>; 2],
     /// More lines for the resource's section.
     pub(crate) resource_lines: &'static str,
+    /// A third party says who serves: nodes promote themselves.
+    pub(crate) has_witness: bool,
+    /// More lines for the section `[promotion]`, or after it.
+    pub(crate) promotion_lines: &'static str,
+    /// The hosts of both nodes and of the witness, if each has one of its own.
+    pub(crate) lab: Option<Lab>,
 }
 
 impl Default for Plan {
@@ -48,6 +57,9 @@ impl Default for Plan {
             has_relays: false,
             folders: [None, None],
             resource_lines: "",
+            has_witness: false,
+            promotion_lines: "",
+            lab: None,
         }
     }
 }
@@ -65,8 +77,10 @@ pub(crate) struct Node {
     pub(crate) export: PathBuf,
     pub(crate) control: PathBuf,
     pub(crate) replication: SocketAddr,
-    /// Keeps `replication` for the daemon.
-    _reserved: Socket,
+    /// Where heartbeats go out and come in.
+    heartbeat: [SocketAddr; 2],
+    /// Keep the addresses for the daemon.
+    _reserved: Vec<Socket>,
     /// Words before the daemon's own command line, to run it in a world of its own.
     pub(crate) wrapper: Vec<String>,
     daemon: Option<Process>,
@@ -79,6 +93,7 @@ pub(crate) struct Pair {
     pub(crate) nodes: [Node; 2],
     /// `relays[0]` is what the second node dials to reach the first.
     pub(crate) relays: Option<[Relay; 2]>,
+    pub(crate) witness: Option<Witness>,
     pub(crate) news: News,
     pub(crate) plan: Plan,
     folder: TempDir,
@@ -97,8 +112,29 @@ impl Pair {
         let news = News::default();
         // A network of its own for each pair, so that tests side by side never meet.
         let (second, third) = (fastrand::u8(1..=254), fastrand::u8(..));
+        let host = |fourth: u8| match &plan.lab {
+            Some(lab) => lab.address(fourth),
+            None => Ipv4Addr::new(127, second, third, fourth),
+        };
         let node = |at: usize, name: &'static str, fourth: u8| {
-            let (reserved, replication) = reserve(Ipv4Addr::new(127, second, third, fourth));
+            let mut reserved = Vec::new();
+            let mut addresses =
+                [(fourth, Type::STREAM), (fourth, Type::DGRAM), (fourth + 10, Type::DGRAM)]
+                    .into_iter()
+                    .enumerate()
+                    .map(|(port, (fourth, kind))| {
+                        if plan.lab.is_some() {
+                            // Nobody else is on that host.
+                            let port = 7788 + u16::try_from(port).unwrap();
+                            return SocketAddr::from((host(fourth), port));
+                        }
+                        let (socket, address) = reserve(host(fourth), kind);
+                        reserved.push(socket);
+                        address
+                    });
+            let replication = addresses.next().unwrap();
+            let heartbeat = [addresses.next().unwrap(), addresses.next().unwrap()];
+            drop(addresses);
             let home = plan.folders[at].clone().unwrap_or_else(|| folder.path().join(name));
             fs::create_dir_all(&home).unwrap();
             Node {
@@ -109,8 +145,9 @@ impl Pair {
                 export: folder.path().join(format!("{name}.nbd")),
                 control: folder.path().join(format!("{name}.control")),
                 replication,
+                heartbeat,
                 _reserved: reserved,
-                wrapper: Vec::new(),
+                wrapper: plan.lab.as_ref().map_or_else(Vec::new, |lab| lab.wrapper(at)),
                 daemon: None,
                 news: news.clone(),
             }
@@ -119,7 +156,12 @@ impl Pair {
         let relays = plan
             .has_relays
             .then(|| [Relay::to(nodes[0].replication), Relay::to(nodes[1].replication)]);
-        let pair = Self { nodes, relays, news, plan, folder };
+        let witness = plan.has_witness.then(|| {
+            let wrapper = plan.lab.as_ref().map_or_else(Vec::new, |lab| lab.wrapper(2));
+            let listen = SocketAddr::from((host(3), if plan.lab.is_some() { 7787 } else { 0 }));
+            Witness::start(folder.path(), listen, plan.encryption, wrapper, &news)
+        });
+        let pair = Self { nodes, relays, witness, news, plan, folder };
         let identities = [0, 1].map(|at| pair.nodes[at].identity());
         for at in [0, 1] {
             write_private(&pair.nodes[at].config, &pair.config_of(at, &identities));
@@ -136,8 +178,27 @@ impl Pair {
         pair.nodes[0].run();
         pair.nodes[1].run();
         pair.wait_in_sync();
-        pair.nodes[0].well(&["promote", RESOURCE]);
+        pair.begin();
         pair
+    }
+
+    /// Makes the first node primary, or waits until the witness has.
+    fn begin(&mut self) {
+        if self.plan.has_witness {
+            self.wait_serves(0);
+        } else {
+            self.nodes[0].well(&["promote", RESOURCE]);
+        }
+    }
+
+    /// Waits until a node serves.
+    pub(crate) fn wait_serves(&self, at: usize) {
+        let node = &self.nodes[at];
+        let what = format!("{} to serve", node.name);
+        self.news.wait_for(&what, || {
+            let status = node.status()?;
+            (status["role"] == "primary" && status["serving"] == true).then_some(())
+        });
     }
 
     /// As [`Pair::start`], with a resource that is all zero and takes no space.
@@ -148,7 +209,7 @@ impl Pair {
         pair.nodes[0].run();
         pair.nodes[1].run();
         pair.wait_in_sync();
-        pair.nodes[0].well(&["promote", RESOURCE]);
+        pair.begin();
         pair
     }
 
@@ -171,6 +232,13 @@ impl Pair {
             self.nodes[1].data.display(),
             self.nodes[1].export.display(),
         );
+        if let Some(witness) = &self.witness {
+            let _ = write!(
+                text,
+                "[promotion]\nauto = \"arbiter\"\narbiter = \"witness\"\nwitness = \"{}\"\n{}{}\n",
+                witness.address, witness.identity_line, self.plan.promotion_lines,
+            );
+        }
         for (at, node) in self.nodes.iter().enumerate() {
             let relay = self.relays.as_ref().filter(|_| at != reader).map(|relays| &relays[at]);
             let _ = write!(
@@ -183,6 +251,10 @@ impl Pair {
                 node.state_dir.display(),
                 node.control.display(),
             );
+            if self.witness.is_some() {
+                let [first, second] = node.heartbeat;
+                let _ = writeln!(text, "heartbeat = [\"{first}\", \"{second}\"]");
+            }
         }
         text
     }
@@ -301,9 +373,25 @@ impl Node {
         self.daemon.as_mut().expect("it was started")
     }
 
-    /// kill -9.
+    /// kill -9 of all of it.
     pub(crate) fn kill(&mut self) {
-        self.daemon.take().expect("it was started").kill();
+        let daemon = self.daemon.take().expect("it was started");
+        let worker = worker_of(daemon.id());
+        daemon.kill();
+        if let Some(worker) = worker {
+            wait_for_end(worker, &self.news);
+        }
+    }
+
+    /// kill -9 of the worker: its supervisor lives.
+    pub(crate) fn kill_worker(&mut self) {
+        let worker = self.worker();
+        rustix::process::kill_process(worker, Signal::KILL).unwrap();
+    }
+
+    /// The process that does the work, if that is another one than its supervisor.
+    pub(crate) fn worker(&mut self) -> Pid {
+        worker_of(self.daemon().id()).expect("a supervisor with a worker")
     }
 
     /// SIGTERM, and waits for the end, which must be a good one.
@@ -346,11 +434,24 @@ impl Node {
     }
 }
 
+/// The child of a supervisor.
+fn worker_of(supervisor: u32) -> Option<Pid> {
+    let children = format!("/proc/{supervisor}/task/{supervisor}/children");
+    let children = fs::read_to_string(children).ok()?;
+    children.split_whitespace().next().and_then(|id| id.parse().ok()).and_then(Pid::from_raw)
+}
+
+/// Waits until a process that is not ours is gone.
+fn wait_for_end(process: Pid, news: &News) {
+    let path = format!("/proc/{}", process.as_raw_nonzero());
+    news.wait_for("the worker to be gone", || (!Path::new(&path).exists()).then_some(()));
+}
+
 /// A port of `host` for whoever asks for it by number, as a daemon does. The kernel lets one listener
 /// share it with this socket, which is bound and does not listen (`SO_REUSEADDR`, which daemons set
 /// too: socket(7)), and gives it to nobody who asks for any port.
-fn reserve(host: Ipv4Addr) -> (Socket, SocketAddr) {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+fn reserve(host: Ipv4Addr, kind: Type) -> (Socket, SocketAddr) {
+    let socket = Socket::new(Domain::IPV4, kind, None).unwrap();
     socket.set_reuse_address(true).unwrap();
     socket.bind(&SocketAddr::from((host, 0)).into()).unwrap();
     let address = socket.local_addr().unwrap().as_socket().expect("an address of IPv4");

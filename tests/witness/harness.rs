@@ -209,6 +209,7 @@ impl Pair {
             in_sync: !alone,
             generation: generation(3),
             alone,
+            stopped: false,
         }
     }
 

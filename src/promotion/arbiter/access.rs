@@ -120,6 +120,7 @@ mod tests {
             in_sync: true,
             generation,
             alone: false,
+            stopped: false,
         };
         request(from, Operation::Enroll(half))
     }

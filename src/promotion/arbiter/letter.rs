@@ -284,6 +284,7 @@ mod tests {
             in_sync: true,
             generation: generation(3),
             alone: false,
+            stopped: true,
         };
         let history = vec![generation(4), generation(3)];
         let dead = Some(Instance(6));

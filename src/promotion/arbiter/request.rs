@@ -111,6 +111,8 @@ pub struct Half {
     pub generation: Generation,
     /// Its replica was never paired: there is no other half.
     pub alone: bool,
+    /// Nobody serves, and nobody shall before an operator says so.
+    pub stopped: bool,
 }
 
 /// The answer to a request.

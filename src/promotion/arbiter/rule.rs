@@ -205,8 +205,8 @@ pub(super) fn enroll(
     theirs: Option<&(Half, RequestId)>,
 ) -> Result<ArbiterRecord, Refused> {
     let is_same = |half: &Half| {
-        (half.identities, half.owner, half.in_sync, half.generation)
-            == (mine.identities, mine.owner, mine.in_sync, mine.generation)
+        (half.identities, half.owner, half.in_sync, half.generation, half.stopped)
+            == (mine.identities, mine.owner, mine.in_sync, mine.generation, mine.stopped)
             && !half.alone
     };
     let (epoch, other) = if mine.alone {
@@ -228,7 +228,7 @@ pub(super) fn enroll(
         eligible: if mine.in_sync && !mine.alone { Eligible::Both } else { Eligible::Owner },
         generation: mine.generation,
         lease_ms: request.lease_ms,
-        stopped: false,
+        stopped: mine.stopped,
         forced: false,
         identities: mine.identities,
         requests,

@@ -382,6 +382,7 @@ fn half(owner: Side, epoch: u64) -> Half {
         in_sync: true,
         generation: generation(3),
         alone: false,
+        stopped: false,
     }
 }
 
@@ -393,6 +394,8 @@ fn a_record_is_made_from_two_halves_that_say_the_same() {
     let missing = Reply::Refused(Refused::HalfMissing);
     assert_eq!(seat.done(enroll(A, half(A, 9))), missing);
     assert_eq!(seat.done(enroll(B, half(B, 14))), missing, "they name different owners");
+    let stopped = Half { stopped: true, ..half(A, 14) };
+    assert_eq!(seat.done(enroll(B, stopped)), missing, "one of them lets nobody serve");
     let Reply::Done(made) = seat.done(enroll(B, half(A, 14))) else { panic!("both halves") };
     assert_eq!((made.owner, made.eligible, made.epoch), (A, Eligible::Both, Epoch(16)));
     let again = seat.done(enroll(A, half(A, 9)));

@@ -74,7 +74,8 @@ impl Controller {
     }
 
     /// What it says of the pair to an arbiter that has no record: both nodes must say the same.
-    /// If nobody serves, the owner is the first node, since somebody has to be it.
+    /// If nobody serves, the owner is the first node, since somebody has to be it; where only an
+    /// operator promotes, it waits for one.
     fn half(&self, facts: &Facts<'_>) -> Option<Half> {
         let (record, side) = (facts.record, self.settings.side);
         let alone = record.peer_replica_id.0 == 0;
@@ -92,7 +93,8 @@ impl Controller {
         let generation = record.generation?;
         let epoch = record.epoch.max(record.promised);
         let identities = self.settings.identities;
-        let half = Half { identities, epoch, owner, in_sync, generation, alone };
+        let stopped = !self.settings.promotes && !alone && !facts.is_primary && !peer_serves;
+        let half = Half { identities, epoch, owner, in_sync, generation, alone, stopped };
         (may && !facts.is_promoting && facts.leaving.is_none()).then_some(half)
     }
 

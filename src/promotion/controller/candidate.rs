@@ -47,6 +47,7 @@ const GUARDS: &[Guard] = &[
     guard(Obstacle::Primary, true, |_, facts| {
         !facts.is_primary && !facts.is_promoting && facts.leaving.is_none()
     }),
+    guard(Obstacle::Stopping, true, |_, facts| !facts.is_stopping),
     guard(Obstacle::NotAutomatic, false, |it, _| it.settings.promotes),
     guard(Obstacle::Stopped, false, |it, facts| {
         !facts.record.stopped && !it.known.as_ref().is_some_and(|known| known.stopped)

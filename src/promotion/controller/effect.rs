@@ -162,6 +162,9 @@ pub enum Act {
 /// The first thing that stands in the way of a promotion; the words are those of `explain`.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, thiserror::Error)]
 pub enum Obstacle {
+    /// SIGTERM.
+    #[error("this daemon stops")]
+    Stopping,
     /// Not configured.
     #[error("`auto` lets only an operator promote this node")]
     NotAutomatic,

@@ -24,6 +24,8 @@ pub struct Facts<'a> {
     pub peer_has_no_disk: bool,
     /// The run of the peer that said so.
     pub peer_instance: Option<Instance>,
+    /// The daemon was told to stop: it becomes primary no more.
+    pub is_stopping: bool,
     /// The primary leaves, and waits for the arbiter's word.
     pub leaving: Option<Leaving>,
 }

@@ -30,7 +30,7 @@ pub use facts::{Facts, Leaving, Standing};
 
 use super::arbiter::{ArbiterRecord, Refused, grant_end};
 use super::grant::Permit;
-use crate::units::{Epoch, Instance, Instant, Role, Side};
+use crate::units::{Epoch, Instance, Instant, Role, ServeMode, Side};
 use asking::Asking;
 use candidate::Candidacy;
 use lease::Leases;
@@ -176,6 +176,18 @@ impl Controller {
         }
         (self.solo == Some(known.epoch) && known.owner == self.settings.side)
             .then_some(Permit::ArbiterSolo)
+    }
+
+    /// The lease by which reads are answered, in milliseconds; `None` if there is none, or none is
+    /// needed.
+    pub fn lease_held(&self, mode: ServeMode) -> Option<u32> {
+        let needs_one = matches!(mode, ServeMode::Paired | ServeMode::Gated);
+        (needs_one && self.may_read(mode)).then(|| self.settings.lease_ms())
+    }
+
+    /// Why the arbiter refused what was asked last; `None` if it did not.
+    pub fn refused(&self) -> Option<Refused> {
+        self.refused
     }
 
     /// The newest record of the arbiter that this run has seen.

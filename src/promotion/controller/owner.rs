@@ -82,6 +82,7 @@ impl Controller {
             };
         let is_free = !facts.is_primary
             && !facts.is_promoting
+            && !facts.is_stopping
             && self.candidacy.is_none()
             && record.arbitration.asked.is_none();
         was_primary && is_free && is_fit(facts)
@@ -126,7 +127,8 @@ impl Controller {
             && known.epoch > record.epoch
             && known.epoch >= record.promised;
         let is_free = self.candidacy.is_none() && is_settled && self.is_past_own_grants();
-        (is_handed && is_free && is_fit(facts)).then_some(Act::TakeOver(known.epoch))
+        let may_begin = is_handed && is_free && !facts.is_stopping && is_fit(facts);
+        may_begin.then_some(Act::TakeOver(known.epoch))
     }
 
     /// What the owner's record must say first.

@@ -28,6 +28,7 @@ struct Node {
     peer: Standing,
     claim: Option<Claim>,
     is_primary: bool,
+    is_stopping: bool,
     leaving: Option<Leaving>,
     effects: Vec<ControllerEffect>,
 }
@@ -86,12 +87,13 @@ impl Node {
         let mut controller = Controller::new(settings, ME, &facts);
         let mut effects = Vec::new();
         controller.start(Instant(0), &facts, &mut effects);
-        let (claim, is_primary, leaving) = (None, false, None);
-        Self { controller, record, peer, claim, is_primary, leaving, effects }
+        let (claim, is_primary, is_stopping, leaving) = (None, false, false, None);
+        Self { controller, record, peer, claim, is_primary, is_stopping, leaving, effects }
     }
 
     fn facts(&self) -> Facts<'_> {
-        facts_of(&self.record, self.peer, self.claim, self.is_primary, self.leaving)
+        let facts = facts_of(&self.record, self.peer, self.claim, self.is_primary, self.leaving);
+        Facts { is_stopping: self.is_stopping, ..facts }
     }
 
     fn tell(&mut self, input: ControllerInput) {
@@ -196,6 +198,7 @@ fn facts_of(
         claim,
         peer_has_no_disk: false,
         peer_instance: claim.map(|_| PEER),
+        is_stopping: false,
         leaving,
     }
 }
@@ -384,6 +387,22 @@ fn an_owner_that_cannot_resume_is_promoted_anew() {
     node.tell(ControllerInput::Timer(ControllerTimer::HoldDown));
     node.answer_view(arbiter_record(4, Side::Second, Eligible::Both), Ok(()));
     assert!(matches!(node.asked().operation, Operation::PreVote { .. }));
+}
+
+#[test]
+fn a_daemon_that_stops_becomes_primary_no_more() {
+    let mine = arbiter_record(4, Side::Second, Eligible::Owner);
+    let mut node = Node::new(Side::Second, ServeMode::Solo, Standing::Away);
+    node.is_stopping = true;
+    node.tell(ControllerInput::Timer(ControllerTimer::HoldDown));
+    node.answer_view(mine, Ok(()));
+    assert!(!node.has_acted(Act::Resume));
+    let mut node = Node::secondary();
+    node.is_stopping = true;
+    node.lose_peer();
+    assert!(!matches!(node.asked().operation, Operation::PreVote { .. }));
+    let facts = node.facts();
+    assert_eq!(node.controller.obstacle(&facts, true), Some(Obstacle::Stopping));
 }
 
 #[test]

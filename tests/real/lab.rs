@@ -1,0 +1,121 @@
+//! Three hosts with a network between them, each a network namespace of its own.
+//!
+//! What one host says to another can be cut, one way at a time, by a rule at the listener's end. The
+//! namespaces are gone when the last owner is.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use super::harness::Need;
+use super::process;
+
+/// What a machine needs for a lab.
+pub(crate) const LAB: Need = Need::All(&[
+    Need::Root,
+    Need::Program("ip"),
+    Need::Program("nft"),
+    Need::Program("setpriv"),
+    Need::Program("timeout"),
+]);
+
+/// Hosts 0 and 1 are the nodes, host 2 the witness.
+#[derive(Clone, Debug)]
+pub(crate) struct Lab {
+    hosts: Arc<Hosts>,
+}
+
+#[derive(Debug)]
+struct Hosts {
+    /// The switch and the three hosts.
+    names: [String; 4],
+}
+
+impl Lab {
+    /// Makes the hosts, all connected.
+    pub(crate) fn new() -> Self {
+        let id = fastrand::u32(..);
+        let name = |part: &str| format!("hotpair-{id:08x}-{part}");
+        let hosts = Hosts { names: [name("switch"), name("a"), name("b"), name("w")] };
+        let [switch, ..] = &hosts.names;
+        for name in &hosts.names {
+            ip(&["netns", "add", name]);
+            ip(&["-n", name, "link", "set", "lo", "up"]);
+        }
+        ip(&["-n", switch, "link", "add", "bridge", "type", "bridge"]);
+        ip(&["-n", switch, "link", "set", "bridge", "up"]);
+        for (host, name) in hosts.names[1..].iter().enumerate() {
+            let port = format!("port{host}");
+            ip(&[
+                "-n", switch, "link", "add", &port, "type", "veth", "peer", "eth0", "netns", name,
+            ]);
+            ip(&["-n", switch, "link", "set", &port, "master", "bridge", "up"]);
+            for fourth in addresses_of(host) {
+                let address = format!("{}/24", address(fourth));
+                ip(&["-n", name, "address", "add", &address, "dev", "eth0"]);
+            }
+            ip(&["-n", name, "link", "set", "eth0", "up"]);
+            nft(name, &["add", "table", "inet", "lab"]);
+            let chain = "{ type filter hook input priority 0; }";
+            nft(name, &["add", "chain", "inet", "lab", "input", chain]);
+        }
+        Self { hosts: Arc::new(hosts) }
+    }
+
+    /// The address of a node (1, 2), of its second path (11, 12), or of the witness (3).
+    #[expect(clippy::unused_self, reason = "only who has a lab has its addresses")]
+    pub(crate) fn address(&self, fourth: u8) -> Ipv4Addr {
+        address(fourth)
+    }
+
+    /// The words that run a program on a host.
+    pub(crate) fn wrapper(&self, host: usize) -> Vec<String> {
+        let name = &self.hosts.names[1 + host];
+        ["ip", "netns", "exec", name].map(str::to_owned).to_vec()
+    }
+
+    /// Nothing passes from one host to another any more.
+    pub(crate) fn cut(&self, from: usize, to: usize) {
+        for fourth in addresses_of(from) {
+            let source = address(fourth).to_string();
+            let rule = ["add", "rule", "inet", "lab", "input", "ip", "saddr", &source, "drop"];
+            nft(&self.hosts.names[1 + to], &rule);
+        }
+    }
+
+    /// Everything passes again.
+    pub(crate) fn heal(&self) {
+        for name in &self.hosts.names[1..] {
+            nft(name, &["flush", "chain", "inet", "lab", "input"]);
+        }
+    }
+}
+
+impl Drop for Hosts {
+    fn drop(&mut self) {
+        for name in &self.names {
+            drop(process::run("ip", &["netns", "delete", name]));
+        }
+    }
+}
+
+fn addresses_of(host: usize) -> Vec<u8> {
+    match host {
+        0 => vec![1, 11],
+        1 => vec![2, 12],
+        _ => vec![3],
+    }
+}
+
+fn address(fourth: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 77, 0, fourth)
+}
+
+fn ip(words: &[&str]) {
+    process::run_well("ip", words);
+}
+
+fn nft(host: &str, words: &[&str]) {
+    let mut all = vec!["netns", "exec", host, "nft"];
+    all.extend_from_slice(words);
+    process::run_well("ip", &all);
+}

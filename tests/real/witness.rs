@@ -1,0 +1,79 @@
+//! A real witness beside a pair.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use super::pair::binary;
+use super::process::{News, Process};
+
+/// A witness that runs. It ends with the pair.
+#[derive(Debug)]
+pub(crate) struct Witness {
+    /// Where nodes reach it.
+    pub(crate) address: SocketAddr,
+    /// What nodes pin, as a line of the configuration; nothing without TLS.
+    pub(crate) identity_line: String,
+    words: Vec<String>,
+    process: Option<Process>,
+    news: News,
+}
+
+impl Witness {
+    /// Starts one, and waits until nodes can connect.
+    pub(crate) fn start(
+        folder: &Path,
+        listen: SocketAddr,
+        encryption: &str,
+        wrapper: Vec<String>,
+        news: &News,
+    ) -> Self {
+        let state_dir = folder.join("witness").display().to_string();
+        let listen = listen.to_string();
+        let plain = ["witness", "--encryption", encryption, "--state-dir", &state_dir, "--listen"];
+        let words = wrapper.into_iter().chain([binary()]);
+        let words = words.chain(plain.map(str::to_owned)).chain([listen.clone()]).collect();
+        let mut witness = Self {
+            address: listen.parse().unwrap(),
+            identity_line: String::new(),
+            words,
+            process: None,
+            news: news.clone(),
+        };
+        let lines = witness.run();
+        let said = |word: &str| {
+            let line = lines.iter().find_map(|line| line.strip_prefix(word));
+            line.unwrap_or_else(|| panic!("the witness does not say its {word}: {lines:?}"))
+        };
+        witness.address = said("listening ").parse().unwrap();
+        // It comes back to where it was.
+        *witness.words.last_mut().unwrap() = witness.address.to_string();
+        let identity = said("identity ");
+        if identity.starts_with("sha256//") {
+            witness.identity_line = format!("witness_identity = \"{identity}\"\n");
+        }
+        witness
+    }
+
+    /// Starts it again; returns what it said.
+    pub(crate) fn run(&mut self) -> Vec<String> {
+        assert!(self.process.is_none(), "the witness runs already");
+        let words: Vec<&str> = self.words.iter().map(String::as_str).collect();
+        let mut process = Process::start("witness", words[0], &words[1..], &self.news);
+        let lines = self.news.wait_for("the witness to be ready", || {
+            assert!(process.is_running(), "the witness ended: {:?}", process.lines());
+            let lines = process.lines();
+            lines.iter().any(|line| line == "ready").then_some(lines)
+        });
+        self.process = Some(process);
+        lines
+    }
+
+    /// kill -9.
+    pub(crate) fn kill(&mut self) {
+        self.process.take().expect("it was started").kill();
+    }
+
+    pub(crate) fn process(&mut self) -> &mut Process {
+        self.process.as_mut().expect("it was started")
+    }
+}
