@@ -4,7 +4,7 @@
 //! From the bottom: [`units`] are the shared words. [`config`], [`wire`] and [`metadata`] turn
 //! bytes into types. [`promotion`] and [`replica`] are the pure cores: they are told
 //! and they answer, so the daemon, the simulator and the model checker run the same code. The
-//! drivers [`store`], [`link`], [`nbd`], [`arbiter`] and [`control`] carry out one effect each and
+//! drivers [`store`], [`link`], [`nbd`], [`heartbeat`], [`arbiter`] and [`control`] carry out one effect each and
 //! decide nothing. [`daemon`] owns the cores and feeds them; [`cli`] prints.
 
 pub mod arbiter;
@@ -12,6 +12,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod daemon;
+pub mod heartbeat;
 pub mod link;
 pub mod metadata;
 pub mod nbd;

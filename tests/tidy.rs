@@ -22,6 +22,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("store", DRIVER),
     ("link", DRIVER),
     ("nbd", DRIVER),
+    ("heartbeat", DRIVER),
     ("arbiter", DRIVER),
     ("control", DRIVER),
     ("daemon", ALL_BUT_CLI),
@@ -40,6 +41,7 @@ const ALL_BUT_CLI: &[&str] = &[
     "store",
     "link",
     "nbd",
+    "heartbeat",
     "arbiter",
     "control",
 ];
@@ -53,6 +55,7 @@ const ALL: &[&str] = &[
     "store",
     "link",
     "nbd",
+    "heartbeat",
     "arbiter",
     "control",
     "daemon",
@@ -81,7 +84,10 @@ const NOT_IN_PURE: &[&str] = &[
 
 /// Crates that have one place, as paths below `src` that may name them.
 const PLACES: &[(&str, &[&str])] = &[
-    ("tokio::", &["store", "link", "nbd", "arbiter", "control", "daemon", "cli", "main"]),
+    (
+        "tokio::",
+        &["store", "link", "nbd", "heartbeat", "arbiter", "control", "daemon", "cli", "main"],
+    ),
     ("rustix::", &["store", "link", "nbd", "arbiter", "control", "daemon", "cli", "main"]),
     ("bincode::", &["wire/body.rs"]),
     ("memmap2::", &["store/map.rs"]),

@@ -18,13 +18,13 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use self::api::Api;
+use self::api::{Api, Around};
 pub(crate) use self::api::{
     ErrorBody, NoBody, PromoteBody, ResizeBody, ResolveBody, SplitBrainBody, VerifyBody,
 };
 pub use self::events::{DROPPED, EventLine, NodeEvent};
 pub use self::socket::{ControlSocket, SocketError};
-pub use self::status::{ArbiterReach, Facts, ResourceFacts, Snapshot};
+pub use self::status::{ArbiterReach, Facts, PathState, Paths, ResourceFacts, Snapshot};
 use crate::replica::{Answer, Command, Refused};
 
 /// An operator's command on its way to a data thread.
@@ -56,6 +56,8 @@ pub struct Handle {
     pub facts: Facts,
     /// The newest word of the arbiter; `None` without one.
     pub arbiter: Option<watch::Receiver<ArbiterReach>>,
+    /// What heartbeats tell; `None` without any.
+    pub paths: Option<watch::Receiver<Paths>>,
     /// Every resource, in any order.
     pub resources: Vec<ResourceHandle>,
     /// What happens; bounded, the data threads put it there and do not wait.
@@ -72,8 +74,8 @@ pub async fn serve(
     handle: Handle,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    let Handle { facts, arbiter, resources, mut events } = handle;
-    let api = Arc::new(Api::new(facts, arbiter, resources));
+    let Handle { facts, arbiter, paths, resources, mut events } = handle;
+    let api = Arc::new(Api::new(facts, Around { arbiter, paths }, resources));
     let drain = async {
         while let Some(event) = events.recv().await {
             api.events.publish(event, Timestamp::now());

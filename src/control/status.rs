@@ -51,6 +51,30 @@ pub struct ArbiterReach {
     pub trouble: Option<String>,
 }
 
+/// One path of heartbeats, as this node sees it.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct PathState {
+    /// The peer's address.
+    pub to: String,
+    /// Both nodes hear each other on it.
+    pub up: bool,
+    /// Time there and back; null until it was measured.
+    pub rtt_ms: Option<f64>,
+    /// Of this node's last beats, those that the peer did not hear.
+    pub loss_percent: u8,
+}
+
+/// What a node knows by heartbeats.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Paths {
+    /// In the order of the configuration.
+    pub paths: Vec<PathState>,
+    /// The peer runs with other settings.
+    pub config_differs: bool,
+    /// Datagrams that were none of the peer, or came again.
+    pub dropped: u64,
+}
+
 /// One resource.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct ResourceStatus {
@@ -134,6 +158,8 @@ pub struct PeerState {
     pub replication: ReplicationStatus,
     /// The connection is encrypted and authenticated.
     pub encrypted: bool,
+    /// Paths of heartbeats; empty without any.
+    pub paths: Vec<PathState>,
 }
 
 /// A resync that runs.
@@ -264,9 +290,27 @@ impl NodeStatus {
     pub fn new(
         facts: &Facts,
         reach: Option<&ArbiterReach>,
-        resources: Vec<ResourceStatus>,
+        paths: &Paths,
+        mut resources: Vec<ResourceStatus>,
     ) -> Self {
         let mut warnings = facts.warnings.clone();
+        if paths.config_differs {
+            warnings.push(format!(
+                "the configuration of {} is another one: use one file on both nodes, and restart \
+                 both daemons",
+                facts.peer
+            ));
+        }
+        if paths.dropped > 0 {
+            let count = paths.dropped;
+            warnings.push(format!(
+                "{count} datagrams on the paths of heartbeats were not of {}, and were dropped",
+                facts.peer
+            ));
+        }
+        for resource in &mut resources {
+            resource.peer.paths.clone_from(&paths.paths);
+        }
         if let Some(ArbiterReach { is_reachable: false, trouble }) = reach {
             let why = trouble.as_deref().unwrap_or("it has not answered yet");
             warnings.push(format!(
@@ -312,6 +356,7 @@ impl ResourceStatus {
                 disk: core.peer.map(|peer| peer.disk),
                 replication: core.replication,
                 encrypted: facts.encrypted,
+                paths: Vec::new(),
             },
             resync: core.resync.as_ref().map(Resync::new),
             verify: core.verify_progress.map(|chunks| Progress::of_chunks(chunks, core.size_bytes)),
@@ -467,7 +512,7 @@ mod tests {
     fn the_text_is_the_contract() {
         let (facts, resource, snapshot) = sample();
         let status = ResourceStatus::new(&facts, &resource, &snapshot);
-        let node = NodeStatus::new(&facts, None, vec![status]);
+        let node = NodeStatus::new(&facts, None, &Paths::default(), vec![status]);
         let golden = concat!(
             r#"{"format":1,"cluster":"office","node":"alpha","#,
             r#""arbiter":{"kind":"none","reachable":null},"warnings":[],"#,
@@ -477,7 +522,7 @@ mod tests {
             r#""size_bytes":21474836480,"out_of_sync_bytes":0,"#,
             r#""at_risk":{"writes":0,"bytes":0,"age_ms":0},"#,
             r#""peer":{"node":"beta","link":"connected","role":"secondary","disk":"up-to-date","#,
-            r#""replication":"established","encrypted":true},"resync":null,"verify":null,"#,
+            r#""replication":"established","encrypted":true,"paths":[]},"resync":null,"verify":null,"#,
             r#""export":"unix:/run/hotpair/vm1.nbd","clients":1,"#,
             r#""last_verify":{"at":"2026-01-01T00:00:00Z","differences":0,"ranges":[]},"#,
             r#""split_brain":null,"promotion":null,"warnings":[]}]}"#,
@@ -492,7 +537,8 @@ mod tests {
         facts.arbiter = "witness";
         let reach = |is_reachable: bool| {
             let trouble = (!is_reachable).then(|| "connection refused".to_owned());
-            NodeStatus::new(&facts, Some(&ArbiterReach { is_reachable, trouble }), Vec::new())
+            let reach = ArbiterReach { is_reachable, trouble };
+            NodeStatus::new(&facts, Some(&reach), &Paths::default(), Vec::new())
         };
         assert_eq!(reach(true).arbiter.reachable, Some(true));
         assert!(reach(true).warnings.is_empty());
@@ -500,6 +546,21 @@ mod tests {
         let said = "the witness is not reachable, so nobody can be promoted by it: connection \
                     refused";
         assert_eq!(reach(false).warnings, [said]);
+    }
+
+    #[test]
+    fn each_path_of_heartbeats_is_shown() {
+        let (facts, resource, snapshot) = sample();
+        let to = "192.0.2.2:7789".to_owned();
+        let path = PathState { to, up: true, rtt_ms: Some(0.25), loss_percent: 3 };
+        let paths = Paths { paths: vec![path], config_differs: true, dropped: 2 };
+        let status = ResourceStatus::new(&facts, &resource, &snapshot);
+        let node = NodeStatus::new(&facts, None, &paths, vec![status]);
+        assert_eq!(
+            serde_json::to_string(&node.resources[0].peer.paths).unwrap(),
+            r#"[{"to":"192.0.2.2:7789","up":true,"rtt_ms":0.25,"loss_percent":3}]"#
+        );
+        assert_eq!(node.warnings.len(), 2, "{:?}", node.warnings);
     }
 
     #[test]

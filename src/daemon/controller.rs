@@ -1,29 +1,34 @@
-//! What the controller of one resource needs of the world: the arbiter and two clocks.
+//! What the controller of one resource needs of the world: the arbiter, heartbeats and two clocks.
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use super::arbiter::ArbiterEnds;
+use super::heartbeat::HeartbeatEnds;
 use super::timers::Timers;
 use crate::arbiter::Order;
+use crate::heartbeat::{Advert, HeartbeatNews};
 use crate::promotion::Clocks;
 use crate::promotion::arbiter::{Asked, Request};
-use crate::promotion::controller::{Bound, ControllerInput, ControllerTimer};
-use crate::replica::Input;
-use crate::units::Instant;
+use crate::promotion::controller::ControllerInput;
+use crate::replica::{Effect, Input, Replica};
+use crate::store::MappedMap;
+use crate::units::{DiskState, ServeMode};
 
 /// Its drivers, as the data thread sees them.
 #[derive(Debug)]
 pub(super) struct ControllerEnds {
     resource: String,
     arbiter: ArbiterEnds,
+    heartbeat: HeartbeatEnds,
+    /// The newest tick of the peer in which it asked for a lease.
+    asked: u64,
     timers: Timers,
 }
 
 impl ControllerEnds {
-    pub(super) fn new(resource: String, arbiter: ArbiterEnds) -> Self {
-        Self { resource, arbiter, timers: Timers::default() }
+    pub(super) fn new(resource: String, arbiter: ArbiterEnds, heartbeat: HeartbeatEnds) -> Self {
+        Self { resource, arbiter, heartbeat, asked: 0, timers: Timers::default() }
     }
 
     /// Takes what was said to the controller.
@@ -31,6 +36,64 @@ impl ControllerEnds {
         while let Poll::Ready(Some(input)) = self.arbiter.news.poll_recv(cx) {
             inputs.push_back(Input::Controller(input));
         }
+        while let Poll::Ready(Some(news)) = self.heartbeat.news.poll_recv(cx) {
+            inputs.push_back(Input::Controller(self.heard(news)));
+        }
+    }
+
+    fn heard(&mut self, news: HeartbeatNews) -> ControllerInput {
+        match news {
+            HeartbeatNews::Silent(is_silent) => ControllerInput::Silent(is_silent),
+            HeartbeatNews::LeaseAsked { instance, epoch, tick } => {
+                self.asked = tick;
+                ControllerInput::LeaseAsked { instance, epoch }
+            }
+            HeartbeatNews::LeaseGranted { asked } => {
+                self.timers.mark(asked);
+                ControllerInput::LeaseGranted { asked: asked.boottime }
+            }
+            HeartbeatNews::Released { instance, epoch } => {
+                ControllerInput::Released { instance, epoch }
+            }
+        }
+    }
+
+    /// The peer's request for a lease is granted: the next beat says so.
+    fn grant_lease(&mut self) {
+        let tick = self.asked;
+        self.heartbeat.advert.send_if_modified(|advert| {
+            let is_new = advert.granted != tick;
+            advert.granted = tick;
+            is_new
+        });
+    }
+
+    /// What beats say of the resource from here on.
+    pub(super) fn advertise(&mut self, core: &Replica<MappedMap>) {
+        let record = core.superblock();
+        self.heartbeat.advert.send_if_modified(|advert| {
+            let new = Advert {
+                epoch: record.epoch,
+                promised: record.promised,
+                wants_lease: core.wants_lease(),
+                is_primary: core.is_primary(),
+                is_solo: record.serve_mode == ServeMode::Solo,
+                has_veto: record.veto.is_some(),
+                is_stopped: record.stopped,
+                is_split: record.split,
+                is_up_to_date: record.disk == DiskState::UpToDate,
+                granted: advert.granted,
+            };
+            let is_new = *advert != new;
+            *advert = new;
+            is_new
+        });
+    }
+
+    /// The nodes have a session: both know this of it, and nobody else does.
+    pub(super) fn new_session(&mut self, exporter: [u8; 32]) {
+        // One that is not taken brings no secret; another one will.
+        let _ = self.heartbeat.sessions.try_send(exporter);
     }
 
     /// A timer that is over. To be looked at before the core is told anything else.
@@ -39,18 +102,20 @@ impl ControllerEnds {
         Some(Input::Controller(ControllerInput::Timer(timer)))
     }
 
-    pub(super) fn set_timer(
-        &mut self,
-        now: Clocks,
-        timer: ControllerTimer,
-        from: (Instant, Duration),
-        bound: Bound,
-    ) {
-        self.timers.set(now, timer, from, bound);
+    /// Carries out what the core wants of the arbiter, the peer or the clocks.
+    pub(super) fn carry_out(&mut self, now: Clocks, effect: Effect) {
+        match effect {
+            Effect::AskArbiter(request) => self.ask(now, *request),
+            Effect::SetTimer { timer, from, after, bound } => {
+                self.timers.set(now, timer, (from, after), bound);
+            }
+            Effect::GrantLease => self.grant_lease(),
+            other => unreachable!("the data thread keeps {other:?} for itself"),
+        }
     }
 
     /// Asks the arbiter. Without a connection nothing is asked, and the core asks again.
-    pub(super) fn ask(&mut self, now: Clocks, request: Request) {
+    fn ask(&mut self, now: Clocks, request: Request) {
         self.timers.mark(now);
         let resource = self.resource.clone();
         let _ = self.arbiter.orders.try_send(Order::Ask(Asked { resource, request }));

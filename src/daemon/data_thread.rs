@@ -191,6 +191,9 @@ impl DataThread {
         has_more |= self.poll_clients(cx);
         self.run_inputs();
         self.reply_runs();
+        if let Some(controller) = &mut self.ends.controller {
+            controller.advertise(&self.core);
+        }
         self.flush(cx);
         self.publish();
         has_more || !self.inputs.is_empty()
@@ -306,6 +309,9 @@ impl DataThread {
                     self.inputs.push_back(Input::LinkLost { link: old });
                 }
                 self.inputs.push_back(Input::LinkUp { link, nonce, exporter });
+                if let Some(controller) = &mut self.ends.controller {
+                    controller.new_session(exporter);
+                }
             }
             Err(error) => warn!(resource = %self.ends.name, %error, "connection not taken"),
         }
@@ -495,19 +501,12 @@ impl DataThread {
                 self.inputs.push_back(Input::FreshId(random::id().expect(DRAWS)));
                 None
             }
-            Effect::AskArbiter(request) => {
+            effect @ (Effect::AskArbiter(_) | Effect::SetTimer { .. } | Effect::GrantLease) => {
                 if let Some(controller) = &mut self.ends.controller {
-                    controller.ask(self.now, *request);
+                    controller.carry_out(self.now, effect);
                 }
                 None
             }
-            Effect::SetTimer { timer, from, after, bound } => {
-                if let Some(controller) = &mut self.ends.controller {
-                    controller.set_timer(self.now, timer, (from, after), bound);
-                }
-                None
-            }
-            Effect::GrantLease => None,
             Effect::Event(event) => {
                 info!(resource = %self.ends.name, kind = event.kind, epoch = %event.epoch,
                     reason = %event.reason, "event");

@@ -38,6 +38,12 @@ pub enum DaemonError {
         /// Why.
         source: Damage,
     },
+    /// An address of heartbeats cannot be used.
+    #[error("heartbeats")]
+    Heartbeat {
+        /// Which, and why.
+        source: crate::heartbeat::HeartbeatError,
+    },
     /// The metadata says another size than the configuration.
     #[error("{resource}: the configuration says {configured} bytes, the metadata {recorded}")]
     Size {
@@ -150,6 +156,11 @@ impl DaemonError {
                  --from peer"
             )),
             Self::Damaged { resource, source, .. } => Some(mend_damage(resource, source)),
+            Self::Heartbeat { .. } => Some(
+                "is another daemon running, or is the address of another machine? correct \
+                 `heartbeat` of this node in the configuration"
+                    .to_owned(),
+            ),
             Self::Size { recorded, configured, .. } if configured < recorded => Some(format!(
                 "it has grown, and never shrinks: correct `size` in the configuration of both \
                  nodes, to \"{}\"",

@@ -15,6 +15,7 @@ mod data_thread;
 mod error;
 mod exports;
 mod guide;
+mod heartbeat;
 mod init;
 mod node;
 mod open;

@@ -10,12 +10,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::arbiter::start_arbiter;
+use super::arbiter::{ArbiterWay, start_arbiter};
 use super::controller::ControllerEnds;
 use super::data_thread::{DataThread, Ends, snapshot};
 use super::error::DaemonError;
 use super::exports::{self, ExportOrder};
 use super::guide::Guide;
+use super::heartbeat::{HeartbeatWay, start_heartbeat};
 use super::open::{Opened, open};
 use super::will::{LastWord, Said, Supervisor};
 use super::{clock, random};
@@ -131,7 +132,10 @@ async fn serve(
     let mut running = Vec::new();
     let dials = link::dials(&node.node.name, &node.peer.name);
     let (turned_away, turned_away_out) = watch::channel(None);
+    let stop = CancellationToken::new();
     let mut arbiter = start_arbiter(node, instance)?;
+    let Supervision { said: _, will } = &supervision;
+    let mut heartbeat = start_heartbeat(node, instance, will.clone(), stop.clone())?;
     for (resource, opened) in opened {
         let (handovers, handovers_out) = mpsc::channel(HANDOVERS_MAX);
         let (wants_link, wanted) = watch::channel(false);
@@ -148,10 +152,7 @@ async fn serve(
             wants_link,
             trouble,
             guide: Guide::new(node, security, &resource.name),
-            controller: arbiter
-                .as_mut()
-                .and_then(|way| way.resources.remove(&resource.name))
-                .map(|ends| ControllerEnds::new(resource.name.clone(), ends)),
+            controller: controller_ends(&resource.name, arbiter.as_mut(), heartbeat.as_mut()),
             exports: exports.clone(),
             events: events.clone(),
         };
@@ -164,10 +165,10 @@ async fn serve(
         listen(node, security, routes, turned_away).await?;
     }
     tokio::spawn(exports::serve(addresses, node.peer.name.clone(), exports_out));
-    let stop = CancellationToken::new();
     let handle = Handle {
         facts: facts(node, security),
         arbiter: arbiter.map(|way| way.reach),
+        paths: heartbeat.map(|way| way.paths),
         resources: handles,
         events: events_out,
     };
@@ -187,6 +188,18 @@ async fn serve(
     }
     info!("stopped");
     Ok(())
+}
+
+/// Where the controller of a resource asks and hears, if there is an arbiter: then there are
+/// heartbeats, too.
+fn controller_ends(
+    resource: &str,
+    arbiter: Option<&mut ArbiterWay>,
+    heartbeat: Option<&mut HeartbeatWay>,
+) -> Option<ControllerEnds> {
+    let arbiter = arbiter?.resources.remove(resource)?;
+    let heartbeat = heartbeat?.resources.remove(resource)?;
+    Some(ControllerEnds::new(resource.to_owned(), arbiter, heartbeat))
 }
 
 fn spawn_dialler(

@@ -176,6 +176,11 @@ impl<M: MapMemory> Replica<M> {
         self.controller.as_ref().is_some_and(|controller| controller.wants_lease(&self.facts()))
     }
 
+    /// Whether this node is primary now.
+    pub fn is_primary(&self) -> bool {
+        self.role.is_primary()
+    }
+
     /// This run of the daemon.
     pub fn instance(&self) -> Instance {
         self.start.instance

@@ -8,7 +8,8 @@
 //! bytes of the header, [`frame::decode_header`] (magic, hash, type, limits), then body and payload
 //! into buffers, then [`frame::decode`] (their hash, their rules).
 //!
-//! What a node and a witness say to each other travels in a [`letter`].
+//! What a node and a witness say to each other travels in a [`letter`]; that a node lives, in
+//! [`heartbeat`]s.
 #![deny(clippy::indexing_slicing)]
 
 mod body;
@@ -17,6 +18,7 @@ mod decode;
 mod error;
 pub mod frame;
 mod header;
+pub mod heartbeat;
 mod kind;
 pub mod letter;
 pub mod message;

@@ -1,7 +1,8 @@
-//! `hotpair demo`: a whole pair on this machine that loses a node in the middle of writes.
+//! `hotpair demo`: a whole pair on this machine that loses a node in the middle of writes, and goes
+//! on by itself.
 //!
 //! `script.rs` is the story. `pair.rs` and `node.rs` are two real daemons in a folder of their own,
-//! `load.rs` and `nbd_client.rs` the client that writes, `ledger.rs` and `stamp.rs` what it must
+//! `witness.rs` is the third party that lets one of them serve, `load.rs` and `nbd_client.rs` the client that writes, `ledger.rs` and `stamp.rs` what it must
 //! read afterwards, `scene.rs` what is shown. Nothing is left behind unless a check failed: then
 //! the folder stays, and its logs are named.
 
@@ -13,6 +14,7 @@ mod pair;
 mod scene;
 mod script;
 mod stamp;
+mod witness;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -82,6 +84,7 @@ fn keep_for_a_look(pair: &Pair, failure: Failure) -> Failure {
             Failure::Failed { why, next }
         }
         Failure::Configuration(why) => Failure::Failed { why, next },
+        Failure::Said(outcome) => Failure::Said(outcome),
         Failure::ClosedPipe => Failure::ClosedPipe,
     }
 }

@@ -42,7 +42,7 @@ pub(super) struct Node {
 }
 
 /// A command that takes so long is stuck.
-const COMMAND_WITHIN: Duration = Duration::from_secs(30);
+pub(super) const COMMAND_WITHIN: Duration = Duration::from_secs(30);
 /// Lines of a log that are shown when something failed.
 const TAIL_LINES: usize = 12;
 
@@ -120,6 +120,21 @@ impl Node {
             let _ = daemon.kill();
             let _ = daemon.wait();
         }
+    }
+
+    /// kill -9 of the worker alone: its supervisor lives, and says so to the peer.
+    pub(super) fn kill_worker(&self) -> Result<(), Failure> {
+        let supervisor = self.daemon.as_ref().expect("it was started").id();
+        let kill = || -> anyhow::Result<()> {
+            let children = format!("/proc/{supervisor}/task/{supervisor}/children");
+            let children = std::fs::read_to_string(&children)
+                .with_context(|| format!("cannot read {children}"))?;
+            let worker = children.split_whitespace().next().and_then(|id| id.parse().ok());
+            let worker = worker.and_then(Pid::from_raw).context("there is no worker")?;
+            Ok(kill_process(worker, Signal::KILL)?)
+        };
+        let killed = kill().with_context(|| format!("cannot kill the worker of {}", self.name));
+        killed.map_err(|error| Failure::failed(&error, ""))
     }
 
     /// SIGTERM.

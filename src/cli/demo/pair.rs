@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, BufWriter, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,12 +13,13 @@ use tokio::time::{Instant, sleep};
 
 use super::ledger::Ledger;
 use super::node::Node;
+use super::witness::Witness;
 use super::{ENCRYPTION, RESOURCE, failed};
 use crate::cli::client::Client;
 use crate::cli::failure::Failure;
 use crate::control::status::ResourceStatus;
-use crate::replica::{LinkStatus, ReplicationStatus};
-use crate::units::{BLOCK_LEN, DiskState};
+use crate::replica::ReplicationStatus;
+use crate::units::{BLOCK_LEN, DiskState, Role};
 
 /// The configuration, in the folder of the demo.
 pub(super) const CONFIG_FILE: &str = "hotpair.toml";
@@ -29,6 +30,9 @@ pub(super) struct Pair {
     pub(super) alpha: Node,
     pub(super) beta: Node,
     pub(super) folder: PathBuf,
+    pub(super) binary: PathBuf,
+    /// A part of the loopback network that nobody else uses, or hardly.
+    network: [u8; 2],
 }
 
 /// What both daemons say of the resource, alpha first.
@@ -65,13 +69,25 @@ impl Pair {
             Failure::failed(&error, "name another folder: TMPDIR=FOLDER hotpair demo")
         })?;
         let [alpha, beta] = ["alpha", "beta"].map(|name| Node::new(name, &folder, &binary));
-        Ok(Self { alpha, beta, folder })
+        let octet = || fastrand::u8(1..=254);
+        Ok(Self { alpha, beta, folder, binary, network: [octet(), octet()] })
+    }
+
+    /// An address of the demo's own.
+    pub(super) fn address(&self, host: u8) -> Ipv4Addr {
+        let [second, third] = self.network;
+        Ipv4Addr::new(127, second, third, host)
     }
 
     /// Writes what both nodes read: the same file. `identities` are empty without TLS.
-    pub(super) fn configure(&self, size: u64, identities: &[String; 2]) -> Result<(), Failure> {
+    pub(super) fn configure(
+        &self,
+        size: u64,
+        identities: &[String; 2],
+        witness: &Witness,
+    ) -> Result<(), Failure> {
         let write = || -> anyhow::Result<()> {
-            let text = self.config(size, &addresses()?, identities);
+            let text = self.config(size, &self.places()?, identities, witness);
             private(&self.folder.join(CONFIG_FILE))?.write_all(text.as_bytes())?;
             Ok(())
         };
@@ -79,12 +95,20 @@ impl Pair {
         written.map_err(|error| Failure::failed(&error, ""))
     }
 
-    fn config(&self, size: u64, addresses: &[SocketAddr; 2], identities: &[String; 2]) -> String {
+    fn config(
+        &self,
+        size: u64,
+        places: &[Place; 2],
+        identities: &[String; 2],
+        witness: &Witness,
+    ) -> String {
         let mut text = format!("cluster = \"demo\"\n\n[link]\nencryption = \"{ENCRYPTION}\"\n");
-        for ((node, address), identity) in self.nodes().iter().zip(addresses).zip(identities) {
+        for ((node, place), identity) in self.nodes().iter().zip(places).zip(identities) {
+            let Place { replication, heartbeat: [first, second] } = place;
             let _ = write!(
                 text,
-                "\n[node.{}]\nreplication = \"{address}\"\nstate_dir = {}\ncontrol = {}\n",
+                "\n[node.{}]\nreplication = \"{replication}\"\n\
+                 heartbeat = [\"{first}\", \"{second}\"]\nstate_dir = {}\ncontrol = {}\n",
                 node.name,
                 quoted("", &node.state_dir),
                 quoted("", &node.control),
@@ -92,6 +116,14 @@ impl Pair {
             if !identity.is_empty() {
                 let _ = writeln!(text, "identity = \"{identity}\"");
             }
+        }
+        let _ = write!(
+            text,
+            "\n[promotion]\nauto = \"arbiter\"\narbiter = \"witness\"\nwitness = \"{}\"\n",
+            witness.address
+        );
+        if let Some(identity) = &witness.identity {
+            let _ = writeln!(text, "witness_identity = \"{identity}\"");
         }
         let _ = write!(
             text,
@@ -107,6 +139,17 @@ impl Pair {
             quoted("unix:", &self.beta.export),
         );
         text
+    }
+
+    /// Addresses for each node. Nothing keeps the ports free until the daemons use them, but among so
+    /// many addresses nobody meets by chance.
+    fn places(&self) -> io::Result<[Place; 2]> {
+        let tcp = |host| TcpListener::bind((self.address(host), 0))?.local_addr();
+        let udp = |host| UdpSocket::bind((self.address(host), 0))?.local_addr();
+        let place = |host| -> io::Result<Place> {
+            Ok(Place { replication: tcp(host)?, heartbeat: [udp(host)?, udp(host + 10)?] })
+        };
+        Ok([place(1)?, place(2)?])
     }
 
     /// Makes alpha's block file, every block with the content that the ledger starts from.
@@ -215,9 +258,9 @@ pub(super) fn are_in_sync(looks: &Looks) -> bool {
     })
 }
 
-/// Whether beta knows that alpha is away.
-pub(super) fn has_beta_lost_alpha([_, beta]: &Looks) -> bool {
-    beta.as_ref().is_some_and(|look| look.peer.link != LinkStatus::Connected)
+/// Whether a node is primary and takes clients.
+pub(super) fn serves(look: Option<&ResourceStatus>) -> bool {
+    look.is_some_and(|look| look.role == Role::Primary && look.serving)
 }
 
 fn in_words(look: Option<&ResourceStatus>) -> String {
@@ -232,13 +275,10 @@ fn in_words(look: Option<&ResourceStatus>) -> String {
     )
 }
 
-/// An address of the loopback network for each node. Nothing keeps the ports free until the
-/// daemons use them, but among so many addresses nobody meets by chance.
-fn addresses() -> io::Result<[SocketAddr; 2]> {
-    let octet = || fastrand::u8(1..=254);
-    let (second, third) = (octet(), octet());
-    let bind = |fourth| TcpListener::bind((Ipv4Addr::new(127, second, third, fourth), 0));
-    Ok([bind(1)?.local_addr()?, bind(2)?.local_addr()?])
+/// Where a node is.
+struct Place {
+    replication: SocketAddr,
+    heartbeat: [SocketAddr; 2],
 }
 
 /// A path as TOML has it: what JSON quotes, TOML understands.

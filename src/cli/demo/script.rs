@@ -1,4 +1,4 @@
-//! The story: write, kill, fail over, read back, rejoin, compare.
+//! The story: write, kill, fail over, read back, rejoin, crash, compare. Nobody types a promotion.
 
 use std::io;
 use std::time::Duration;
@@ -11,11 +11,11 @@ use super::nbd_client::NbdClient;
 use super::node::Node;
 use super::pair::{self, Pair};
 use super::scene::Scene;
+use super::witness::Witness;
 use super::{ENCRYPTION, HAS_TLS, RESOURCE, failed};
 use crate::cli::events;
 use crate::cli::failure::Failure;
 use crate::cli::say;
-use crate::units::Role;
 
 /// How long alpha is written to before it dies, and how much at least.
 const WRITE_FOR: Duration = Duration::from_millis(1500);
@@ -30,6 +30,7 @@ const WRITES_TOGETHER: u64 = 500;
 struct Numbers {
     unanswered: usize,
     outage: Duration,
+    short_outage: Duration,
     resync_bytes: u64,
     copies: String,
 }
@@ -38,23 +39,32 @@ struct Numbers {
 pub(super) async fn play(pair: &mut Pair, scene: &Scene, size: u64) -> Result<(), Failure> {
     let shown = say::size(size);
     scene.title(&format!(
-        "two nodes on this machine, a file of {shown} on both, encryption {ENCRYPTION}"
+        "two nodes and a witness on this machine, a file of {shown} on both, encryption \
+         {ENCRYPTION}"
     ))?;
     let mut ledger = Ledger::new(fastrand::u64(..), pair::blocks(size));
     let mut numbers = Numbers::default();
-    prepare(pair, scene, &ledger, size).await?;
+    // It ends with this function.
+    let _witness = prepare(pair, scene, &ledger, size).await?;
     join(pair, scene, &shown).await?;
     let lost_at = lose_alpha(pair, scene, &mut ledger, &mut numbers).await?;
     let client = fail_over(pair, scene, &mut ledger, lost_at, &mut numbers).await?;
-    let client = verify(scene, client, &ledger).await?;
+    let client = verify_on(scene, "beta", client, &ledger).await?;
     let client = rejoin(pair, scene, client, &mut ledger, &mut numbers).await?;
+    let client = crash(pair, scene, client, &mut ledger, &mut numbers).await?;
     let found = compare(pair, scene, client, &ledger, &mut numbers).await?;
     scene.numbers(&in_words(&ledger, found, &numbers, size))
 }
 
 /// Keys, configuration, a file with content, metadata.
-async fn prepare(pair: &Pair, scene: &Scene, ledger: &Ledger, size: u64) -> Result<(), Failure> {
+async fn prepare(
+    pair: &Pair,
+    scene: &Scene,
+    ledger: &Ledger,
+    size: u64,
+) -> Result<Witness, Failure> {
     scene.goes_on("making keys, a configuration and a file");
+    let witness = Witness::start(scene, pair).await?;
     let mut identities = [String::new(), String::new()];
     if HAS_TLS {
         for (node, identity) in pair.nodes().into_iter().zip(&mut identities) {
@@ -64,7 +74,7 @@ async fn prepare(pair: &Pair, scene: &Scene, ledger: &Ledger, size: u64) -> Resu
             printed.trim().clone_into(identity);
         }
     }
-    pair.configure(size, &identities)?;
+    pair.configure(size, &identities, &witness)?;
     pair.fill(ledger).await?;
     pair.alpha.type_in(scene, &["init", RESOURCE, "--from", "this"]).await?;
     pair.beta.type_in(scene, &["init", RESOURCE, "--from", "peer"]).await?;
@@ -73,7 +83,8 @@ async fn prepare(pair: &Pair, scene: &Scene, ledger: &Ledger, size: u64) -> Resu
         "keys, a configuration, and a file of {blocks} blocks with content on alpha,\n\
          all in {}",
         pair.folder.display()
-    ))
+    ))?;
+    Ok(witness)
 }
 
 /// Two daemons, the first copy, and a primary.
@@ -83,12 +94,8 @@ async fn join(pair: &mut Pair, scene: &Scene, shown: &str) -> Result<(), Failure
     scene.goes_on("copying the file to beta");
     pair.wait_for("both nodes to be in sync", pair::are_in_sync).await?;
     scene.done(&format!("both daemons run, beta has all {shown}: in sync"))?;
-    pair.alpha.type_in(scene, &["promote", RESOURCE]).await?;
-    pair.wait_for("alpha to serve", |[alpha, _]| {
-        alpha.as_ref().is_some_and(|look| look.role == Role::Primary && look.serving)
-    })
-    .await?;
-    scene.done("alpha is primary and serves the file over NBD")
+    pair.wait_for("alpha to serve", |[alpha, _]| pair::serves(alpha.as_ref())).await?;
+    scene.done("the witness made alpha primary; it serves the file over NBD")
 }
 
 /// Writes with a full queue and kills the primary; returns when that was.
@@ -111,7 +118,7 @@ async fn lose_alpha(
     numbers.unanswered = load.outlive().await;
     let (count, unanswered) = (ledger.acknowledged - before, numbers.unanswered);
     let per_second = rate(count, lost_at - started);
-    scene.happens("kill -9 of alpha's daemon, in the middle of writes")?;
+    scene.happens("kill -9 of all of alpha, in the middle of writes, as if its power was cut")?;
     scene.done(&format!(
         "{count} writes of 4 KiB were acknowledged by then, {per_second}/s;\n\
          {unanswered} were sent and had no answer yet"
@@ -129,7 +136,7 @@ async fn somewhere_in(time: Duration, rounds: u32) {
     }
 }
 
-/// Beta is promoted by hand and takes a write.
+/// Beta promotes itself once alpha's lease is over, and takes a write.
 async fn fail_over(
     pair: &mut Pair,
     scene: &Scene,
@@ -137,31 +144,33 @@ async fn fail_over(
     lost_at: Instant,
     numbers: &mut Numbers,
 ) -> Result<NbdClient, Failure> {
-    scene.goes_on("failing over to beta");
-    pair.wait_for("beta to miss alpha", pair::has_beta_lost_alpha).await?;
-    pair.beta.type_in(scene, &["promote", RESOURCE, "--force", "--peer-is-fenced"]).await?;
+    scene.goes_on("waiting until the lease of alpha is over, and beta serves");
+    pair.wait_for("beta to serve", |[_, beta]| pair::serves(beta.as_ref())).await?;
     let mut load = Load::new(connect(&pair.beta).await?, ledger);
     load.write_some(1).await.map_err(|error| on(&pair.beta, &error))?;
     numbers.outage = lost_at.elapsed();
     let outage = numbers.outage.as_millis();
-    scene.done(&format!("beta is primary and acknowledged a write, {outage} ms after the kill"))?;
+    scene.done(&format!(
+        "beta promoted itself and acknowledged a write, {outage} ms after the kill"
+    ))?;
     Ok(load.client)
 }
 
-/// Every block is read from beta.
-async fn verify(
+/// Every block is read back.
+async fn verify_on(
     scene: &Scene,
+    node: &str,
     mut client: NbdClient,
     ledger: &Ledger,
 ) -> Result<NbdClient, Failure> {
-    scene.goes_on("reading everything back from beta");
+    scene.goes_on(&format!("reading everything back from {node}"));
     let found = read_back(&mut client, ledger)
         .await
-        .map_err(|error| failed(format!("reading back from beta: {error}")))?;
+        .map_err(|error| failed(format!("reading back from {node}: {error}")))?;
     check_whole(found, ledger)?;
     let [old, new, mixed] = found.unanswered;
     scene.done(&format!(
-        "all {} blocks read back from beta: every acknowledged write is there;\n\
+        "all {} blocks read back from {node}: every acknowledged write is there;\n\
          of those without an answer {new} happened, {old} did not, {mixed} in part",
         found.blocks
     ))?;
@@ -189,6 +198,38 @@ async fn rejoin(
     Ok(client)
 }
 
+/// The worker of beta dies alone: its supervisor says so, and alpha need not wait for any lease.
+async fn crash(
+    pair: &mut Pair,
+    scene: &Scene,
+    client: NbdClient,
+    ledger: &mut Ledger,
+    numbers: &mut Numbers,
+) -> Result<NbdClient, Failure> {
+    client.leave().await.map_err(|error| on(&pair.beta, &error))?;
+    pair.wait_for("alpha to be eligible", |[alpha, _]| {
+        alpha.as_ref().is_some_and(|look| look.state == "following")
+    })
+    .await?;
+    pair.beta.kill_worker()?;
+    let lost_at = Instant::now();
+    scene.happens("kill -9 of beta's worker; its supervisor tells alpha that it is dead")?;
+    pair.wait_for("alpha to serve", |[alpha, _]| pair::serves(alpha.as_ref())).await?;
+    let mut load = Load::new(connect(&pair.alpha).await?, ledger);
+    load.write_some(1).await.map_err(|error| on(&pair.alpha, &error))?;
+    numbers.short_outage = lost_at.elapsed();
+    let outage = numbers.short_outage.as_millis();
+    scene.done(&format!(
+        "alpha promoted itself and acknowledged a write, {outage} ms after the crash"
+    ))?;
+    let client = load.client;
+    pair.wait_for("beta to be in sync again", pair::are_in_sync).await?;
+    let client = verify_on(scene, "alpha", client, ledger).await?;
+    let client = write_some(&pair.alpha, client, ledger, WRITES_TOGETHER).await?;
+    scene.done(&format!("both nodes took {WRITES_TOGETHER} more writes"))?;
+    Ok(client)
+}
+
 /// Both daemons stop, and both files are read from the disk.
 async fn compare(
     pair: &mut Pair,
@@ -198,12 +239,12 @@ async fn compare(
     numbers: &mut Numbers,
 ) -> Result<Found, Failure> {
     scene.goes_on("stopping both nodes");
-    client.flush().await.map_err(|error| on(&pair.beta, &error))?;
-    client.leave().await.map_err(|error| on(&pair.beta, &error))?;
-    pair.beta.type_in(scene, &["demote", RESOURCE]).await?;
+    client.flush().await.map_err(|error| on(&pair.alpha, &error))?;
+    client.leave().await.map_err(|error| on(&pair.alpha, &error))?;
+    pair.alpha.type_in(scene, &["demote", RESOURCE]).await?;
     pair.wait_for("both nodes to be in sync after the demotion", pair::are_in_sync).await?;
     pair.stop().await?;
-    scene.done("beta is secondary again; both daemons stopped cleanly")?;
+    scene.done("alpha is secondary again; both daemons stopped cleanly")?;
     scene.goes_on("comparing both files");
     let mut hashes = Vec::new();
     let mut all = Found::default();
@@ -230,19 +271,21 @@ fn in_words(
     numbers: &Numbers,
     size: u64,
 ) -> Vec<(&'static str, String)> {
-    let Numbers { unanswered, outage, resync_bytes, copies } = numbers;
+    let Numbers { unanswered, outage, short_outage, resync_bytes, copies } = numbers;
     let (acknowledged, shown) = (ledger.acknowledged, say::size(size));
     let share = resync_bytes.saturating_mul(1000) / size;
     let (percent, tenths) = (share / 10, share % 10);
     let (blocks, rewritten) = (found.blocks, found.rewritten);
-    let (outage, sent) = (outage.as_millis(), say::size(*resync_bytes));
+    let (outage, short, sent) =
+        (outage.as_millis(), short_outage.as_millis(), say::size(*resync_bytes));
     vec![
         (
             "acknowledged",
             format!("{acknowledged} writes; {unanswered} more were under way at the kill"),
         ),
         ("verified", format!("{blocks} blocks, {rewritten} of them rewritten; 0 writes lost")),
-        ("outage", format!("{outage} ms from the kill to the first write on beta")),
+        ("node lost", format!("{outage} ms from the kill to the first write on the other node")),
+        ("crash", format!("{short} ms from the crash to the first write on the other node")),
         ("resync", format!("{sent} sent for a file of {shown}: {percent}.{tenths} %")),
         ("copies", format!("equal, BLAKE3 {copies}..")),
     ]

@@ -27,7 +27,7 @@ use tower_http::timeout::TimeoutLayer;
 use super::events::Events;
 use super::socket::Caller;
 use super::status::{Histories, NodeStatus, ResourceStatus};
-use super::{ArbiterReach, Facts, Order, ResourceHandle};
+use super::{ArbiterReach, Facts, Order, Paths, ResourceHandle};
 use crate::replica::{Answer, Command, Refused};
 use crate::units::Side;
 
@@ -35,22 +35,25 @@ use crate::units::Side;
 #[derive(Debug)]
 pub(super) struct Api {
     facts: Facts,
-    arbiter: Option<watch::Receiver<ArbiterReach>>,
+    around: Around,
     resources: BTreeMap<String, ResourceHandle>,
     pub(super) events: Events,
+}
+
+/// What changes around a node.
+#[derive(Debug, Default)]
+pub(super) struct Around {
+    pub(super) arbiter: Option<watch::Receiver<ArbiterReach>>,
+    pub(super) paths: Option<watch::Receiver<Paths>>,
 }
 
 type Shared = State<Arc<Api>>;
 
 impl Api {
-    pub(super) fn new(
-        facts: Facts,
-        arbiter: Option<watch::Receiver<ArbiterReach>>,
-        resources: Vec<ResourceHandle>,
-    ) -> Self {
+    pub(super) fn new(facts: Facts, around: Around, resources: Vec<ResourceHandle>) -> Self {
         let events = Events::new(&facts.node);
         let named = resources.into_iter().map(|resource| (resource.facts.name.clone(), resource));
-        Self { facts, arbiter, resources: named.collect(), events }
+        Self { facts, around, resources: named.collect(), events }
     }
 
     fn resource(&self, name: &str) -> Result<&ResourceHandle, Failure> {
@@ -194,8 +197,9 @@ async fn status(
         None => api.resources.values().collect(),
     };
     let resources = api.status_of_all(&resources).await;
-    let reach = api.arbiter.as_ref().map(|reach| reach.borrow().clone());
-    Ok(Json(NodeStatus::new(&api.facts, reach.as_ref(), resources)))
+    let reach = api.around.arbiter.as_ref().map(|reach| reach.borrow().clone());
+    let paths = api.around.paths.as_ref().map(|paths| paths.borrow().clone()).unwrap_or_default();
+    Ok(Json(NodeStatus::new(&api.facts, reach.as_ref(), &paths, resources)))
 }
 
 #[derive(Debug, Deserialize)]

@@ -33,7 +33,7 @@ fn start() -> Server {
     let (looks, _) = mpsc::channel(1);
     let handle = ResourceHandle { facts: resource, snapshot, orders: order_sender, looks };
     let resources = vec![handle];
-    let handle = Handle { facts, arbiter: None, resources, events: event_receiver };
+    let handle = Handle { facts, arbiter: None, paths: None, resources, events: event_receiver };
     let stop = CancellationToken::new();
     let served = tokio::spawn(serve(socket, handle, stop.clone()));
     Server { _dir: dir, path, orders, events, stop, served, _snapshot: snapshot_sender }
@@ -199,7 +199,7 @@ fn another_user_is_refused_before_anything_is_read() {
         let listener = tokio::net::UnixListener::bind(&path).unwrap();
         let (facts, ..) = status::sample();
         let stranger = Caller { uid: Some(rustix::process::geteuid().as_raw() + 1), pid: None };
-        let router = router(Arc::new(Api::new(facts, None, Vec::new())))
+        let router = router(Arc::new(Api::new(facts, super::Around::default(), Vec::new())))
             .layer(axum::Extension(ConnectInfo(stranger)));
         tokio::spawn(axum::serve(listener, router).into_future());
         let (code, text) = ask(&path, "GET", "/api/v1/status", "").await;

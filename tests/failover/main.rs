@@ -1,0 +1,44 @@
+//! Real daemons and a real witness: who serves when one of the three is lost.
+//!
+//! Nobody types a promotion here. Each case is a fact; `tools/failover` repeats the measured ones
+//! and writes the figures down.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+#[allow(unused_imports, reason = "its own tests run where the harness is libtest's")]
+#[path = "../oracle/mod.rs"]
+mod oracle;
+#[path = "../real/mod.rs"]
+mod real;
+
+mod losses;
+mod pauses;
+mod scene;
+mod topologies;
+
+use std::process::ExitCode;
+
+use real::harness::{self, Case, Need};
+use real::lab::LAB;
+
+const CASES: &[Case] = &[
+    case("a_crashed_worker_is_replaced_at_once", losses::a_crashed_worker_is_replaced_at_once),
+    case("a_lost_node_is_replaced_when_its_lease_is_over", losses::a_lost_node_is_replaced),
+    case("a_lost_secondary_stops_nobody", losses::a_lost_secondary_stops_nobody),
+    case("a_lost_witness_stops_nobody", losses::a_lost_witness_stops_nobody),
+    case("without_the_witness_nobody_is_promoted", losses::without_the_witness_nobody_is_promoted),
+    case("a_switchover_under_load_has_no_error", losses::a_switchover_under_load_has_no_error),
+    case("a_stopped_resource_waits_for_an_operator", losses::a_stopped_resource_waits),
+    case("both_nodes_lost_resume_by_themselves", losses::both_nodes_lost_resume),
+    case("a_paused_primary_is_replaced_and_answers_nothing_late", pauses::a_paused_primary),
+    case("a_short_pause_changes_nothing", pauses::a_short_pause),
+    Case { name: "each_topology_serves_where_it_must", needs: &[LAB], run: topologies::each },
+];
+
+const fn case(name: &'static str, run: fn()) -> Case {
+    Case { name, needs: &[Need::Program("setpriv"), Need::Program("timeout")], run }
+}
+
+fn main() -> ExitCode {
+    harness::run(CASES)
+}

@@ -1,0 +1,79 @@
+//! A pair with a witness under load, and how often a case repeats.
+
+#![expect(clippy::print_stdout, reason = "tools/failover reads these lines")]
+
+use std::time::{Duration, Instant};
+
+use crate::oracle::ledger::Floor;
+use crate::real::pair::{Pair, Plan};
+use crate::real::process;
+use crate::real::record::Record;
+
+/// A pair that a witness watches.
+pub(crate) struct Scene {
+    pub(crate) pair: Pair,
+    /// What its client did; taken while a load runs.
+    pub(crate) record: Option<Record>,
+    pub(crate) primary: usize,
+}
+
+impl Scene {
+    /// Both nodes in sync, the first one primary.
+    pub(crate) fn new(seed: u64) -> Self {
+        Self::with(Plan { has_witness: true, ..Plan::default() }, seed)
+    }
+
+    pub(crate) fn with(plan: Plan, seed: u64) -> Self {
+        let record = Record::new(plan.size, seed);
+        let pair = Pair::start(plan, &record.first_image());
+        let scene = Self { pair, record: Some(record), primary: 0 };
+        scene.wait_eligible();
+        scene
+    }
+
+    /// Waits until the secondary could take over: both are in sync and the arbiter knows.
+    pub(crate) fn wait_eligible(&self) {
+        self.pair.wait_in_sync();
+        let node = &self.pair.nodes[1 - self.primary];
+        self.pair.news.wait_for("the secondary to be eligible", || {
+            let said = node.say(&["explain", crate::real::pair::RESOURCE]);
+            said.stdout.contains("takes over if it is lost").then_some(())
+        });
+    }
+
+    /// Writes something and reads all of it back; what was acknowledged is there.
+    pub(crate) fn serves_all(&mut self, at: usize) {
+        let mut client = self.pair.nodes[at].connect();
+        let record = self.record.as_mut().expect("no load runs");
+        record.epoch_serves();
+        record.read_whole(&client.read_all().unwrap());
+        record.check_reads();
+        self.primary = at;
+    }
+
+    /// Everything that must hold once both nodes are back and nobody writes.
+    pub(crate) fn is_whole_again(&mut self) {
+        self.wait_eligible();
+        let record = self.record.as_mut().expect("no load runs");
+        record.check_reads();
+        let image = self.pair.equal_image();
+        record.check_image("both data files", &image, Floor::Acknowledged);
+        record.settle(&image);
+    }
+}
+
+/// How often a measured case is repeated: `HOTPAIR_CYCLES`, else `count`.
+pub(crate) fn cycles(count: u64) -> u64 {
+    let text = std::env::var("HOTPAIR_CYCLES").ok();
+    text.map_or(count, |text| text.parse().unwrap_or_else(|_| panic!("HOTPAIR_CYCLES={text}")))
+}
+
+/// Prints a measured time as `measured: NAME MILLISECONDS`.
+pub(crate) fn measured(name: &str, took: Duration) {
+    println!("measured: {name} {}", took.as_millis());
+}
+
+/// The time since `start`, on the clock of the tests.
+pub(crate) fn since(start: Instant) -> Duration {
+    process::now() - start
+}
