@@ -127,6 +127,7 @@ pub struct ResourceStatus {
 }
 
 /// Who may serve, as far as an arbiter decides it.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct PromotionState {
     /// State of the promotion core.
@@ -139,6 +140,8 @@ pub struct PromotionState {
     pub pledge: bool,
     /// Nobody serves before an operator says so.
     pub stopped: bool,
+    /// This secondary is promoted if the primary is lost.
+    pub takes_over: bool,
     /// This copy may lack acknowledged writes.
     pub doubtful: bool,
 }
@@ -378,6 +381,7 @@ impl PromotionState {
             lease_ms: core.lease_ms,
             pledge: core.pledge,
             stopped: core.stopped,
+            takes_over: core.takes_over,
             doubtful: core.doubtful,
         }
     }

@@ -22,6 +22,8 @@ impl<M: MapMemory> Replica<M> {
             lease_ms: controller.lease_held(record.serve_mode),
             pledge: record.hold,
             stopped: record.stopped || controller.known().is_some_and(|known| known.stopped),
+            takes_over: !self.role.is_primary()
+                && controller.obstacle_after_loss(&self.facts()).is_none(),
             doubtful: matches!(
                 record.disk_reason,
                 DiskReason::LostPower | DiskReason::HeldInMemory
@@ -71,13 +73,15 @@ impl<M: MapMemory> Replica<M> {
         let obstacle = match controller.obstacle(&facts, false) {
             Some(Obstacle::PeerHeard | Obstacle::Connected) if self.is_in_sync() => {
                 let peer = &self.settings.peer;
-                let why = match controller.known() {
-                    Some(known) if known.lists(self.settings.side) => {
+                let why = match controller.obstacle_after_loss(&facts) {
+                    None => {
                         format!(
                             "in sync; {peer} is primary, and this node takes over if it is lost"
                         )
                     }
-                    Some(_) | None => format!("in sync; {peer} is primary"),
+                    Some(obstacle) => {
+                        format!("in sync; {peer} is primary; if it were lost now: {obstacle}")
+                    }
                 };
                 return Some(Refused { why, next: String::new() });
             }

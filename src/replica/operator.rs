@@ -121,6 +121,7 @@ pub struct Status {
 }
 
 /// Who may serve, as far as an arbiter decides it.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 pub struct PromotionStatus {
     /// Name of the state of `promotion`.
@@ -133,6 +134,8 @@ pub struct PromotionStatus {
     pub pledge: bool,
     /// Nobody serves before an operator says so.
     pub stopped: bool,
+    /// This secondary is promoted if the primary is lost.
+    pub takes_over: bool,
     /// This copy may lack acknowledged writes.
     pub doubtful: bool,
 }

@@ -36,8 +36,7 @@ impl Scene {
         self.pair.wait_in_sync();
         let node = &self.pair.nodes[1 - self.primary];
         self.pair.news.wait_for("the secondary to be eligible", || {
-            let said = node.say(&["explain", crate::real::pair::RESOURCE]);
-            said.stdout.contains("takes over if it is lost").then_some(())
+            (node.field("/promotion/takes_over") == true).then_some(())
         });
     }
 

@@ -263,6 +263,11 @@ pub(super) fn serves(look: Option<&ResourceStatus>) -> bool {
     look.is_some_and(|look| look.role == Role::Primary && look.serving)
 }
 
+/// Whether a node is promoted if the other one is lost.
+pub(super) fn takes_over(look: Option<&ResourceStatus>) -> bool {
+    look.is_some_and(|look| look.promotion.as_ref().is_some_and(|it| it.takes_over))
+}
+
 fn in_words(look: Option<&ResourceStatus>) -> String {
     look.map_or_else(
         || "takes no commands".to_owned(),

@@ -207,10 +207,8 @@ async fn crash(
     numbers: &mut Numbers,
 ) -> Result<NbdClient, Failure> {
     client.leave().await.map_err(|error| on(&pair.beta, &error))?;
-    pair.wait_for("alpha to be eligible", |[alpha, _]| {
-        alpha.as_ref().is_some_and(|look| look.state == "following")
-    })
-    .await?;
+    scene.goes_on("waiting until alpha has been up for a lease");
+    pair.wait_for("alpha to be eligible", |[alpha, _]| pair::takes_over(alpha.as_ref())).await?;
     pair.beta.kill_worker()?;
     let lost_at = Instant::now();
     scene.happens("kill -9 of beta's worker; its supervisor tells alpha that it is dead")?;

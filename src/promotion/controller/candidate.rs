@@ -90,6 +90,33 @@ impl Controller {
         GUARDS.iter().filter(is_checked).find(fails).map(|guard| guard.obstacle)
     }
 
+    /// What would stand in the way if the primary were lost now; the time that its leases have left
+    /// is not looked at.
+    pub fn obstacle_after_loss(&self, facts: &Facts<'_>) -> Option<Obstacle> {
+        let passes_with_it = |guard: &&Guard| match guard.obstacle {
+            Obstacle::Connected | Obstacle::PeerHeard | Obstacle::GrantHeld => true,
+            Obstacle::Primary
+            | Obstacle::Stopping
+            | Obstacle::NotAutomatic
+            | Obstacle::Stopped
+            | Obstacle::NotUpToDate
+            | Obstacle::Vetoed
+            | Obstacle::Pledged
+            | Obstacle::SplitBrain
+            | Obstacle::HoldDown
+            | Obstacle::OwnerFirst
+            | Obstacle::ArbiterAway
+            | Obstacle::Arbiter(_) => false,
+        };
+        let fails = |guard: &&Guard| !passes_with_it(guard) && !(guard.holds)(self, facts);
+        let lists_me = |known: &ArbiterRecord| known.lists(self.settings.side);
+        GUARDS.iter().find(fails).map(|guard| guard.obstacle).or_else(|| match self.known() {
+            None => Some(Obstacle::ArbiterAway),
+            Some(known) if lists_me(known) => None,
+            Some(_) => Some(Obstacle::Arbiter(Refused::NotEligible)),
+        })
+    }
+
     /// Whether nothing that this node granted to a primary holds any more.
     pub(super) fn is_past_own_grants(&self) -> bool {
         !self.leases.is_in_hold_down() && !self.leases.is_granted()
@@ -291,6 +318,10 @@ impl Controller {
                 }
             }
             Ok(()) => self.set_stage(Stage::Promising),
+            // The lease is that of a run that is known to be dead: the request itself names it.
+            Err(Refused::LeaseHeld) if self.known().and_then(|it| self.dead(it)).is_some() => {
+                self.set_stage(Stage::Promising);
+            }
             Err(Refused::Stopped) if by_operator => self.set_stage(Stage::Promising),
             Err(why) => self.on_promotion_refused(why, effects),
         }

@@ -390,6 +390,23 @@ fn an_owner_that_cannot_resume_is_promoted_anew() {
 }
 
 #[test]
+fn the_lease_of_a_dead_run_is_not_waited_for() {
+    let mut node = Node::secondary();
+    (node.peer, node.claim) = (Standing::Away, None);
+    node.tell(ControllerInput::Released { instance: PEER, epoch: Epoch(4) });
+    let known = arbiter_record(4, Side::First, Eligible::Both);
+    if matches!(node.asked().operation, Operation::Read) {
+        node.answer_view(known.clone(), Ok(()));
+    }
+    assert!(matches!(node.asked().operation, Operation::PreVote { .. }));
+    node.answer_view(known, Err(Refused::LeaseHeld));
+    let Operation::Promote { dead, .. } = node.asked().operation else {
+        panic!("it waits: {:?}", node.asked())
+    };
+    assert_eq!(dead, Some(PEER));
+}
+
+#[test]
 fn a_daemon_that_stops_becomes_primary_no_more() {
     let mine = arbiter_record(4, Side::Second, Eligible::Owner);
     let mut node = Node::new(Side::Second, ServeMode::Solo, Standing::Away);
