@@ -274,6 +274,54 @@ fn nobody_asks_while_a_lease_of_its_own_may_hold() {
 }
 
 #[test]
+fn a_release_ends_only_what_was_granted_up_to_its_epoch() {
+    let mut node = Node::secondary();
+    node.tell(ControllerInput::LeaseAsked { instance: PEER, epoch: Epoch(8) });
+    node.lose_peer();
+    let obstacle = |node: &Node| node.controller.obstacle(&node.facts(), false);
+    node.tell(ControllerInput::Released { instance: PEER, epoch: Epoch(4) });
+    assert_eq!(obstacle(&node), Some(Obstacle::GrantHeld), "it serves at 8");
+    node.tell(ControllerInput::Released { instance: PEER, epoch: Epoch(8) });
+    assert_ne!(obstacle(&node), Some(Obstacle::GrantHeld));
+    // An older one that comes late takes nothing back.
+    node.tell(ControllerInput::Released { instance: PEER, epoch: Epoch(4) });
+    node.tell(ControllerInput::Silent(false));
+    assert_ne!(obstacle(&node), Some(Obstacle::PeerHeard));
+}
+
+#[test]
+fn a_run_that_was_released_and_serves_again_is_not_released() {
+    let serves_again: [fn(&mut Node); 2] = [
+        |node| {
+            let epoch = Epoch(8);
+            node.claim = Some(Claim { role: Role::Primary, epoch, promised: epoch });
+            node.look();
+        },
+        |node| {
+            node.tell(ControllerInput::LeaseAsked { instance: PEER, epoch: Epoch(8) });
+            node.tell(ControllerInput::Timer(ControllerTimer::Grant));
+        },
+    ];
+    for serves_again in serves_again {
+        let mut node = Node::secondary();
+        node.tell(ControllerInput::Released { instance: PEER, epoch: Epoch(4) });
+        serves_again(&mut node);
+        (node.peer, node.claim) = (Standing::Away, None);
+        node.look();
+        assert_eq!(node.controller.obstacle(&node.facts(), false), Some(Obstacle::PeerHeard));
+    }
+}
+
+#[test]
+fn a_release_of_an_older_epoch_than_the_record_is_no_silence() {
+    let mut node = Node::secondary();
+    node.tell(ControllerInput::Pushed(Box::new(arbiter_record(8, Side::First, Eligible::Both))));
+    (node.peer, node.claim) = (Standing::Away, None);
+    node.tell(ControllerInput::Released { instance: PEER, epoch: Epoch(4) });
+    assert_eq!(node.controller.obstacle(&node.facts(), false), Some(Obstacle::PeerHeard));
+}
+
+#[test]
 fn a_candidate_grants_no_lease() {
     let mut node = Node::secondary();
     node.lose_peer();
