@@ -23,6 +23,8 @@ pub(super) struct Asking {
     is_timed: bool,
     /// The arbiter refused a moment ago: not before the next look.
     is_put_off: bool,
+    /// How often in a row no answer came in time.
+    missed: u8,
 }
 
 #[derive(Clone, Debug, Hash)]
@@ -181,6 +183,7 @@ impl Controller {
 
     fn repeat(&mut self, effects: &mut Vec<ControllerEffect>) {
         let Some(under_way) = &self.asking.under_way else { return };
+        self.asking.missed = self.asking.missed.saturating_add(1);
         match under_way.request.operation {
             // What they tell is of the moment in which they are asked.
             Operation::Read | Operation::PreVote { .. } | Operation::Renew => {
@@ -206,6 +209,11 @@ impl Controller {
         self.set_timer(ControllerTimer::Repeat, REPEAT_AFTER, Bound::Early, effects);
     }
 
+    /// Whether the arbiter was asked and has not answered lately.
+    pub(super) fn is_arbiter_away(&self) -> bool {
+        self.asking.missed >= MISSED_MAX
+    }
+
     /// Whether an answer is waited for.
     pub(super) fn is_asking(&self) -> bool {
         self.asking.under_way.is_some()
@@ -219,6 +227,7 @@ impl Controller {
         effects: &mut Vec<ControllerEffect>,
     ) {
         let side = self.settings.side;
+        self.asking.missed = 0;
         let asked = self.asking.under_way.as_ref().map(|it| it.request.id);
         let is_by_owner =
             self.settings.is_planted(PlantedRule::AnswerByOwner) && record.owner == side;
@@ -235,6 +244,7 @@ impl Controller {
         facts: &Facts<'_>,
         effects: &mut Vec<ControllerEffect>,
     ) {
+        self.asking.missed = 0;
         let Some(under_way) = self.asking.under_way.take_if(|it| it.request.id == id) else {
             return; // to a request that nobody waits for
         };
@@ -352,3 +362,6 @@ pub(super) fn history(facts: &Facts<'_>) -> Vec<Generation> {
 
 /// An arbiter answers within a few milliseconds and a sync: what takes longer was lost.
 const REPEAT_AFTER: Duration = Duration::from_millis(500);
+
+/// One answer may be lost by chance; an arbiter that owes so many counts as away.
+const MISSED_MAX: u8 = 2;

@@ -87,6 +87,16 @@ impl Controller {
         was_primary && is_free && is_fit(facts)
     }
 
+    /// Whether a node that was primary may go on because its peer says that it was not promoted.
+    /// That is enough while the arbiter is away or has no record that counts. Else it is asked
+    /// first: its record may say that an operator stopped the resource, or gave it to the peer.
+    pub fn may_resume_in_session(&self) -> bool {
+        let known = self.known.as_deref();
+        let is_mine = |known: &ArbiterRecord| known.owner == self.settings.side && !known.stopped;
+        let has_asked = self.has_looked || self.refused.is_some() || self.is_arbiter_away();
+        has_asked && known.is_none_or(is_mine)
+    }
+
     /// What is to be done about who serves.
     pub(super) fn owner_act(&self, known: &ArbiterRecord, facts: &Facts<'_>) -> Option<Act> {
         let record = facts.record;

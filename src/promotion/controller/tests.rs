@@ -448,6 +448,30 @@ fn after_an_unfinished_handover_a_node_resumes_only_with_a_new_epoch() {
 }
 
 #[test]
+fn a_session_lets_a_node_resume_only_if_the_arbiter_is_away_or_says_that_it_may() {
+    let resumes = |node: &Node| node.controller.may_resume_in_session();
+    let unheard = || Node::new(Side::Second, ServeMode::Paired, Standing::Meeting);
+    let mut node = unheard();
+    assert!(!resumes(&node), "the arbiter has not had time to answer");
+    for _ in 0..2 {
+        node.tell(ControllerInput::Timer(ControllerTimer::Repeat));
+    }
+    assert!(resumes(&node), "the word of the peer is enough while the arbiter is away");
+    let mine = arbiter_record(4, Side::Second, Eligible::Both);
+    let stopped =
+        ArbiterRecord { stopped: true, ..arbiter_record(8, Side::Second, Eligible::Both) };
+    let theirs = arbiter_record(8, Side::First, Eligible::Both);
+    for (record, may) in [(mine, true), (stopped, false), (theirs, false)] {
+        let mut node = unheard();
+        node.answer_view(record, Ok(()));
+        assert_eq!(resumes(&node), may);
+    }
+    let mut node = unheard();
+    node.answer(Reply::Refused(Refused::RolledBack));
+    assert!(resumes(&node), "one that cannot be believed is as good as away");
+}
+
+#[test]
 fn one_that_the_arbiter_does_not_list_vetoes_itself() {
     let mut node = Node::secondary();
     node.lose_peer();

@@ -502,6 +502,24 @@ fn a_demoted_resource_waits_for_an_operator() {
 }
 
 #[test]
+fn a_demoted_primary_that_died_before_it_knew_does_not_resume_with_its_peer() {
+    let mut script = pair();
+    script.world.command(A, Command::Demote).unwrap_or_else(|broken| panic!("{broken}"));
+    script.until_exactly("the witness has stopped it", |world| {
+        world.witness_record().is_some_and(|record| record.stopped)
+    });
+    script.kill(A);
+    assert!(!script.world.nodes[A].superblock().stopped, "it has not heard the answer");
+    script.start(A);
+    script.until("the nodes meet", World::is_in_sync);
+    script.pass(5_000);
+    assert!(!serves(&script, A) && !serves(&script, B), "an operator stopped it");
+    script.command(A, promote()).unwrap();
+    script.until_serving(A);
+    is_whole_again(&mut script);
+}
+
+#[test]
 fn a_secondary_that_left_on_purpose_does_not_stop_the_primary() {
     let mut script = pair();
     script.command(B, Command::Disconnect).unwrap();
