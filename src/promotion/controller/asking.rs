@@ -113,13 +113,17 @@ impl Controller {
                 }
             }
             Operation::Renew | Operation::Read => self.asking.is_due = false,
+            Operation::Stop => {
+                // It ends the lease at the arbiter, whenever it arrives.
+                self.leases.give_up_arbiters();
+                self.may_be_stopped = true;
+            }
             Operation::PreVote { .. }
             | Operation::Enroll(_)
             | Operation::Solo { .. }
             | Operation::Promote { .. }
             | Operation::Keep
             | Operation::Yield
-            | Operation::Stop
             | Operation::Release { .. }
             | Operation::Force { .. } => {}
         }
@@ -207,6 +211,34 @@ impl Controller {
         }
         effects.push(ControllerEffect::Ask(under_way.request.clone()));
         self.set_timer(ControllerTimer::Repeat, REPEAT_AFTER, Bound::Early, effects);
+    }
+
+    /// Why the arbiter cannot be asked for a change of role now.
+    pub fn arbiter_obstacle(&self) -> Option<Obstacle> {
+        let cannot_be_asked = |why: &Refused| match why {
+            Refused::NoRecord
+            | Refused::OtherIdentity
+            | Refused::WrongStore
+            | Refused::RolledBack
+            | Refused::DiskFailed => true,
+            Refused::Enrolled
+            | Refused::HalfMissing
+            | Refused::NotOwner
+            | Refused::NotEligible
+            | Refused::OtherGeneration
+            | Refused::OtherState
+            | Refused::Stopped
+            | Refused::LeaseHeld
+            | Refused::HoldDown
+            | Refused::PeerAlive
+            | Refused::TooManyRuns
+            | Refused::NotAllowed
+            | Refused::NoRoom => false,
+        };
+        if self.is_arbiter_away() {
+            return Some(Obstacle::ArbiterAway);
+        }
+        self.refused.filter(cannot_be_asked).map(Obstacle::Arbiter)
     }
 
     /// Whether the arbiter was asked and has not answered lately.
@@ -306,7 +338,7 @@ impl Controller {
             Operation::Solo { .. } => self.solo = Some(epoch),
             Operation::Promote { .. } => self.on_granted(epoch),
             Operation::Handover => self.act(Act::HandedOver, effects),
-            Operation::Keep => self.is_kept = true,
+            Operation::Keep => (self.is_kept, self.may_be_stopped) = (true, false),
             Operation::Stop => self.act(Act::Stopped, effects),
             Operation::Read
             | Operation::PreVote { .. }

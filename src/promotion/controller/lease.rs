@@ -58,6 +58,11 @@ impl Leases {
         (self.from_arbiter, self.from_peer) = (false, false);
     }
 
+    /// The arbiter may count its lease as over.
+    pub(super) fn give_up_arbiters(&mut self) {
+        self.from_arbiter = false;
+    }
+
     pub(super) fn end(&mut self, timer: ControllerTimer) {
         match timer {
             ControllerTimer::ArbiterLease => self.from_arbiter = false,

@@ -77,6 +77,8 @@ pub struct Controller {
     solo: Option<Epoch>,
     /// A `Keep` was answered, so no late `Handover` can be granted.
     is_kept: bool,
+    /// A `Stop` was asked for, and may be granted late.
+    may_be_stopped: bool,
     candidacy: Option<Candidacy>,
     leases: Leases,
     is_silent: bool,
@@ -102,6 +104,7 @@ impl Controller {
             refused: None,
             solo: None,
             is_kept: false,
+            may_be_stopped: false,
             candidacy: None,
             leases: Leases::new(granted_before),
             is_silent: false,

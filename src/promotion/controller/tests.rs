@@ -472,6 +472,42 @@ fn a_session_lets_a_node_resume_only_if_the_arbiter_is_away_or_says_that_it_may(
 }
 
 #[test]
+fn a_demotion_that_was_taken_back_is_not_left_to_be_granted_late() {
+    let mut node = Node::primary();
+    assert!(node.controller.may_read(ServeMode::Paired));
+    node.leaving = Some(Leaving::Stop);
+    node.look();
+    assert_eq!(node.asked().operation, Operation::Stop);
+    // It is answered in time: nothing takes it back while the record is on its way.
+    let mut demoted = Node { controller: node.controller.clone(), ..Node::primary() };
+    let record = ArbiterRecord { stopped: true, ..arbiter_record(8, Side::Second, Eligible::Both) };
+    let (id, reply) = (node.asked().id, Reply::Done(Box::new(record)));
+    demoted.leaving = Some(Leaving::Stop);
+    demoted.tell(ControllerInput::Reply { id, reply });
+    assert!(demoted.has_acted(Act::Stopped));
+    demoted.effects.clear();
+    demoted.leaving = Some(Leaving::Recording);
+    demoted.look();
+    assert!(!demoted.effects.iter().any(|effect| matches!(effect, ControllerEffect::Ask(_))));
+    node.leaving = None;
+    node.look();
+    assert_eq!(node.asked().operation, Operation::Keep);
+    assert!(!node.controller.may_read(ServeMode::Paired), "the stop may have ended the lease");
+    // It was granted meanwhile.
+    let stopped =
+        ArbiterRecord { stopped: true, ..arbiter_record(8, Side::Second, Eligible::Both) };
+    node.answer(Reply::Conflict(Box::new(stopped)));
+    node.look();
+    let again = node.asked();
+    assert_eq!((again.operation, again.epoch), (Operation::Keep, Epoch(8)));
+    let mut kept = *granted(&node, 12);
+    kept.eligible = Eligible::Both;
+    node.answer(Reply::Done(Box::new(kept)));
+    node.tell(ControllerInput::Timer(ControllerTimer::Look));
+    assert_eq!(node.asked().operation, Operation::Renew);
+}
+
+#[test]
 fn one_that_the_arbiter_does_not_list_vetoes_itself() {
     let mut node = Node::secondary();
     node.lose_peer();
