@@ -1,6 +1,8 @@
 //! The arbiter's word carried out: what `promotion::controller` orders, in the order that safety
 //! needs. A resource without an arbiter has no controller, and nothing here happens.
 
+use std::time::Duration;
+
 use super::effect::Effect;
 use super::exit::ExitWhy;
 use super::records::Change;
@@ -9,7 +11,7 @@ use super::{Effects, Replica};
 use crate::metadata::MapMemory;
 use crate::promotion::Claim;
 use crate::promotion::controller::{
-    self, Act, Controller, ControllerEffect, ControllerInput, Facts, RecordStep,
+    self, Act, Controller, ControllerEffect, ControllerInput, Facts, Leaving, RecordStep,
 };
 use crate::units::{DiskState, Instance, Role};
 
@@ -65,15 +67,21 @@ impl<M: MapMemory> Replica<M> {
             record: self.records.stable(),
             is_recording: !self.records.is_idle(),
             is_primary: self.role.is_primary(),
-            is_promoting: self.role.promoting.is_some() || self.role.take_over.is_some(),
+            is_promoting: self.role.promoting.is_some()
+                || self.role.take_over.as_ref().is_some_and(|take| !take.is_ready()),
             peer: self.standing_for_controller(),
             claim: hello.map(super::meet::claim_of),
             peer_has_no_disk: hello
                 .is_some_and(|hello| matches!(hello.disk, DiskState::Failed | DiskState::Missing)),
             peer_instance: hello.and_then(|hello| hello.instances.first().copied()),
             is_stopping: self.desk.is_stopping(),
-            leaving: self.role.exit.as_ref().and_then(super::exit::Exit::asks_arbiter),
+            leaving: self.asks_arbiter(),
         }
+    }
+
+    /// What the arbiter is asked for a primary that leaves.
+    pub(super) fn asks_arbiter(&self) -> Option<Leaving> {
+        self.role.exit.as_ref().and_then(super::exit::Exit::asks_arbiter)
     }
 
     fn standing_for_controller(&self) -> controller::Standing {
@@ -160,6 +168,17 @@ impl<M: MapMemory> Replica<M> {
     /// The arbiter's grant of a promotion or a handover names the epoch.
     pub(super) fn has_controller(&self) -> bool {
         self.controller.is_some()
+    }
+
+    /// Why the end of the role cannot be asked for: nothing is begun then, and no client disturbed.
+    pub(super) fn why_not_asked(&self, why: ExitWhy) -> Option<String> {
+        let controller = self.controller.as_ref().filter(|_| self.asks_before(why))?;
+        controller.arbiter_obstacle().map(|obstacle| obstacle.to_string())
+    }
+
+    /// How long the arbiter may take to answer for the end of a role.
+    pub(super) fn patience_with_arbiter(&self) -> Duration {
+        self.settings.controller.as_ref().map_or(Duration::ZERO, |settings| 3 * settings.lease)
     }
 
     /// Whether the end of the role needs the arbiter's word first.

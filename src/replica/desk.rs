@@ -89,7 +89,7 @@ impl<M: MapMemory> Replica<M> {
             Command::Demote if !self.role.is_primary() => {
                 answer(request, "this node is secondary already", effects);
             }
-            Command::Demote => self.begin_exit(ExitWhy::Demote, Some(here), effects),
+            Command::Demote => self.on_demote(here, effects),
             Command::Switchover if self.role.is_primary() => self.on_switchover(here, effects),
             Command::Switchover => self.relay(request, PeerCommand::Switchover, effects),
             Command::Connect => self.on_connect(request, effects),

@@ -96,7 +96,18 @@ impl Exit {
             (Stage::AskingArbiter, ExitWhy::Switchover) => Some(Leaving::Handover),
             (Stage::AskingArbiter, ExitWhy::Demote) => Some(Leaving::Stop),
             (Stage::TakingBack, _) => Some(Leaving::TakeBack),
+            (Stage::Recording, ExitWhy::Demote | ExitWhy::Switchover) => Some(Leaving::Recording),
             (_, _) => None,
+        }
+    }
+
+    /// Whether the peer can own the resource before it is known here.
+    fn may_be_peers(&self) -> bool {
+        match self.asks_arbiter() {
+            Some(Leaving::Handover | Leaving::TakeBack) => true,
+            Some(Leaving::Stop | Leaving::Recording) | None => {
+                matches!(self.stage, Stage::HandedOver | Stage::Unanswered)
+            }
         }
     }
 
@@ -126,6 +137,13 @@ impl super::role::RoleState {
 }
 
 impl<M: MapMemory> Replica<M> {
+    pub(super) fn on_demote(&mut self, asker: Asker, effects: &mut Effects) {
+        match self.why_not_asked(ExitWhy::Demote) {
+            Some(why) => self.answer_refused(asker, &why, effects),
+            None => self.begin_exit(ExitWhy::Demote, Some(asker), effects),
+        }
+    }
+
     /// Begins a planned end of serving.
     pub(super) fn begin_exit(&mut self, why: ExitWhy, asker: Option<Asker>, effects: &mut Effects) {
         self.begin_exit_at(Stage::Draining, why, asker, effects);
@@ -159,7 +177,8 @@ impl<M: MapMemory> Replica<M> {
     pub(super) fn pump_exit(&mut self, effects: &mut Effects) {
         let Some(exit) = &self.role.exit else { return };
         let (why, stage) = (exit.why, exit.stage);
-        let is_late = self.now.since(exit.since) >= 3 * self.settings.io_timeout;
+        let age = self.now.since(exit.since);
+        let is_late = age >= 3 * self.settings.io_timeout;
         match stage {
             Stage::Pairing if self.is_in_sync() => self.set_exit_stage(Stage::Draining),
             Stage::Pairing if is_late || !self.is_pairing() => {
@@ -190,9 +209,8 @@ impl<M: MapMemory> Replica<M> {
                 self.role.peer_is_flushed();
             }
             Stage::PeerReady => self.close_clients(effects),
-            // It may have been granted all the same, so it can only be asked for its end.
-            Stage::AskingArbiter if why == ExitWhy::Switchover && is_late => {
-                self.set_exit_stage(Stage::TakingBack);
+            Stage::AskingArbiter if age >= self.patience_with_arbiter() => {
+                self.give_up_asking(why, effects);
             }
             Stage::AskingArbiter | Stage::TakingBack => {}
             Stage::Pairing
@@ -221,6 +239,34 @@ impl<M: MapMemory> Replica<M> {
                     self.on_exit_clients_gone(effects);
                 }
             }
+        }
+    }
+
+    /// The arbiter does not answer, and may have granted all the same what it was asked. A demotion
+    /// gave nothing away, so the clients are served again while the controller sees to it. A handover
+    /// did: nobody serves until its end was asked for and answered, but nobody waits for that.
+    fn give_up_asking(&mut self, why: ExitWhy, effects: &mut Effects) {
+        match why {
+            ExitWhy::Demote => self.abort_exit(NO_ANSWER, effects),
+            ExitWhy::Switchover | ExitWhy::Stop => {
+                self.set_exit_stage(Stage::TakingBack);
+                self.event(
+                    "handover-unanswered",
+                    format!("{NO_ANSWER}; nobody serves until it does"),
+                );
+                let askers = self.role.exit.as_mut().map(|exit| std::mem::take(&mut exit.answers));
+                for asker in askers.into_iter().flatten() {
+                    let why = format!("{NO_ANSWER}; this node goes on as primary when it does");
+                    self.answer_refused(asker, &why, effects);
+                }
+            }
+        }
+    }
+
+    /// The arbiter has so long to answer from here on.
+    fn ask_arbiter_for_exit(&mut self) {
+        if let Some(exit) = &mut self.role.exit {
+            (exit.stage, exit.since) = (Stage::AskingArbiter, self.now);
         }
     }
 
@@ -277,6 +323,11 @@ impl<M: MapMemory> Replica<M> {
     }
 
     fn close_clients(&mut self, effects: &mut Effects) {
+        let why = self.role.exit.as_ref().and_then(|exit| self.why_not_asked(exit.why));
+        if let Some(why) = why {
+            self.abort_exit(&why, effects);
+            return;
+        }
         self.set_exit_stage(Stage::ClosingClients);
         if self.role.has_clients {
             self.close_export(Closing::Drained, effects);
@@ -292,7 +343,7 @@ impl<M: MapMemory> Replica<M> {
         }
         let why = exit.why;
         if why == ExitWhy::Demote && self.asks_before(why) {
-            self.set_exit_stage(Stage::AskingArbiter);
+            self.ask_arbiter_for_exit();
             return;
         }
         self.set_exit_stage(Stage::Recording);
@@ -318,7 +369,7 @@ impl<M: MapMemory> Replica<M> {
         self.role.primary = None;
         self.event("role-changed", "the role was handed over to the peer");
         if self.has_controller() && self.role.exit.is_some() {
-            self.set_exit_stage(Stage::AskingArbiter);
+            self.ask_arbiter_for_exit();
             return;
         }
         self.tell_handed_over(effects);
@@ -377,8 +428,7 @@ impl<M: MapMemory> Replica<M> {
 
     /// The peer's Hello says that it is primary: a handover is complete.
     pub(super) fn on_peer_is_primary(&mut self, effects: &mut Effects) {
-        let has_left = |exit: &Exit| matches!(exit.stage, Stage::HandedOver | Stage::Unanswered);
-        if self.role.exit.as_ref().is_some_and(has_left) {
+        if self.role.exit.as_ref().is_some_and(Exit::may_be_peers) {
             self.finish_exit("the peer is primary", effects);
         }
     }
@@ -453,6 +503,10 @@ impl<M: MapMemory> Replica<M> {
     }
 
     pub(super) fn on_switchover(&mut self, asker: Asker, effects: &mut Effects) {
+        if let Some(why) = self.why_not_asked(ExitWhy::Switchover) {
+            self.answer_refused(asker, &why, effects);
+            return;
+        }
         match promotion::check_switchover(self.peer_for_promotion()) {
             Ok(()) => self.begin_exit(ExitWhy::Switchover, Some(asker), effects),
             Err(promotion::Refusal::NotInSync) if self.is_pairing() => {
@@ -500,6 +554,9 @@ impl<M: MapMemory> Replica<M> {
 
 /// Operators, here and at the peer, who wait for one change of role.
 const ASKERS_MAX: usize = 64;
+
+/// Why a planned end was given up that the arbiter must agree to.
+const NO_ANSWER: &str = "the arbiter did not answer in time";
 
 /// Why a handover is not known to have succeeded.
 const UNANSWERED: &str = "the connection was lost before the peer said that it took over";

@@ -8,6 +8,7 @@ use super::operator::Refused;
 use super::session::{Phase, Standing};
 use crate::metadata::MapMemory;
 use crate::metadata::generation::{self, PEER, RESOURCE};
+use crate::promotion::controller::Leaving;
 use crate::promotion::{self, PromoteHow, Refusal};
 use crate::units::{DiskState, Outcome, Role, Side};
 use crate::wire::message::RefusalCode;
@@ -70,7 +71,7 @@ impl<M: MapMemory> Replica<M> {
             let why = "an operator disconnected this node".to_owned();
             return Refused { why, next: format!("hotpair connect {resource}") };
         }
-        if let Some(refused) = self.explain_left_behind() {
+        if let Some(refused) = self.explain_leaving().or_else(|| self.explain_left_behind()) {
             return refused;
         }
         if self.is_split() {
@@ -89,6 +90,26 @@ impl<M: MapMemory> Replica<M> {
             return self.explain_primary();
         }
         self.explain_secondary()
+    }
+
+    fn explain_leaving(&self) -> Option<Refused> {
+        let (resource, peer) = (&self.settings.resource, &self.settings.peer);
+        let why = match self.asks_arbiter()? {
+            Leaving::Recording => return None,
+            Leaving::Stop => {
+                "this node is being demoted, and the arbiter has not answered".to_owned()
+            }
+            Leaving::Handover => {
+                format!("the role was handed over; the arbiter has not said that {peer} has it")
+            }
+            Leaving::TakeBack => {
+                "a handover failed: nobody serves until the arbiter has said that \
+                                  this node goes on"
+                    .to_owned()
+            }
+        };
+        let next = format!("look at the arbiter, then: hotpair status {resource} --watch");
+        Some(Refused { why, next })
     }
 
     fn explain_pause(&self) -> Option<Refused> {

@@ -59,6 +59,12 @@ pub(super) struct TakeOver {
 }
 
 impl TakeOver {
+    /// Whether everything is here: an arbiter may make this node the owner from here on, also if the
+    /// peer never says that it did.
+    pub(super) fn is_ready(&self) -> bool {
+        self.step == TakeStep::Ready
+    }
+
     /// Whether the peer may have given it up and offer it again: no sync is under way for it, and
     /// this node does not own the resource yet.
     fn may_begin_anew(&self) -> bool {

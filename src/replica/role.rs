@@ -423,7 +423,9 @@ impl<M: MapMemory> Replica<M> {
         let record = self.records.stable();
         // A late request of its own may still give the resource away: the arbiter is asked first.
         let may_be_given = self.has_controller() && record.serve_mode == ServeMode::HandingOver;
-        if !has_met || !is_free || record.stopped || may_be_given {
+        let says_otherwise =
+            self.controller.as_ref().is_some_and(|controller| !controller.may_resume_in_session());
+        if !has_met || !is_free || record.stopped || may_be_given || says_otherwise {
             return;
         }
         let Some(mut peer) = self.link.peer_hello().map(super::meet::claim_of) else { return };

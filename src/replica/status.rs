@@ -198,13 +198,13 @@ impl<M: MapMemory> Replica<M> {
         if self.role.promoting.is_some() {
             return "promoting";
         }
+        if self.role.is_primary() && self.role.exit.is_some() || self.asks_arbiter().is_some() {
+            return "handover";
+        }
         if let Some(state) = self.state_by_arbiter() {
             return state;
         }
         if self.role.is_primary() {
-            if self.role.exit.is_some() {
-                return "handover";
-            }
             return match (record.serve_mode, self.ack_need()) {
                 (ServeMode::Solo, AckNeed::Peer) => "pairing",
                 (ServeMode::Solo, AckNeed::Alone | AckNeed::Hold) => "solo",

@@ -78,7 +78,8 @@ pub enum Operation {
     },
     /// The owner, which is drained, makes the other node owner.
     Handover,
-    /// Only a new epoch, so that a late [`Self::Handover`] fails.
+    /// The owner goes on: a late [`Self::Handover`] or [`Self::Stop`] finds another epoch and fails,
+    /// and a stop that was granted already is taken back.
     Keep,
     /// An owner that never served gives the resource back.
     Yield,

@@ -118,8 +118,7 @@ fn check(record: &ArbiterRecord, known: Known<'_>, request: &Request) -> Result<
             (new.eligible, new.generation) = (Eligible::Owner, *generation);
         }
         Operation::Promote { history, dead, by_operator } => {
-            let (dead, by_operator) = (*dead, *by_operator);
-            let wish = Wish { from: request.from, history, dead, by_operator };
+            let wish = Wish { from: request.from, history, dead: *dead, by_operator: *by_operator };
             may_promote(record, known, wish)?;
             (new.owner, new.eligible) = (request.from, Eligible::Owner);
             (new.stopped, lease) = (false, of_others());
@@ -135,7 +134,10 @@ fn check(record: &ArbiterRecord, known: Known<'_>, request: &Request) -> Result<
             is(Eligible::Both)?;
             (new.owner, lease) = (request.from.other(), LeaseChange::End);
         }
-        Operation::Keep => is_owner()?,
+        Operation::Keep => {
+            is_owner()?;
+            new.stopped = false;
+        }
         Operation::Yield => {
             is_owner()?;
             is(Eligible::Owner)?;

@@ -165,6 +165,23 @@ fn only_the_owner_says_who_is_eligible() {
 }
 
 #[test]
+fn keep_takes_back_a_stop_and_a_late_one_of_either_fails() {
+    let known = Known { leases: &[], is_in_hold_down: false };
+    let stop = request(A, Operation::Stop);
+    let mut keep = request(A, Operation::Keep);
+    keep.id.number += 1;
+    let both = record(A, Eligible::Both);
+    let Ruling::Change(stopped, _) = judge(&both, known, &stop) else { panic!("a stop") };
+    assert!(stopped.stopped);
+    assert_eq!(judge(&stopped, known, &keep), Ruling::Conflict);
+    let again = Request { epoch: stopped.epoch, ..keep.clone() };
+    let Ruling::Change(kept, _) = judge(&stopped, known, &again) else { panic!("a keep") };
+    assert!(!kept.stopped && kept.eligible == Eligible::Both);
+    let Ruling::Change(kept, _) = judge(&both, known, &keep) else { panic!("a keep") };
+    assert_eq!(judge(&kept, known, &stop), Ruling::Conflict);
+}
+
+#[test]
 fn solo_keeps_out_a_late_promotion_and_a_promotion_a_late_solo() {
     let both = record(A, Eligible::Both);
     let known = Known { leases: &[], is_in_hold_down: false };

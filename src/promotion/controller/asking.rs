@@ -23,6 +23,8 @@ pub(super) struct Asking {
     is_timed: bool,
     /// The arbiter refused a moment ago: not before the next look.
     is_put_off: bool,
+    /// How often in a row no answer came in time.
+    missed: u8,
 }
 
 #[derive(Clone, Debug, Hash)]
@@ -113,13 +115,17 @@ impl Controller {
                 }
             }
             Operation::Renew | Operation::Read => self.asking.is_due = false,
+            Operation::Stop => {
+                // It ends the lease at the arbiter, whenever it arrives.
+                self.leases.give_up_arbiters();
+                self.may_be_stopped = true;
+            }
             Operation::PreVote { .. }
             | Operation::Enroll(_)
             | Operation::Solo { .. }
             | Operation::Promote { .. }
             | Operation::Keep
             | Operation::Yield
-            | Operation::Stop
             | Operation::Release { .. }
             | Operation::Force { .. } => {}
         }
@@ -183,6 +189,7 @@ impl Controller {
 
     fn repeat(&mut self, effects: &mut Vec<ControllerEffect>) {
         let Some(under_way) = &self.asking.under_way else { return };
+        self.asking.missed = self.asking.missed.saturating_add(1);
         match under_way.request.operation {
             // What they tell is of the moment in which they are asked.
             Operation::Read | Operation::PreVote { .. } | Operation::Renew => {
@@ -208,6 +215,39 @@ impl Controller {
         self.set_timer(ControllerTimer::Repeat, REPEAT_AFTER, Bound::Early, effects);
     }
 
+    /// Why the arbiter cannot be asked for a change of role now.
+    pub fn arbiter_obstacle(&self) -> Option<Obstacle> {
+        let cannot_be_asked = |why: &Refused| match why {
+            Refused::NoRecord
+            | Refused::OtherIdentity
+            | Refused::WrongStore
+            | Refused::RolledBack
+            | Refused::DiskFailed => true,
+            Refused::Enrolled
+            | Refused::HalfMissing
+            | Refused::NotOwner
+            | Refused::NotEligible
+            | Refused::OtherGeneration
+            | Refused::OtherState
+            | Refused::Stopped
+            | Refused::LeaseHeld
+            | Refused::HoldDown
+            | Refused::PeerAlive
+            | Refused::TooManyRuns
+            | Refused::NotAllowed
+            | Refused::NoRoom => false,
+        };
+        if self.is_arbiter_away() {
+            return Some(Obstacle::ArbiterAway);
+        }
+        self.refused.filter(cannot_be_asked).map(Obstacle::Arbiter)
+    }
+
+    /// Whether the arbiter was asked and has not answered lately.
+    pub(super) fn is_arbiter_away(&self) -> bool {
+        self.asking.missed >= MISSED_MAX
+    }
+
     /// Whether an answer is waited for.
     pub(super) fn is_asking(&self) -> bool {
         self.asking.under_way.is_some()
@@ -221,6 +261,7 @@ impl Controller {
         effects: &mut Vec<ControllerEffect>,
     ) {
         let side = self.settings.side;
+        self.asking.missed = 0;
         let asked = self.asking.under_way.as_ref().map(|it| it.request.id);
         let is_by_owner =
             self.settings.is_planted(PlantedRule::AnswerByOwner) && record.owner == side;
@@ -237,6 +278,7 @@ impl Controller {
         facts: &Facts<'_>,
         effects: &mut Vec<ControllerEffect>,
     ) {
+        self.asking.missed = 0;
         let Some(under_way) = self.asking.under_way.take_if(|it| it.request.id == id) else {
             return; // to a request that nobody waits for
         };
@@ -298,7 +340,7 @@ impl Controller {
             Operation::Solo { .. } => self.solo = Some(epoch),
             Operation::Promote { .. } => self.on_granted(epoch),
             Operation::Handover => self.act(Act::HandedOver, effects),
-            Operation::Keep => self.is_kept = true,
+            Operation::Keep => (self.is_kept, self.may_be_stopped) = (true, false),
             Operation::Stop => self.act(Act::Stopped, effects),
             Operation::Read
             | Operation::PreVote { .. }
@@ -354,3 +396,6 @@ pub(super) fn history(facts: &Facts<'_>) -> Vec<Generation> {
 
 /// An arbiter answers within a few milliseconds and a sync: what takes longer was lost.
 const REPEAT_AFTER: Duration = Duration::from_millis(500);
+
+/// One answer may be lost by chance; an arbiter that owes so many counts as away.
+const MISSED_MAX: u8 = 2;

@@ -63,14 +63,14 @@ const GUARDS: &[Guard] = &[
         facts.peer == Standing::Away || it.is_alone_in_turn(facts)
     }),
     guard(Obstacle::PeerHeard, false, |it, facts| {
-        it.is_silent || it.released.is_some() || it.is_alone_in_turn(facts)
+        it.is_silent || it.is_released() || it.is_alone_in_turn(facts)
     }),
     guard(Obstacle::HoldDown, true, |it, _| !it.leases.is_in_hold_down()),
     guard(Obstacle::GrantHeld, true, |it, _| {
         !it.leases.is_granted() || it.settings.is_planted(PlantedRule::GrantsIgnored)
     }),
     guard(Obstacle::OwnerFirst, false, |it, facts| {
-        !it.owner_first || it.released.is_some() || it.is_alone_in_turn(facts)
+        !it.owner_first || it.is_released() || it.is_alone_in_turn(facts)
     }),
 ];
 
@@ -263,8 +263,15 @@ impl Controller {
 
     /// The run of the owner that is known to serve nothing more at the epoch of the record.
     fn dead(&self, known: &ArbiterRecord) -> Option<Instance> {
-        let (instance, epoch) = self.released?;
-        (epoch >= known.epoch).then_some(instance)
+        self.released.filter(|it| it.epoch >= known.epoch).map(|it| it.instance)
+    }
+
+    /// Whether the owner is known to serve nothing more, as far as the record is known.
+    fn is_released(&self) -> bool {
+        match self.known.as_deref() {
+            Some(known) => self.dead(known).is_some(),
+            None => self.released.is_some(),
+        }
     }
 
     /// What must be stable before the arbiter is asked.

@@ -74,4 +74,6 @@ pub enum Leaving {
     TakeBack,
     /// An operator demotes it.
     Stop,
+    /// Nothing is asked: the record is on its way that says how it leaves.
+    Recording,
 }

@@ -17,8 +17,15 @@ use crate::units::{Epoch, Instance, Instant, Role, ServeMode};
 pub(super) struct Leases {
     from_arbiter: bool,
     from_peer: bool,
-    granted: Option<Instance>,
+    granted: Option<Granted>,
     hold_down: bool,
+}
+
+/// A lease that this node granted.
+#[derive(Clone, Copy, Debug, Hash)]
+struct Granted {
+    instance: Instance,
+    epoch: Epoch,
 }
 
 impl Leases {
@@ -35,23 +42,25 @@ impl Leases {
         self.granted.is_some()
     }
 
-    /// That run of the peer serves nothing more.
-    pub(super) fn release(&mut self, instance: Instance) {
-        if self.granted == Some(instance) {
-            self.granted = None;
-        }
+    /// That run of the peer serves nothing more up to this epoch; above it may.
+    pub(super) fn release(&mut self, instance: Instance, epoch: Epoch) {
+        self.granted =
+            self.granted.filter(|granted| granted.instance != instance || granted.epoch > epoch);
     }
 
     /// The peer is in this run now: older ones serve nothing.
     pub(super) fn keep_only(&mut self, instance: Instance) {
-        if self.granted.is_some_and(|granted| granted != instance) {
-            self.granted = None;
-        }
+        self.granted = self.granted.filter(|granted| granted.instance == instance);
     }
 
     /// This node serves nothing more: what it holds is of no use.
     pub(super) fn give_up(&mut self) {
         (self.from_arbiter, self.from_peer) = (false, false);
+    }
+
+    /// The arbiter may count its lease as over.
+    pub(super) fn give_up_arbiters(&mut self) {
+        self.from_arbiter = false;
     }
 
     pub(super) fn end(&mut self, timer: ControllerTimer) {
@@ -65,7 +74,31 @@ impl Leases {
     }
 }
 
+/// The word of a run of the peer, or of its supervisor, that it serves nothing more. It stays true
+/// for ever, but says nothing about what that run does at a higher epoch.
+#[derive(Clone, Copy, Debug, Hash)]
+pub(super) struct Released {
+    pub(super) instance: Instance,
+    pub(super) epoch: Epoch,
+}
+
+impl Released {
+    /// Whether it is about that run, which was heard to serve at `served`.
+    pub(super) fn holds_of(self, instance: Instance, served: Option<Epoch>) -> bool {
+        self.instance == instance && served.is_none_or(|served| served <= self.epoch)
+    }
+}
+
 impl Controller {
+    /// The peer serves nothing more in that run up to this epoch. A release that was sent earlier
+    /// may come later, and takes nothing back.
+    pub(super) fn on_released(&mut self, instance: Instance, epoch: Epoch) {
+        let newest = self.released.filter(|it| it.instance == instance).map(|it| it.epoch);
+        let epoch = newest.map_or(epoch, |newest| newest.max(epoch));
+        self.released = Some(Released { instance, epoch });
+        self.leases.release(instance, epoch);
+    }
+
     /// Whether reads may be answered: nobody else can have been promoted.
     pub fn may_read(&self, mode: ServeMode) -> bool {
         match mode {
@@ -97,8 +130,11 @@ impl Controller {
             && facts.claim.is_some_and(|claim| claim.role == Role::Primary);
         let is_noted = facts.record.arbitration.lease_ms >= self.settings.lease_ms();
         let is_open = self.candidacy.is_none() && !self.is_silent && !facts.is_recording;
-        if follows && is_noted && is_open && epoch >= facts.record.promised {
-            self.leases.granted = Some(instance);
+        let is_late = self.released.is_some_and(|it| it.holds_of(instance, Some(epoch)));
+        if follows && is_noted && is_open && !is_late && epoch >= facts.record.promised {
+            // It may be promoted, be released, and serve again in the same run.
+            self.released = None;
+            self.leases.granted = Some(Granted { instance, epoch });
             let after = grant_end(self.settings.lease_ms());
             self.set_timer(ControllerTimer::Grant, after, Bound::Late, effects);
             effects.push(ControllerEffect::GrantLease);

@@ -33,7 +33,7 @@ use super::grant::Permit;
 use crate::units::{Epoch, Instance, Instant, Role, ServeMode, Side};
 use asking::Asking;
 use candidate::Candidacy;
-use lease::Leases;
+use lease::{Leases, Released};
 use planted::PlantedRule;
 
 /// What the controller must know of the configuration.
@@ -77,11 +77,13 @@ pub struct Controller {
     solo: Option<Epoch>,
     /// A `Keep` was answered, so no late `Handover` can be granted.
     is_kept: bool,
+    /// A `Stop` was asked for, and may be granted late.
+    may_be_stopped: bool,
     candidacy: Option<Candidacy>,
     leases: Leases,
     is_silent: bool,
-    /// A run of the peer that serves nothing more.
-    released: Option<(Instance, Epoch)>,
+    /// A run of the peer that serves nothing more at any epoch up to this one.
+    released: Option<Released>,
     was_session: bool,
     /// The owner has not yet had its time to come back.
     owner_first: bool,
@@ -102,6 +104,7 @@ impl Controller {
             refused: None,
             solo: None,
             is_kept: false,
+            may_be_stopped: false,
             candidacy: None,
             leases: Leases::new(granted_before),
             is_silent: false,
@@ -144,8 +147,7 @@ impl Controller {
                 self.on_peer_lease(asked, facts, effects);
             }
             ControllerInput::Released { instance, epoch } => {
-                self.released = Some((instance, epoch));
-                self.leases.release(instance);
+                self.on_released(instance, epoch);
             }
             ControllerInput::Promote { request } => self.on_promote(request, facts, effects),
         }
@@ -217,7 +219,8 @@ impl Controller {
         }
         if let Some(instance) = facts.peer_instance {
             self.leases.keep_only(instance);
-            self.released = self.released.filter(|(released, _)| *released == instance);
+            let served = facts.claim.filter(|_| is_primary_there).map(|claim| claim.epoch);
+            self.released = self.released.filter(|it| it.holds_of(instance, served));
         }
     }
 

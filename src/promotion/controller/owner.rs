@@ -24,7 +24,7 @@ impl Controller {
             Some(Leaving::TakeBack) | None if self.wants_keep(facts) => {
                 return Some(Operation::Keep);
             }
-            Some(Leaving::TakeBack) => return None,
+            Some(Leaving::TakeBack | Leaving::Recording) => return None,
             None => {}
         }
         if !facts.is_primary {
@@ -60,14 +60,31 @@ impl Controller {
     }
 
     /// A node that went away in the middle of a handover must know that no late request of its own
-    /// gives the resource away, before it goes on as primary.
+    /// gives the resource away, before it goes on as primary. One whose demotion was taken back serves
+    /// meanwhile, by the peer's lease or alone, but it must not stay stopped at the arbiter: else
+    /// nobody would be promoted when it dies.
     pub(super) fn wants_keep(&self, facts: &Facts<'_>) -> bool {
         let is_ours = match facts.leaving {
             Some(Leaving::TakeBack) => true,
-            Some(Leaving::Handover | Leaving::Stop) => false,
-            None => facts.record.serve_mode == ServeMode::HandingOver && self.may_resume(facts),
+            Some(Leaving::Handover | Leaving::Stop | Leaving::Recording) => false,
+            None if facts.is_primary => return self.is_stop_open(),
+            None => {
+                facts.record.serve_mode == ServeMode::HandingOver
+                    && self.may_resume(facts)
+                    && !self.is_stopped()
+            }
         };
         is_ours && !self.is_kept
+    }
+
+    /// Whether the arbiter's record says, or may come to say, that an operator stopped what this
+    /// primary serves.
+    fn is_stop_open(&self) -> bool {
+        self.may_be_stopped || self.is_stopped()
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.known.as_ref().is_some_and(|known| known.stopped)
     }
 
     /// Whether this node was primary and is fit to go on, if the arbiter says that it may.
@@ -86,6 +103,16 @@ impl Controller {
             && self.candidacy.is_none()
             && record.arbitration.asked.is_none();
         was_primary && is_free && is_fit(facts)
+    }
+
+    /// Whether a node that was primary may go on because its peer says that it was not promoted.
+    /// That is enough while the arbiter is away or has no record that counts. Else it is asked
+    /// first: its record may say that an operator stopped the resource, or gave it to the peer.
+    pub fn may_resume_in_session(&self) -> bool {
+        let known = self.known.as_deref();
+        let is_mine = |known: &ArbiterRecord| known.owner == self.settings.side && !known.stopped;
+        let has_asked = self.has_looked || self.refused.is_some() || self.is_arbiter_away();
+        has_asked && known.is_none_or(is_mine)
     }
 
     /// What is to be done about who serves.
@@ -188,7 +215,7 @@ impl Controller {
             Act::StepDown(_) | Act::HandedOver | Act::Stopped => {
                 self.leases.give_up();
                 self.solo = None;
-                self.is_kept = false;
+                (self.is_kept, self.may_be_stopped) = (false, false);
             }
             Act::Resume | Act::TakeOver(_) | Act::TakenBack => {
                 self.leases.give_up();

@@ -277,6 +277,54 @@ fn nobody_asks_while_a_lease_of_its_own_may_hold() {
 }
 
 #[test]
+fn a_release_ends_only_what_was_granted_up_to_its_epoch() {
+    let mut node = Node::secondary();
+    node.tell(ControllerInput::LeaseAsked { instance: PEER, epoch: Epoch(8) });
+    node.lose_peer();
+    let obstacle = |node: &Node| node.controller.obstacle(&node.facts(), false);
+    node.tell(ControllerInput::Released { instance: PEER, epoch: Epoch(4) });
+    assert_eq!(obstacle(&node), Some(Obstacle::GrantHeld), "it serves at 8");
+    node.tell(ControllerInput::Released { instance: PEER, epoch: Epoch(8) });
+    assert_ne!(obstacle(&node), Some(Obstacle::GrantHeld));
+    // An older one that comes late takes nothing back.
+    node.tell(ControllerInput::Released { instance: PEER, epoch: Epoch(4) });
+    node.tell(ControllerInput::Silent(false));
+    assert_ne!(obstacle(&node), Some(Obstacle::PeerHeard));
+}
+
+#[test]
+fn a_run_that_was_released_and_serves_again_is_not_released() {
+    let serves_again: [fn(&mut Node); 2] = [
+        |node| {
+            let epoch = Epoch(8);
+            node.claim = Some(Claim { role: Role::Primary, epoch, promised: epoch });
+            node.look();
+        },
+        |node| {
+            node.tell(ControllerInput::LeaseAsked { instance: PEER, epoch: Epoch(8) });
+            node.tell(ControllerInput::Timer(ControllerTimer::Grant));
+        },
+    ];
+    for serves_again in serves_again {
+        let mut node = Node::secondary();
+        node.tell(ControllerInput::Released { instance: PEER, epoch: Epoch(4) });
+        serves_again(&mut node);
+        (node.peer, node.claim) = (Standing::Away, None);
+        node.look();
+        assert_eq!(node.controller.obstacle(&node.facts(), false), Some(Obstacle::PeerHeard));
+    }
+}
+
+#[test]
+fn a_release_of_an_older_epoch_than_the_record_is_no_silence() {
+    let mut node = Node::secondary();
+    node.tell(ControllerInput::Pushed(Box::new(arbiter_record(8, Side::First, Eligible::Both))));
+    (node.peer, node.claim) = (Standing::Away, None);
+    node.tell(ControllerInput::Released { instance: PEER, epoch: Epoch(4) });
+    assert_eq!(node.controller.obstacle(&node.facts(), false), Some(Obstacle::PeerHeard));
+}
+
+#[test]
 fn a_candidate_grants_no_lease() {
     let mut node = Node::secondary();
     node.lose_peer();
@@ -433,6 +481,66 @@ fn after_an_unfinished_handover_a_node_resumes_only_with_a_new_epoch() {
     node.answer(Reply::Done(Box::new(kept)));
     assert_eq!((node.record.epoch, node.record.serve_mode), (Epoch(8), ServeMode::Paired));
     assert!(node.has_acted(Act::Resume));
+}
+
+#[test]
+fn a_session_lets_a_node_resume_only_if_the_arbiter_is_away_or_says_that_it_may() {
+    let resumes = |node: &Node| node.controller.may_resume_in_session();
+    let unheard = || Node::new(Side::Second, ServeMode::Paired, Standing::Meeting);
+    let mut node = unheard();
+    assert!(!resumes(&node), "the arbiter has not had time to answer");
+    for _ in 0..2 {
+        node.tell(ControllerInput::Timer(ControllerTimer::Repeat));
+    }
+    assert!(resumes(&node), "the word of the peer is enough while the arbiter is away");
+    let mine = arbiter_record(4, Side::Second, Eligible::Both);
+    let stopped =
+        ArbiterRecord { stopped: true, ..arbiter_record(8, Side::Second, Eligible::Both) };
+    let theirs = arbiter_record(8, Side::First, Eligible::Both);
+    for (record, may) in [(mine, true), (stopped, false), (theirs, false)] {
+        let mut node = unheard();
+        node.answer_view(record, Ok(()));
+        assert_eq!(resumes(&node), may);
+    }
+    let mut node = unheard();
+    node.answer(Reply::Refused(Refused::RolledBack));
+    assert!(resumes(&node), "one that cannot be believed is as good as away");
+}
+
+#[test]
+fn a_demotion_that_was_taken_back_is_not_left_to_be_granted_late() {
+    let mut node = Node::primary();
+    assert!(node.controller.may_read(ServeMode::Paired));
+    node.leaving = Some(Leaving::Stop);
+    node.look();
+    assert_eq!(node.asked().operation, Operation::Stop);
+    // It is answered in time: nothing takes it back while the record is on its way.
+    let mut demoted = Node { controller: node.controller.clone(), ..Node::primary() };
+    let record = ArbiterRecord { stopped: true, ..arbiter_record(8, Side::Second, Eligible::Both) };
+    let (id, reply) = (node.asked().id, Reply::Done(Box::new(record)));
+    demoted.leaving = Some(Leaving::Stop);
+    demoted.tell(ControllerInput::Reply { id, reply });
+    assert!(demoted.has_acted(Act::Stopped));
+    demoted.effects.clear();
+    demoted.leaving = Some(Leaving::Recording);
+    demoted.look();
+    assert!(!demoted.effects.iter().any(|effect| matches!(effect, ControllerEffect::Ask(_))));
+    node.leaving = None;
+    node.look();
+    assert_eq!(node.asked().operation, Operation::Keep);
+    assert!(!node.controller.may_read(ServeMode::Paired), "the stop may have ended the lease");
+    // It was granted meanwhile.
+    let stopped =
+        ArbiterRecord { stopped: true, ..arbiter_record(8, Side::Second, Eligible::Both) };
+    node.answer(Reply::Conflict(Box::new(stopped)));
+    node.look();
+    let again = node.asked();
+    assert_eq!((again.operation, again.epoch), (Operation::Keep, Epoch(8)));
+    let mut kept = *granted(&node, 12);
+    kept.eligible = Eligible::Both;
+    node.answer(Reply::Done(Box::new(kept)));
+    node.tell(ControllerInput::Timer(ControllerTimer::Look));
+    assert_eq!(node.asked().operation, Operation::Renew);
 }
 
 #[test]

@@ -502,6 +502,122 @@ fn a_demoted_resource_waits_for_an_operator() {
 }
 
 #[test]
+fn a_demoted_primary_that_died_before_it_knew_does_not_resume_with_its_peer() {
+    let mut script = pair();
+    script.world.command(A, Command::Demote).unwrap_or_else(|broken| panic!("{broken}"));
+    script.until_exactly("the witness has stopped it", |world| {
+        world.witness_record().is_some_and(|record| record.stopped)
+    });
+    script.kill(A);
+    assert!(!script.world.nodes[A].superblock().stopped, "it has not heard the answer");
+    script.start(A);
+    script.until("the nodes meet", World::is_in_sync);
+    script.pass(5_000);
+    assert!(!serves(&script, A) && !serves(&script, B), "an operator stopped it");
+    script.command(A, promote()).unwrap();
+    script.until_serving(A);
+    is_whole_again(&mut script);
+}
+
+#[test]
+fn while_the_arbiter_is_away_no_planned_change_of_role_begins() {
+    let mut script = pair();
+    script.world.kill_witness();
+    script.pass(3_000);
+    let before = script.world.now;
+    for (at, command) in [(A, Command::Demote), (A, Command::Switchover), (B, Command::Switchover)]
+    {
+        let refused = script.command(at, command).unwrap_err();
+        assert!(refused.why.contains("arbiter"), "{refused:?}");
+        assert_eq!(script.world.clients.node_of(0), Some(A), "clients are not disturbed");
+    }
+    assert!((script.world.now - before) / 1_000_000 < 100);
+    script.write(3, 3);
+    script.world.heal_witness();
+    script.pass(3_000);
+    script.command(A, Command::Switchover).unwrap();
+    script.until_serving(B);
+    is_whole_again(&mut script);
+}
+
+// The request is lost, or only its answer.
+#[test]
+fn a_demotion_that_the_arbiter_does_not_answer_is_taken_back() {
+    for is_granted in [false, true] {
+        let mut script = pair();
+        script.world.cut_witness(A, 1);
+        if !is_granted {
+            script.world.cut_witness(A, 0);
+        }
+        let before = script.world.now;
+        let refused = script.command(A, Command::Demote).unwrap_err();
+        assert!(refused.why.contains("arbiter"), "{refused:?}");
+        assert!((script.world.now - before) / 1_000_000 < 9_500, "three leases");
+        assert_eq!(script.world.witness_record().unwrap().stopped, is_granted);
+        script.until_serving(A);
+        script.write(3, 3);
+        script.world.heal_witness();
+        script.until("it is not stopped", |world| !world.witness_record().unwrap().stopped);
+        script.read(0, 8);
+        is_whole_again(&mut script);
+        script.kill(A);
+        script.until_serving(B);
+        script.start(A);
+        is_whole_again(&mut script);
+    }
+}
+
+// The same after a restart, which forgets that anything was asked.
+#[test]
+fn a_primary_that_serves_is_not_left_stopped_at_the_arbiter() {
+    let mut script = pair();
+    script.world.command(A, Command::Demote).unwrap_or_else(|broken| panic!("{broken}"));
+    script.until_exactly("the witness has stopped it", |world| {
+        world.witness_record().is_some_and(|record| record.stopped)
+    });
+    script.kill(A);
+    cut_off_witness(&mut script, A);
+    script.start(A);
+    script.until_serving(A);
+    script.world.heal_witness();
+    script.until("it is not stopped", |world| !world.witness_record().unwrap().stopped);
+    is_whole_again(&mut script);
+}
+
+#[test]
+fn a_handover_that_cannot_be_taken_back_yet_says_so_and_goes_on_with_the_arbiter() {
+    let mut script = pair();
+    script.world.kill_witness();
+    let refused = script.command(A, Command::Switchover).unwrap_err();
+    assert!(refused.why.contains("arbiter"), "{refused:?}");
+    let status = script.status(A);
+    assert_eq!(status.state, "handover");
+    assert!(status.explain.why.contains("arbiter"), "{:?}", status.explain);
+    assert!(!serves(&script, A) && !serves(&script, B), "nobody knows who owns the resource");
+    script.world.heal_witness();
+    script.until_serving(A);
+    script.write(3, 3);
+    is_whole_again(&mut script);
+}
+
+#[test]
+fn the_peer_that_took_over_is_answer_enough_for_the_old_owner() {
+    let mut script = pair();
+    let typed = script.world.command(A, Command::Switchover);
+    script.until_exactly("B owns the resource", |world| {
+        world.witness_record().is_some_and(|record| record.owner == Side::Second)
+    });
+    cut_off_witness(&mut script, A);
+    script.until_serving(B);
+    script.until("A follows", |world| {
+        world.status(A).is_some_and(|status| status.state == "following")
+    });
+    let answer = script.world.operator.take_answer(typed.unwrap_or_else(|it| panic!("{it}")));
+    assert!(matches!(answer, Some(Ok(_))), "{answer:?}");
+    script.command(A, Command::Disconnect).unwrap();
+}
+
+#[test]
 fn a_secondary_that_left_on_purpose_does_not_stop_the_primary() {
     let mut script = pair();
     script.command(B, Command::Disconnect).unwrap();
