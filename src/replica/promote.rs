@@ -329,10 +329,19 @@ impl<M: MapMemory> Replica<M> {
     /// The record of a promotion is stable.
     pub(super) fn on_promoted(&mut self, promoted: &Promoted, effects: &mut Effects) {
         let asker = self.role.promoting.take().and_then(|promoting| promoting.request);
-        if self.role.take_over.take().is_some() {
+        let is_handed = self.role.take_over.take().is_some();
+        if is_handed {
             self.answer_switchover(effects);
         }
-        let why = if promoted.is_forced { "forced by an operator" } else { "by an operator" };
+        let why = if promoted.is_forced {
+            "forced by an operator"
+        } else if is_handed {
+            "the peer handed the role over"
+        } else if asker.is_none() && self.has_controller() {
+            "by the arbiter"
+        } else {
+            "by an operator"
+        };
         self.become_primary(why);
         if promoted.generation.is_some() {
             self.has_own_generation();

@@ -118,23 +118,19 @@ impl Pair {
         };
         let node = |at: usize, name: &'static str, fourth: u8| {
             let mut reserved = Vec::new();
-            let mut addresses =
-                [(fourth, Type::STREAM), (fourth, Type::DGRAM), (fourth + 10, Type::DGRAM)]
-                    .into_iter()
-                    .enumerate()
-                    .map(|(port, (fourth, kind))| {
-                        if plan.lab.is_some() {
-                            // Nobody else is on that host.
-                            let port = 7788 + u16::try_from(port).unwrap();
-                            return SocketAddr::from((host(fourth), port));
-                        }
-                        let (socket, address) = reserve(host(fourth), kind);
-                        reserved.push(socket);
-                        address
-                    });
-            let replication = addresses.next().unwrap();
-            let heartbeat = [addresses.next().unwrap(), addresses.next().unwrap()];
-            drop(addresses);
+            let mut address = |fourth: u8, kind: Type, port: u16| {
+                if plan.lab.is_some() {
+                    // Nobody else is on that host.
+                    return SocketAddr::from((host(fourth), port));
+                }
+                let (socket, address) = reserve(host(fourth), kind);
+                // Of two sockets for datagrams on one port only the newer one would get any.
+                reserved.extend((kind == Type::STREAM).then_some(socket));
+                address
+            };
+            let replication = address(fourth, Type::STREAM, 7788);
+            let heartbeat =
+                [address(fourth, Type::DGRAM, 7789), address(fourth + 10, Type::DGRAM, 7789)];
             let home = plan.folders[at].clone().unwrap_or_else(|| folder.path().join(name));
             fs::create_dir_all(&home).unwrap();
             Node {

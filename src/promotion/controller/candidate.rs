@@ -117,11 +117,6 @@ impl Controller {
         })
     }
 
-    /// Whether nothing that this node granted to a primary holds any more.
-    pub(super) fn is_past_own_grants(&self) -> bool {
-        !self.leases.is_in_hold_down() && !self.leases.is_granted()
-    }
-
     /// Whether the arbiter says that this node owns the resource: nobody else has a turn.
     pub(super) fn owns(&self) -> bool {
         self.known.as_ref().is_some_and(|known| known.owner == self.settings.side)

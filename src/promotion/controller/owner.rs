@@ -153,7 +153,8 @@ impl Controller {
             && known.eligible == Eligible::Both
             && known.epoch > record.epoch
             && known.epoch >= record.promised;
-        let is_free = self.candidacy.is_none() && is_settled && self.is_past_own_grants();
+        // Its leases were given back: whoever asks for a handover has closed its clients.
+        let is_free = self.candidacy.is_none() && is_settled;
         let may_begin = is_handed && is_free && !facts.is_stopping && is_fit(facts);
         may_begin.then_some(Act::TakeOver(known.epoch))
     }
