@@ -179,10 +179,15 @@ impl Client {
         let mut pings = interval(ping_every);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut number = 0;
+        // The Welcome is the first letter.
+        let mut letters_heard = 1;
         let mut silence = pin!(sleep(dead_after));
         loop {
+            // What has arrived is read before anything is asked: a request says how much was heard.
             let asks = tokio::select! {
+                biased;
                 heard = reader.next(Tell::open) => {
+                    letters_heard += 1;
                     silence.as_mut().reset(Instant::now() + dead_after);
                     match heard {
                         Ok(tell) => {
@@ -195,7 +200,7 @@ impl Client {
                     continue;
                 }
                 order = self.orders.recv() => match order {
-                    Some(order) => letters_of(order),
+                    Some(order) => letters_of(order, letters_heard),
                     None => return ControlFlow::Break(()),
                 },
                 _ = pings.tick() => {
@@ -248,10 +253,12 @@ impl Client {
     }
 }
 
-fn letters_of(order: Order) -> Vec<Ask> {
+fn letters_of(order: Order, heard: u64) -> Vec<Ask> {
     match order {
-        Order::Ask(asked) => vec![Ask::Request(Box::new(asked))],
-        Order::Renew(all) => all.chunks(RENEWALS_MAX).map(|some| Ask::Renew(some.into())).collect(),
+        Order::Ask(asked) => vec![Ask::Request { heard, asked: Box::new(asked) }],
+        Order::Renew(all) => {
+            all.chunks(RENEWALS_MAX).map(|some| Ask::Renew { heard, all: some.into() }).collect()
+        }
     }
 }
 
