@@ -53,6 +53,7 @@ const GUARDS: &[Guard] = &[
     }),
     guard(Obstacle::SplitBrain, true, |_, facts| !facts.record.split),
     guard(Obstacle::NotUpToDate, true, |_, facts| facts.record.disk == DiskState::UpToDate),
+    guard(Obstacle::RecordLost, true, |it, facts| !it.is_record_lost(facts)),
     guard(Obstacle::Vetoed, true, |_, facts| facts.record.veto.is_none()),
     guard(Obstacle::Pledged, true, |_, facts| !facts.record.hold),
     guard(Obstacle::Connected, true, |_, facts| {
@@ -102,7 +103,7 @@ impl Controller {
     /// Whether nobody else has a turn, heard or not: this node owns the resource, or the peer cannot
     /// serve it.
     fn is_alone_in_turn(&self, facts: &Facts<'_>) -> bool {
-        self.owns() || facts.peer_has_no_disk
+        self.owns() || facts.peer_cannot_serve
     }
 
     /// The epoch at which a promotion was granted.
