@@ -122,10 +122,11 @@ pub async fn run_client(
 
 /// Pauses between two attempts.
 const PAUSE_MIN: Duration = Duration::from_millis(200);
-const PAUSE_MAX: Duration = Duration::from_secs(5);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// Time for connecting, again for TLS, and again for the Welcome.
-const STEP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Least time for connecting, again for TLS, and again for the Welcome. What is lost while a network
+/// is down is sent again by the kernel ever later, so an attempt must not outlive the trouble.
+const STEP_MIN: Duration = Duration::from_secs(1);
 
 struct Client {
     settings: ClientSettings,
@@ -179,10 +180,15 @@ impl Client {
         let mut pings = interval(ping_every);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut number = 0;
+        // The Welcome is the first letter.
+        let mut letters_heard = 1;
         let mut silence = pin!(sleep(dead_after));
         loop {
+            // What has arrived is read before anything is asked: a request says how much was heard.
             let asks = tokio::select! {
+                biased;
                 heard = reader.next(Tell::open) => {
+                    letters_heard += 1;
                     silence.as_mut().reset(Instant::now() + dead_after);
                     match heard {
                         Ok(tell) => {
@@ -195,7 +201,7 @@ impl Client {
                     continue;
                 }
                 order = self.orders.recv() => match order {
-                    Some(order) => letters_of(order),
+                    Some(order) => letters_of(order, letters_heard),
                     None => return ControlFlow::Break(()),
                 },
                 _ = pings.tick() => {
@@ -248,17 +254,19 @@ impl Client {
     }
 }
 
-fn letters_of(order: Order) -> Vec<Ask> {
+fn letters_of(order: Order, heard: u64) -> Vec<Ask> {
     match order {
-        Order::Ask(asked) => vec![Ask::Request(Box::new(asked))],
-        Order::Renew(all) => all.chunks(RENEWALS_MAX).map(|some| Ask::Renew(some.into())).collect(),
+        Order::Ask(asked) => vec![Ask::Request { heard, asked: Box::new(asked) }],
+        Order::Renew(all) => {
+            all.chunks(RENEWALS_MAX).map(|some| Ask::Renew { heard, all: some.into() }).collect()
+        }
     }
 }
 
 /// Opens a connection and says who this is.
 async fn dial(settings: &ClientSettings) -> Result<(Connected, ArbiterId), ArbiterError> {
     let failed = |action| move |source| ArbiterError::Io { action, source };
-    let limit = STEP_TIMEOUT;
+    let limit = settings.dead_after.max(STEP_MIN);
     let socket = match timeout(limit, TcpStream::connect(settings.address)).await {
         Ok(socket) => socket.map_err(failed("connect to"))?,
         Err(_) => return Err(ArbiterError::Slow { what: "accepted a connection", limit }),

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::hearing::Hearing;
 use crate::promotion::arbiter::{
     Allowed, Arbiter, ArbiterEffect, ArbiterInput, ArbiterRecord, ArbiterTimer, Ask, Asked, Hello,
     Operation, Refused, Reply, Request, RequestId, Tell, check_identity, no_record,
@@ -78,6 +79,7 @@ struct Node {
     key: [u8; 32],
     /// No record named it when it said who it is; it may have enrolled since.
     was_stranger: bool,
+    hearing: Hearing,
 }
 
 /// Most records of one witness.
@@ -109,7 +111,8 @@ impl Desk {
         effects: &mut Vec<Effect>,
     ) {
         let Hello { cluster, side, .. } = hello;
-        let mut node = Node { cluster, side, key, was_stranger: false };
+        let hearing = Hearing::begin();
+        let mut node = Node { cluster, side, key, was_stranger: false, hearing };
         node.was_stranger = !self.is_known(&node);
         let older = self.nodes.iter().find(|(_, it)| it.is_same(&node)).map(|(id, _)| *id);
         if let Some(older) = older {
@@ -135,14 +138,49 @@ impl Desk {
         ask: Ask,
         effects: &mut Vec<Effect>,
     ) {
+        let before = effects.len();
         match ask {
             Ask::Hello(_) => self.dismiss(from, "a second Hello", effects),
             Ask::Ping(number) => effects.push(Effect::Tell(from, Tell::Pong(number))),
-            Ask::Request(asked) => self.on_asked(now, from, *asked, effects),
-            Ask::Renew(all) => {
-                for asked in all {
-                    self.on_asked(now, from, asked, effects);
+            Ask::Request { heard, asked } => {
+                if self.is_heard_by(now, from, heard, effects) {
+                    self.on_asked(now, from, *asked, effects);
                 }
+            }
+            Ask::Renew { heard, all } => {
+                if self.is_heard_by(now, from, heard, effects) {
+                    for asked in all {
+                        self.on_asked(now, from, asked, effects);
+                    }
+                }
+            }
+        }
+        self.note_told(now, &effects[before..]);
+    }
+
+    /// Whether a node hears what it is told. What it asks is else dropped without a word: it would
+    /// not hear the answer, and asks again.
+    fn is_heard_by(
+        &mut self,
+        now: Clocks,
+        from: ConnectionId,
+        heard: u64,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
+        let Some(node) = self.nodes.get_mut(&from) else { return false };
+        if !node.hearing.hear(heard) {
+            self.dismiss(from, "more was heard than was said", effects);
+            return false;
+        }
+        !node.hearing.is_deaf(now)
+    }
+
+    fn note_told(&mut self, now: Clocks, effects: &[Effect]) {
+        for effect in effects {
+            if let Effect::Tell(to, _) = effect
+                && let Some(node) = self.nodes.get_mut(to)
+            {
+                node.hearing.tell(now);
             }
         }
     }
@@ -171,7 +209,9 @@ impl Desk {
         if let Some(seat) = self.seats.get_mut(key) {
             seat.is_storing = false;
             let steps = seat.step(now, ArbiterInput::Stored(is_stable));
+            let before = effects.len();
             self.carry_out(now, key, steps, effects);
+            self.note_told(now, &effects[before..]);
         }
     }
 

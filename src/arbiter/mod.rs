@@ -8,6 +8,7 @@
 mod client;
 mod desk;
 mod error;
+mod hearing;
 mod security;
 mod server;
 mod stream;

@@ -1,6 +1,6 @@
 //! The desk with made-up clocks, connections and disk: who is told what, and what has a limit.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::desk::{ConnectionId, Desk, Effect, Key, RECORDS_MAX, STRANGERS_MAX, Stock};
@@ -26,6 +26,8 @@ struct Rig {
     disk_works: bool,
     stored: Vec<(Key, ArbiterRecord)>,
     count: u64,
+    /// Letters that each connection was told and has heard.
+    heard: BTreeMap<ConnectionId, u64>,
 }
 
 impl Rig {
@@ -35,7 +37,8 @@ impl Rig {
 
     fn of(stock: Stock) -> Self {
         let now = Clocks { boottime: Instant(1 << 40), raw: Instant(5) };
-        Self { desk: Desk::new(now, stock), now, disk_works: true, stored: Vec::new(), count: 0 }
+        let (desk, stored, heard) = (Desk::new(now, stock), Vec::new(), BTreeMap::new());
+        Self { desk, now, disk_works: true, stored, count: 0, heard }
     }
 
     fn hello(&mut self, cluster: &str, side: Side, key: [u8; 32]) -> (ConnectionId, Vec<Effect>) {
@@ -45,6 +48,7 @@ impl Rig {
         let hello = Hello { versions: (1, 1), cluster, node, side, instance: Instance(1) };
         let mut effects = Vec::new();
         self.desk.on_hello(from, hello, key, &mut effects);
+        self.hear(&effects);
         (from, effects)
     }
 
@@ -83,12 +87,29 @@ impl Rig {
                 }
             }
         }
+        self.hear(&said);
         said
     }
 
+    /// Everybody hears what was said.
+    fn hear(&mut self, said: &[Effect]) {
+        for effect in said {
+            if let Effect::Tell(to, _) = effect {
+                *self.heard.entry(*to).or_default() += 1;
+            }
+        }
+    }
+
+    /// A request of a connection that has heard all or not.
+    fn asks(&self, from: ConnectionId, resource: &str, request: &Request) -> Ask {
+        let heard = self.heard.get(&from).copied().unwrap_or_default();
+        let asked = Asked { resource: resource.to_owned(), request: request.clone() };
+        Ask::Request { heard, asked: Box::new(asked) }
+    }
+
     fn ask(&mut self, from: ConnectionId, resource: &str, request: &Request) -> Vec<Effect> {
-        let resource = resource.to_owned();
-        self.say(from, Ask::Request(Box::new(Asked { resource, request: request.clone() })))
+        let ask = self.asks(from, resource, request);
+        self.say(from, ask)
     }
 
     /// Asks about `vm1`, and what it gets.
@@ -177,8 +198,8 @@ fn a_change_is_answered_once_it_is_stable_and_shown_to_both_nodes() {
     let stranger = rig.hello("office", B, STRANGER).0;
     let solo = rig.request(A, epoch, Operation::Solo { generation: generation() });
     let mut effects = Vec::new();
-    let asked = Asked { resource: "vm1".to_owned(), request: solo.clone() };
-    rig.desk.on_ask(rig.now, alpha, Ask::Request(Box::new(asked)), &mut effects);
+    let ask = rig.asks(alpha, "vm1", &solo);
+    rig.desk.on_ask(rig.now, alpha, ask, &mut effects);
     assert!(matches!(effects[..], [Effect::Store(..)]), "{effects:?}");
     effects.clear();
     rig.desk.on_stored(rig.now, &key("vm1"), true, &mut effects);
@@ -196,8 +217,8 @@ fn an_answer_that_was_lost_comes_again_over_the_next_connection() {
     let (alpha, _, epoch) = rig.pair();
     let solo = rig.request(A, epoch, Operation::Solo { generation: generation() });
     let mut effects = Vec::new();
-    let asked = Asked { resource: "vm1".to_owned(), request: solo.clone() };
-    rig.desk.on_ask(rig.now, alpha, Ask::Request(Box::new(asked)), &mut effects);
+    let ask = rig.asks(alpha, "vm1", &solo);
+    rig.desk.on_ask(rig.now, alpha, ask, &mut effects);
     // The connection ends before the record is stable.
     rig.desk.on_gone(alpha);
     effects.clear();
@@ -412,11 +433,58 @@ fn one_letter_renews_many_leases() {
             Asked { resource: name.to_owned(), request }
         })
         .into();
-    let effects = rig.say(alpha, Ask::Renew(all.clone()));
+    let effects = rig.say(alpha, Ask::Renew { heard: 1, all: all.clone() });
     for Asked { request, .. } in &all {
         let reply = reply_to(&effects, alpha, request.id);
         assert!(matches!(reply, Some(Reply::Lease { .. })), "{reply:?}");
     }
+}
+
+#[test]
+fn whoever_does_not_hear_the_witness_changes_nothing() {
+    let mut rig = Rig::with(Vec::new());
+    let (alpha, _, epoch) = rig.pair();
+    let ms = Duration::from_millis;
+    // It is idle for an hour, and hears everything: it is listened to at once.
+    for _ in 0..3_600 {
+        rig.now = rig.now.plus(ms(1_000));
+        rig.say(alpha, Ask::Ping(1));
+    }
+    let renew = rig.request(A, epoch, Operation::Renew);
+    assert!(matches!(rig.done(alpha, &renew), Reply::Lease { .. }));
+    // From here on it hears nothing of what it is told.
+    let deaf = rig.heard.clone();
+    rig.say(alpha, Ask::Ping(2));
+    for (after, is_carried_out) in [(800, true), (1, false), (10_000, false)] {
+        rig.heard.clone_from(&deaf);
+        rig.now = rig.now.plus(ms(after));
+        let ping = rig.say(alpha, Ask::Ping(3));
+        assert!(matches!(ping[..], [Effect::Tell(_, Tell::Pong(3))]), "it is answered");
+        for operation in [Operation::Read, Operation::Solo { generation: generation() }] {
+            rig.heard.clone_from(&deaf);
+            let epoch = rig.stored.last().map_or(epoch, |(_, record)| record.epoch);
+            let request = rig.request(A, epoch, operation);
+            let effects = rig.ask(alpha, "vm1", &request);
+            let reply = reply_to(&effects, alpha, request.id);
+            assert_eq!((reply.is_some(), effects.is_empty()), (is_carried_out, !is_carried_out));
+        }
+        let renew = rig.request(A, epoch, Operation::Renew);
+        let asked = Asked { resource: "vm1".to_owned(), request: renew };
+        let all = vec![asked];
+        let effects = rig.say(alpha, Ask::Renew { heard: deaf[&alpha], all });
+        assert_eq!(effects.is_empty(), !is_carried_out);
+    }
+    assert_eq!(rig.stored.len(), 2, "the enrolment, and the change in time");
+}
+
+#[test]
+fn nobody_hears_more_than_was_said() {
+    let mut rig = Rig::with(vec![(key("vm1"), record(40))]);
+    let alpha = rig.node(A);
+    *rig.heard.get_mut(&alpha).unwrap() += 1;
+    let read = rig.request(A, Epoch(40), Operation::Read);
+    let effects = rig.ask(alpha, "vm1", &read);
+    assert!(is_closed(&effects, alpha) && reply_to(&effects, alpha, read.id).is_none());
 }
 
 #[test]

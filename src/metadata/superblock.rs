@@ -84,7 +84,8 @@ pub struct Superblock {
     pub place: Place,
     /// It was running in `memsync` as a secondary when it was written.
     pub memsync_secondary: bool,
-    /// Its last runs, newest first, at most 64.
+    /// Its last runs, newest first, at most 64. The one that changed the arbiter's record last is
+    /// moved up before it would fall off.
     pub instances: Vec<Instance>,
     /// The peer's last run.
     pub peer_instance: Instance,

@@ -165,12 +165,14 @@ fn check_disk(record: &Superblock, peer_is_ahead: bool, how: PromoteHow) -> Resu
 /// A veto that says somebody else went on: the copy then lacks what was written since.
 fn is_behind(record: &Superblock) -> bool {
     record.veto.is_some_and(|veto| match veto.reason {
-        VetoReason::Superseded | VetoReason::Inconsistent | VetoReason::IoError => true,
+        VetoReason::Superseded
+        | VetoReason::Inconsistent
+        | VetoReason::IoError
+        | VetoReason::RecordLost => true,
         VetoReason::Evicted
         | VetoReason::Left
         | VetoReason::NotEligible
-        | VetoReason::PowerLoss
-        | VetoReason::RecordLost => false,
+        | VetoReason::PowerLoss => false,
     })
 }
 

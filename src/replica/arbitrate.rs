@@ -13,7 +13,7 @@ use crate::promotion::Claim;
 use crate::promotion::controller::{
     self, Act, Controller, ControllerEffect, ControllerInput, Facts, Leaving, RecordStep,
 };
-use crate::units::{DiskState, Instance, Role};
+use crate::units::{DiskState, Instance, Role, VetoReason};
 
 impl<M: MapMemory> Replica<M> {
     /// The controller's first step, once the record says that this run began.
@@ -54,10 +54,13 @@ impl<M: MapMemory> Replica<M> {
     }
 
     /// Whether this node may promise the peer not to be promoted: not while it asks for a promotion
-    /// itself, which could be granted later.
+    /// itself, which could be granted later, and not if it does not know what it promised before.
     pub(super) fn may_veto(&self) -> bool {
-        let is_candidate = self.controller.as_ref().is_some_and(|it| it.is_candidate());
-        !is_candidate && self.records.stable().arbitration.asked.is_none()
+        let is_bound = self
+            .controller
+            .as_ref()
+            .is_some_and(|it| it.is_candidate() || it.is_record_lost(&self.facts()));
+        !is_bound && self.records.stable().arbitration.asked.is_none()
     }
 
     /// What the controller is shown.
@@ -71,8 +74,9 @@ impl<M: MapMemory> Replica<M> {
                 || self.role.take_over.as_ref().is_some_and(|take| !take.is_ready()),
             peer: self.standing_for_controller(),
             claim: hello.map(super::meet::claim_of),
-            peer_has_no_disk: hello
-                .is_some_and(|hello| matches!(hello.disk, DiskState::Failed | DiskState::Missing)),
+            peer_cannot_serve: hello
+                .is_some_and(|hello| matches!(hello.disk, DiskState::Failed | DiskState::Missing))
+                || self.peer_lost_its_record(),
             peer_instance: hello.and_then(|hello| hello.instances.first().copied()),
             is_stopping: self.desk.is_stopping(),
             leaving: self.asks_arbiter(),
@@ -82,6 +86,16 @@ impl<M: MapMemory> Replica<M> {
     /// What the arbiter is asked for a primary that leaves.
     pub(super) fn asks_arbiter(&self) -> Option<Leaving> {
         self.role.exit.as_ref().and_then(super::exit::Exit::asks_arbiter)
+    }
+
+    /// Whether the peer said so, and nothing has filled it since.
+    fn peer_lost_its_record(&self) -> bool {
+        let stands_still = match self.link.session() {
+            Some(session) => matches!(session.part, SessionPart::Idle),
+            None => self.link.standing() == Standing::Apart,
+        };
+        let veto = self.link.peer_hello().and_then(|hello| hello.veto);
+        stands_still && veto.is_some_and(|veto| veto.reason == VetoReason::RecordLost)
     }
 
     fn standing_for_controller(&self) -> controller::Standing {
@@ -156,6 +170,8 @@ impl<M: MapMemory> Replica<M> {
         match step {
             // The peer was told of a promise that is void.
             RecordStep::Follow(_) => self.restart_session(),
+            // The peer may be promoted, and what was agreed on rests on nothing.
+            RecordStep::Veto(VetoReason::RecordLost) => self.restart_session(),
             RecordStep::Learn
             | RecordStep::Adopt
             | RecordStep::Promise(_)

@@ -8,9 +8,9 @@ use super::operator::Refused;
 use super::session::{Phase, Standing};
 use crate::metadata::MapMemory;
 use crate::metadata::generation::{self, PEER, RESOURCE};
-use crate::promotion::controller::Leaving;
+use crate::promotion::controller::{self, Leaving};
 use crate::promotion::{self, PromoteHow, Refusal};
-use crate::units::{DiskState, Outcome, Role, Side};
+use crate::units::{DiskState, Outcome, Role, Side, VetoReason};
 use crate::wire::message::RefusalCode;
 
 /// Why the nodes do not replicate, or why there is no connection.
@@ -275,6 +275,14 @@ impl<M: MapMemory> Replica<M> {
         let first = connect.or_else(|| self.known_way());
         let forced = format!("hotpair promote {resource} --force --peer-is-fenced");
         let watch = format!("hotpair status {resource} --watch");
+        let veto = self.records.stable().veto.map(|veto| veto.reason);
+        if refusal == Refusal::Outdated && veto == Some(VetoReason::RecordLost) {
+            let next = format!(
+                "on {peer}: hotpair promote {resource}, which fills this copy; only if {peer} cannot \
+                 serve either, to give up what is missing: {forced} --accept-data-loss"
+            );
+            return Refused { why: controller::Obstacle::RecordLost.to_string(), next };
+        }
         let next = match refusal {
             Refusal::PeerIsPrimary if self.must_choose() => {
                 format!("hotpair split-brain show {resource}")

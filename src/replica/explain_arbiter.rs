@@ -108,7 +108,7 @@ impl<M: MapMemory> Replica<M> {
             Obstacle::Connected | Obstacle::PeerHeard => format!("hotpair switchover {resource}"),
             Obstacle::SplitBrain => format!("hotpair split-brain show {resource}"),
             Obstacle::NotAutomatic | Obstacle::Stopped => promote,
-            Obstacle::Vetoed | Obstacle::NotUpToDate => {
+            Obstacle::Vetoed | Obstacle::NotUpToDate | Obstacle::RecordLost => {
                 format!("bring {peer} back; when both are connected, let the resync end: {watch}")
             }
             Obstacle::Pledged => format!("bring {peer} or the arbiter back"),

@@ -332,6 +332,10 @@ fn arbitrate(change: ArbiterChange, side: Side, record: &mut Superblock) {
     noted.arbiter = change.arbiter;
     noted.epoch = noted.epoch.max(change.epoch);
     noted.lease_ms = noted.lease_ms.max(change.lease_ms);
+    if let Some(run) = change.asked_in {
+        keep_run(run, &mut record.instances);
+    }
+    let noted = &mut record.arbitration;
     match change.step {
         RecordStep::Learn => {}
         RecordStep::Adopt => {
@@ -349,8 +353,22 @@ fn arbitrate(change: ArbiterChange, side: Side, record: &mut Superblock) {
         }
         RecordStep::Settle => noted.asked = None,
         RecordStep::Follow(epoch) => record.promised = epoch.max(record.epoch),
-        RecordStep::Veto(reason) => record.veto = Some(Veto { reason, epoch: change.epoch }),
+        RecordStep::Veto(reason) => {
+            record.veto = Some(Veto { reason, epoch: change.epoch });
+            if reason == VetoReason::RecordLost {
+                record.promised = record.promised.max(change.epoch);
+            }
+        }
         RecordStep::LiftVeto => record.veto = None,
+    }
+}
+
+/// Puts a run right behind the one that is running, so that the next starts do not push it out.
+fn keep_run(run: Instance, instances: &mut Vec<Instance>) {
+    if instances.first() != Some(&run) {
+        instances.retain(|instance| *instance != run);
+        instances.insert(instances.len().min(1), run);
+        instances.truncate(INSTANCES_LEN_MAX);
     }
 }
 
@@ -420,8 +438,9 @@ fn apply_join(join: &Join, side: Side, record: &mut Superblock) {
         record.serve_mode = ServeMode::Paired;
     }
     if join.target.is_none() {
-        // Nobody has what this node lacks, so no veto says so any more.
-        record.veto = None;
+        // Nobody has what this node lacks, so no veto says so any more; but for one that does not
+        // know what it lacks.
+        record.veto = record.veto.filter(|veto| veto.reason == VetoReason::RecordLost);
         if record.disk == DiskState::Outdated {
             record.disk = DiskState::UpToDate;
             record.disk_reason = DiskReason::None;

@@ -424,7 +424,7 @@ impl<M: MapMemory> Replica<M> {
         // A late request of its own may still give the resource away: the arbiter is asked first.
         let may_be_given = self.has_controller() && record.serve_mode == ServeMode::HandingOver;
         let says_otherwise =
-            self.controller.as_ref().is_some_and(|controller| !controller.may_resume_in_session());
+            self.controller.as_ref().is_some_and(|it| !it.may_resume_in_session(&self.facts()));
         if !has_met || !is_free || record.stopped || may_be_given || says_otherwise {
             return;
         }

@@ -57,8 +57,8 @@ pub(crate) fn made() -> Vec<Vec<u8>> {
     let promote = Operation::Promote { history, dead: Some(Instance(3)), by_operator: false };
     vec![
         seal(&Ask::Hello(hello)),
-        seal(&Ask::Request(Box::new(asked(promote)))),
-        seal(&Ask::Renew(vec![asked(Operation::Renew), asked(Operation::Renew)])),
+        seal(&Ask::Request { heard: 1, asked: Box::new(asked(promote)) }),
+        seal(&Ask::Renew { heard: 2, all: vec![asked(Operation::Renew), asked(Operation::Renew)] }),
         seal(&Tell::Welcome { version: VERSION, arbiter: ArbiterId(5) }),
         seal(&Tell::Farewell("no room".to_owned())),
     ]

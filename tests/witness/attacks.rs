@@ -137,15 +137,16 @@ async fn a_node_that_breaks_the_rules_later_is_cut_off_too() {
         };
         Asked { resource: "vm1".to_owned(), request }
     };
+    let request = |asked| Ask::Request { heard: 1, asked: Box::new(asked) };
     let keep = asked(A, Operation::Keep);
     let mut too_long = seal(&Ask::Ping(1));
     too_long[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
     let force = asked(A, Operation::Force { floor: Epoch(u64::MAX) });
     for (what, bytes) in [
         ("a second Hello", seal(&hello())),
-        ("the other side", seal(&Ask::Request(Box::new(asked(B, Operation::Read))))),
-        ("another operation among renewals", seal(&Ask::Renew(vec![keep]))),
-        ("an epoch that overflows", seal(&Ask::Request(Box::new(force)))),
+        ("the other side", seal(&request(asked(B, Operation::Read)))),
+        ("another operation among renewals", seal(&Ask::Renew { heard: 1, all: vec![keep] })),
+        ("an epoch that overflows", seal(&request(force))),
         ("too long", too_long),
         ("garbage", vec![7; 100]),
     ] {

@@ -72,7 +72,7 @@ async fn what_was_asked_before_a_connection_ended_is_not_asked_again_by_itself()
     assert_eq!(node.said().await, News::Reachable { arbiter: ArbiterId(7) });
     let first = node.request(Operation::Keep);
     node.order("vm1", &first).await;
-    assert!(matches!(heard_of(&mut socket).await, Ask::Request(_)));
+    assert!(matches!(heard_of(&mut socket).await, Ask::Request { .. }));
     drop(socket);
     assert!(matches!(node.said().await, News::Unreachable { .. }));
     // Nor what is asked while there is none.
@@ -83,7 +83,7 @@ async fn what_was_asked_before_a_connection_ended_is_not_asked_again_by_itself()
     let third = node.request(Operation::Keep);
     node.order("vm1", &third).await;
     match heard_of(&mut socket).await {
-        Ask::Request(asked) => assert_eq!(asked.request.id, third.id),
+        Ask::Request { asked, .. } => assert_eq!(asked.request.id, third.id),
         other => panic!("{other:?}"),
     }
 }
@@ -146,7 +146,7 @@ async fn all_leases_that_are_due_are_renewed_by_one_letter() {
     let mut heard = Vec::new();
     for expected in [256, 44] {
         match heard_of(&mut socket).await {
-            Ask::Renew(some) => {
+            Ask::Renew { all: some, .. } => {
                 assert_eq!(some.len(), expected);
                 heard.extend(some);
             }

@@ -12,5 +12,6 @@ mod attacks;
 mod client;
 mod disk;
 mod harness;
+mod hearing;
 mod kill_points;
 mod life;

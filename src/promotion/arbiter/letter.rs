@@ -21,9 +21,21 @@ pub enum Ask {
     /// Who it is; the first letter, and only that.
     Hello(Hello),
     /// A request about one resource.
-    Request(Box<Asked>),
+    Request {
+        /// Letters of the witness that were heard over this connection, the Welcome included: it
+        /// carries out nothing for a node that has missed one for long.
+        heard: u64,
+        /// What.
+        asked: Box<Asked>,
+    },
     /// [`Operation::Renew`] for every resource whose lease is due.
-    Renew(#[serde(deserialize_with = "list_at_most::<_, _, RENEWALS_MAX>")] Vec<Asked>),
+    Renew {
+        /// As in a request.
+        heard: u64,
+        /// Each of them.
+        #[serde(deserialize_with = "list_at_most::<_, _, RENEWALS_MAX>")]
+        all: Vec<Asked>,
+    },
     /// Are you there? Answered with the same number.
     Ping(u64),
 }
@@ -118,7 +130,7 @@ impl Ask {
         }
         match Self::open(head, body)? {
             Self::Hello(hello) => Ok(hello),
-            Self::Request(_) | Self::Renew(_) | Self::Ping(_) => Err(LetterError::Body),
+            Self::Request { .. } | Self::Renew { .. } | Self::Ping(_) => Err(LetterError::Body),
         }
     }
 
@@ -139,8 +151,8 @@ impl Ask {
                 check_name(&hello.node)?;
                 check_instance(hello.instance)
             }
-            Self::Request(asked) => check_asked(asked),
-            Self::Renew(all) => all.iter().try_for_each(|asked| {
+            Self::Request { asked, .. } => check_asked(asked),
+            Self::Renew { all, .. } => all.iter().try_for_each(|asked| {
                 if asked.request.operation != Operation::Renew {
                     return Err("another operation among renewals");
                 }
@@ -309,10 +321,18 @@ mod tests {
         Asked { resource: "vm1".to_owned(), request: request(operation) }
     }
 
+    fn ask(asked: Asked) -> Ask {
+        Ask::Request { heard: 9, asked: Box::new(asked) }
+    }
+
+    fn renew(all: Vec<Asked>) -> Ask {
+        Ask::Renew { heard: 9, all }
+    }
+
     fn asks() -> Vec<Ask> {
-        let mut all = vec![Ask::Hello(hello()), Ask::Ping(u64::MAX), Ask::Renew(Vec::new())];
-        all.push(Ask::Renew(vec![asked(Operation::Renew), asked(Operation::Renew)]));
-        all.extend(operations().into_iter().map(|it| Ask::Request(Box::new(asked(it)))));
+        let mut all = vec![Ask::Hello(hello()), Ask::Ping(u64::MAX), renew(Vec::new())];
+        all.push(renew(vec![asked(Operation::Renew), asked(Operation::Renew)]));
+        all.extend(operations().into_iter().map(|it| ask(asked(it))));
         all
     }
 
@@ -418,14 +438,14 @@ mod tests {
         // A letter's numbers count from 0 in the order of their types, which only grow.
         let first = |ask: &Ask| seal(ask)[HEAD_LEN];
         assert_eq!(asks().iter().map(first).collect::<Vec<_>>()[..4], [0, 3, 2, 2]);
-        let number = |it: Operation| seal(&Ask::Request(Box::new(asked(it))))[OPERATION_AT];
+        let number = |it: Operation| seal(&ask(asked(it)))[OPERATION_AT];
         let numbers: Vec<u8> = operations().into_iter().map(number).collect();
         assert_eq!(numbers, (0..13).collect::<Vec<_>>());
     }
 
-    /// Where the operation of a request about `vm1` begins: behind the number, the name, and what
-    /// every request has.
-    const OPERATION_AT: usize = HEAD_LEN + 4 + 11 + 4 + 16 + 16 + 8 + 8 + 4;
+    /// Where the operation of a request about `vm1` begins: behind the number, what was heard, the
+    /// name, and what every request has.
+    const OPERATION_AT: usize = HEAD_LEN + 4 + 8 + 11 + 4 + 16 + 16 + 8 + 8 + 4;
 
     #[test]
     fn a_hello_of_a_later_version_is_refused_by_its_versions() {
@@ -444,7 +464,7 @@ mod tests {
         let bad = |change: &dyn Fn(&mut Asked)| {
             let mut asked = asked(Operation::Keep);
             change(&mut asked);
-            open_ask(&seal(&Ask::Request(Box::new(asked))))
+            open_ask(&seal(&ask(asked)))
         };
         let end = Epoch(u64::MAX);
         let cases: [&dyn Fn(&mut Asked); 10] = [
@@ -465,11 +485,11 @@ mod tests {
         for (number, case) in cases.iter().enumerate() {
             assert!(matches!(bad(case), Err(LetterError::Value { .. })), "case {number}");
         }
-        let renew = Ask::Renew(vec![asked(Operation::Keep)]);
-        assert!(matches!(open_ask(&seal(&renew)), Err(LetterError::Value { .. })));
+        let mixed = renew(vec![asked(Operation::Keep)]);
+        assert!(matches!(open_ask(&seal(&mixed)), Err(LetterError::Value { .. })));
         let long = vec![generation(1); 66];
         let long = asked(Operation::PreVote { history: long });
-        assert_eq!(open_ask(&seal(&Ask::Request(Box::new(long)))), Err(LetterError::Body));
+        assert_eq!(open_ask(&seal(&ask(long))), Err(LetterError::Body));
     }
 
     #[test]
@@ -477,8 +497,8 @@ mod tests {
         let mut asked = asked(Operation::Renew);
         asked.resource = "n".repeat(64);
         let all = vec![asked.clone(); RENEWALS_MAX];
-        assert!(seal(&Ask::Renew(all)).len() <= LETTER_LEN_MAX);
-        let more = seal(&Ask::Renew(vec![asked; RENEWALS_MAX + 1]));
+        assert!(seal(&renew(all)).len() <= LETTER_LEN_MAX);
+        let more = seal(&renew(vec![asked; RENEWALS_MAX + 1]));
         assert_eq!(open_ask(&more), Err(LetterError::Body));
     }
 

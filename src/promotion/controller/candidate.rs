@@ -54,6 +54,7 @@ const GUARDS: &[Guard] = &[
     }),
     guard(Obstacle::SplitBrain, true, |_, facts| !facts.record.split),
     guard(Obstacle::NotUpToDate, true, |_, facts| facts.record.disk == DiskState::UpToDate),
+    guard(Obstacle::RecordLost, true, |it, facts| !it.is_record_lost(facts)),
     guard(Obstacle::Vetoed, true, |_, facts| facts.record.veto.is_none()),
     guard(Obstacle::Pledged, true, |_, facts| !facts.record.hold),
     guard(Obstacle::Connected, true, |_, facts| {
@@ -100,6 +101,7 @@ impl Controller {
             | Obstacle::NotAutomatic
             | Obstacle::Stopped
             | Obstacle::NotUpToDate
+            | Obstacle::RecordLost
             | Obstacle::Vetoed
             | Obstacle::Pledged
             | Obstacle::SplitBrain
@@ -112,6 +114,7 @@ impl Controller {
         let lists_me = |known: &ArbiterRecord| known.lists(self.settings.side);
         GUARDS.iter().find(fails).map(|guard| guard.obstacle).or_else(|| match self.known() {
             None => Some(Obstacle::ArbiterAway),
+            Some(_) if self.is_arbiter_away() => Some(Obstacle::ArbiterAway),
             Some(known) if lists_me(known) => None,
             Some(_) => Some(Obstacle::Arbiter(Refused::NotEligible)),
         })
@@ -125,7 +128,7 @@ impl Controller {
     /// Whether nobody else has a turn, heard or not: this node owns the resource, or the peer cannot
     /// serve it.
     fn is_alone_in_turn(&self, facts: &Facts<'_>) -> bool {
-        self.owns() || facts.peer_has_no_disk
+        self.owns() || facts.peer_cannot_serve
     }
 
     /// The epoch at which a promotion was granted.

@@ -117,6 +117,9 @@ pub struct ArbiterChange {
     pub epoch: Epoch,
     /// The longest lease in milliseconds.
     pub lease_ms: u32,
+    /// The run of this node that changed the arbiter's record last: it stays in the list of runs, or
+    /// the record would look like an older image of itself one day.
+    pub asked_in: Option<Instance>,
     /// What changes beside.
     pub step: RecordStep,
 }
@@ -174,6 +177,12 @@ pub enum Obstacle {
     /// The copy cannot be served.
     #[error("this copy is not up-to-date")]
     NotUpToDate,
+    /// An older image of its record was put back.
+    #[error(
+        "an older state of this node's metadata was put back: it does not know what it promised, and \
+         acknowledged writes may be missing here"
+    )]
+    RecordLost,
     /// It vetoed itself.
     #[error("this node has vetoed itself: acknowledged writes may be missing here")]
     Vetoed,

@@ -20,8 +20,8 @@ pub struct Facts<'a> {
     pub peer: Standing,
     /// What the peer said of itself on this connection.
     pub claim: Option<Claim>,
-    /// It said that its disk is gone: it serves nothing, and follows nobody.
-    pub peer_has_no_disk: bool,
+    /// It said that its disk is gone or its record lost: it serves nothing by itself.
+    pub peer_cannot_serve: bool,
     /// The run of the peer that said so.
     pub peer_instance: Option<Instance>,
     /// The daemon was told to stop: it becomes primary no more.

@@ -129,7 +129,10 @@ impl Controller {
             && facts.peer_instance == Some(instance)
             && facts.claim.is_some_and(|claim| claim.role == Role::Primary);
         let is_noted = facts.record.arbitration.lease_ms >= self.settings.lease_ms();
-        let is_open = self.candidacy.is_none() && !self.is_silent && !facts.is_recording;
+        let is_open = self.candidacy.is_none()
+            && !self.is_silent
+            && !facts.is_recording
+            && !self.is_record_lost(facts);
         let is_late = self.released.is_some_and(|it| it.holds_of(instance, Some(epoch)));
         if follows && is_noted && is_open && !is_late && epoch >= facts.record.promised {
             // It may be promoted, be released, and serve again in the same run.

@@ -6,7 +6,8 @@
 //! reply, a crash and a late message need no rules of their own.
 //!
 //! Reading order: `facts.rs`, `effect.rs`; `owner.rs` is the primary's part, `candidate.rs` how a
-//! secondary is promoted, `lease.rs` who may answer reads, `asking.rs` the requests.
+//! secondary is promoted, `lease.rs` who may answer reads, `lost.rs` what an old image of the record
+//! may do, `asking.rs` the requests.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
@@ -15,6 +16,7 @@ mod candidate;
 mod effect;
 mod facts;
 mod lease;
+mod lost;
 mod owner;
 pub mod planted;
 #[cfg(test)]
@@ -243,7 +245,8 @@ impl Controller {
     }
 
     fn record_step(&self, known: &ArbiterRecord, facts: &Facts<'_>) -> Option<RecordStep> {
-        self.settle_step(known, facts)
+        self.lost_step(known, facts)
+            .or_else(|| self.settle_step(known, facts))
             .or_else(|| self.follow_step(facts))
             .or_else(|| self.owner_step(known, facts))
             .or_else(|| self.candidate_step(known, facts))
@@ -252,7 +255,8 @@ impl Controller {
                 let noted = facts.record.arbitration;
                 let is_new = known.epoch > noted.epoch
                     || known.arbiter != noted.arbiter
-                    || self.settings.lease_ms() > noted.lease_ms;
+                    || self.settings.lease_ms() > noted.lease_ms
+                    || self.is_run_to_be_noted(known, facts);
                 is_new.then_some(RecordStep::Learn)
             })
     }
@@ -264,7 +268,8 @@ impl Controller {
             None => (noted.arbiter, noted.epoch),
         };
         let lease_ms = noted.lease_ms.max(self.settings.lease_ms());
-        ArbiterChange { arbiter, epoch, lease_ms, step }
+        let asked_in = self.known.as_deref().and_then(|known| self.noted_run(known, facts));
+        ArbiterChange { arbiter, epoch, lease_ms, asked_in, step }
     }
 
     /// Takes note of the arbiter's record, unless it is another store's or older than what is

@@ -102,17 +102,17 @@ impl Controller {
             && !facts.is_stopping
             && self.candidacy.is_none()
             && record.arbitration.asked.is_none();
-        was_primary && is_free && is_fit(facts)
+        was_primary && is_free && is_fit(facts) && !self.is_record_lost(facts)
     }
 
     /// Whether a node that was primary may go on because its peer says that it was not promoted.
     /// That is enough while the arbiter is away or has no record that counts. Else it is asked
     /// first: its record may say that an operator stopped the resource, or gave it to the peer.
-    pub fn may_resume_in_session(&self) -> bool {
+    pub fn may_resume_in_session(&self, facts: &Facts<'_>) -> bool {
         let known = self.known.as_deref();
         let is_mine = |known: &ArbiterRecord| known.owner == self.settings.side && !known.stopped;
         let has_asked = self.has_looked || self.refused.is_some() || self.is_arbiter_away();
-        has_asked && known.is_none_or(is_mine)
+        has_asked && known.is_none_or(is_mine) && !self.is_record_lost(facts)
     }
 
     /// What is to be done about who serves.
@@ -141,7 +141,7 @@ impl Controller {
         {
             return Some(Act::Promote(epoch));
         }
-        if known.stopped || !self.has_looked {
+        if known.stopped || !self.has_looked || self.is_record_lost(facts) {
             return None;
         }
         let is_adopted = known.epoch == record.epoch && known.epoch >= record.promised;

@@ -115,6 +115,10 @@ impl Node {
         self.effects.extend(effects);
         for change in changes {
             self.record.arbitration.epoch = change.epoch;
+            if let Some(run) = change.asked_in {
+                self.record.instances.retain(|instance| *instance != run);
+                self.record.instances.insert(1, run);
+            }
             match change.step {
                 RecordStep::Promise(asked) => {
                     self.record.promised = asked.last;
@@ -196,7 +200,7 @@ fn facts_of(
         is_promoting: false,
         peer,
         claim,
-        peer_has_no_disk: false,
+        peer_cannot_serve: false,
         peer_instance: claim.map(|_| PEER),
         is_stopping: false,
         leaving,
@@ -485,7 +489,7 @@ fn after_an_unfinished_handover_a_node_resumes_only_with_a_new_epoch() {
 
 #[test]
 fn a_session_lets_a_node_resume_only_if_the_arbiter_is_away_or_says_that_it_may() {
-    let resumes = |node: &Node| node.controller.may_resume_in_session();
+    let resumes = |node: &Node| node.controller.may_resume_in_session(&node.facts());
     let unheard = || Node::new(Side::Second, ServeMode::Paired, Standing::Meeting);
     let mut node = unheard();
     assert!(!resumes(&node), "the arbiter has not had time to answer");
@@ -541,6 +545,66 @@ fn a_demotion_that_was_taken_back_is_not_left_to_be_granted_late() {
     node.answer(Reply::Done(Box::new(kept)));
     node.tell(ControllerInput::Timer(ControllerTimer::Look));
     assert_eq!(node.asked().operation, Operation::Renew);
+}
+
+/// The arbiter's record at epoch 8, which this node changed last in a run.
+fn changed_in(run: Instance, owner: Side) -> ArbiterRecord {
+    let mut record = arbiter_record(8, owner, Eligible::Both);
+    record.requests[1] = RequestId { instance: run, number: 3 };
+    record
+}
+
+#[test]
+fn an_old_image_of_the_record_neither_serves_nor_promises() {
+    for (serve_mode, owner) in [(ServeMode::Paired, Side::Second), (ServeMode::None, Side::First)] {
+        for is_old in [false, true] {
+            let mut node = Node::new(owner, serve_mode, Standing::Away);
+            node.record.instances = vec![ME, Instance(4)];
+            node.tell(ControllerInput::Timer(ControllerTimer::HoldDown));
+            let run = Instance(if is_old { 5 } else { 4 });
+            node.answer_view(changed_in(run, owner), Ok(()));
+            node.tell(ControllerInput::Silent(true));
+            node.tell(ControllerInput::Timer(ControllerTimer::Preference));
+            assert_eq!(node.controller.is_record_lost(&node.facts()), is_old);
+            assert_eq!(node.controller.obstacle(&node.facts(), true).is_some(), is_old);
+            assert_eq!(node.has_acted(Act::Resume), !is_old && owner == Side::Second);
+            if is_old {
+                let veto = Veto { reason: VetoReason::RecordLost, epoch: Epoch(8) };
+                assert_eq!(node.record.veto, Some(veto));
+            }
+        }
+    }
+}
+
+#[test]
+fn an_old_image_grants_no_lease_and_counts_again_once_it_was_filled() {
+    let mut node = Node::secondary();
+    node.record.instances = vec![ME];
+    node.peer = Standing::Behind;
+    node.tell(ControllerInput::Pushed(Box::new(changed_in(Instance(5), Side::First))));
+    node.tell(ControllerInput::LeaseAsked { instance: PEER, epoch: Epoch(8) });
+    assert!(!node.effects.contains(&ControllerEffect::GrantLease));
+    assert!(node.controller.is_record_lost(&node.facts()));
+    // A primary has filled it.
+    (node.peer, node.record.veto) = (Standing::InSync, None);
+    node.look();
+    let notes = |effect: &ControllerEffect| matches!(effect, ControllerEffect::Record(change) if change.asked_in == Some(Instance(5)));
+    assert!(node.effects.iter().any(notes));
+    assert!(!node.controller.is_record_lost(&node.facts()));
+    node.tell(ControllerInput::LeaseAsked { instance: PEER, epoch: Epoch(8) });
+    assert!(node.effects.contains(&ControllerEffect::GrantLease));
+}
+
+#[test]
+fn the_run_that_changed_the_record_last_never_falls_off_the_list() {
+    let mut node = Node::secondary();
+    node.record.instances = vec![ME];
+    node.tell(ControllerInput::Pushed(Box::new(changed_in(ME, Side::First))));
+    node.record.instances = (100..132).map(Instance).chain([Instance(5)]).collect();
+    node.effects.clear();
+    node.tell(ControllerInput::Pushed(Box::new(changed_in(Instance(5), Side::First))));
+    assert_eq!(node.record.instances[1], Instance(5));
+    assert!(!node.controller.is_record_lost(&node.facts()));
 }
 
 #[test]

@@ -4,10 +4,10 @@
 
 use hotpair::promotion::arbiter::Eligible;
 use hotpair::replica::{Command, LinkStatus};
-use hotpair::units::{DiskState, ReplicationMode, Role, Side};
+use hotpair::units::{DiskState, ReplicationMode, Role, Side, VetoReason};
 
 use crate::plan::Plan;
-use crate::script::{A, B, Script, promote};
+use crate::script::{A, B, Script, force, promote};
 use crate::witness::WitnessPlan;
 use crate::world::World;
 
@@ -615,6 +615,61 @@ fn the_peer_that_took_over_is_answer_enough_for_the_old_owner() {
     let answer = script.world.operator.take_answer(typed.unwrap_or_else(|it| panic!("{it}")));
     assert!(matches!(answer, Some(Ok(_))), "{answer:?}");
     script.command(A, Command::Disconnect).unwrap();
+}
+
+/// A was started again since the image of its superblock that is returned, and has gone on alone.
+fn after_an_image(script: &mut Script) -> crate::disk::File {
+    let image = script.world.nodes[A].files.superblock.clone();
+    script.kill(A);
+    script.start(A);
+    script.until_serving(A);
+    script.cut();
+    script.write(4, 4);
+    until_eligible(script, Eligible::Owner);
+    image
+}
+
+// 28.
+#[test]
+fn a_primary_whose_record_is_an_old_image_does_not_serve_and_is_filled_by_its_peer() {
+    let mut script = pair();
+    let image = after_an_image(&mut script);
+    script.mend();
+    is_whole_again(&mut script);
+    assert_eq!(owner(&script), Side::First);
+    script.kill(A);
+    script.world.nodes[A].files.superblock = image;
+    script.start(A);
+    script.until("somebody serves", |world| {
+        world.nodes.iter().any(|it| it.process.as_ref().is_some_and(|it| it.export.is_some()))
+    });
+    assert!(serves(&script, B), "A does not know what it acknowledged");
+    is_whole_again(&mut script);
+    script.command(B, Command::Switchover).unwrap();
+    script.until_serving(A);
+    is_whole_again(&mut script);
+}
+
+#[test]
+fn an_old_image_of_the_one_that_was_alone_is_served_by_nobody() {
+    let mut script = pair();
+    let image = after_an_image(&mut script);
+    script.kill(A);
+    script.kill(B);
+    script.world.nodes[A].files.superblock = image;
+    script.mend();
+    script.start(A);
+    script.start(B);
+    script.pass(30_000);
+    assert!(!serves(&script, A) && !serves(&script, B));
+    for at in [A, B] {
+        script.command(at, promote()).unwrap_err();
+    }
+    let veto = script.world.nodes[A].superblock().veto;
+    assert_eq!(veto.map(|veto| veto.reason), Some(VetoReason::RecordLost));
+    let refused = script.command(A, force()).unwrap_err();
+    assert!(refused.next.contains("--accept-data-loss"), "{refused:?}");
+    assert_eq!(refused, script.status(A).explain);
 }
 
 #[test]

@@ -1,0 +1,65 @@
+//! A lost record: an older image of this node's metadata was put back.
+//!
+//! Such a node does not know what it promised and acknowledged since. The arbiter's record gives it
+//! away: the run in which this node changed it last is missing in the node's own list of runs. It
+//! vetoes itself, and neither serves nor promises anything before a primary has filled it again.
+
+use super::Controller;
+use super::effect::RecordStep;
+use super::facts::{Facts, Standing};
+use crate::metadata::INSTANCES_LEN_MAX;
+use crate::promotion::arbiter::ArbiterRecord;
+use crate::units::{DiskState, Instance, Role, VetoReason};
+
+impl Controller {
+    /// Whether an older image of the record was put back, and this node was not filled since.
+    pub fn is_record_lost(&self, facts: &Facts<'_>) -> bool {
+        let is_noted = facts.record.veto.is_some_and(|veto| veto.reason == VetoReason::RecordLost);
+        is_noted || self.known().is_some_and(|known| self.is_run_missing(known, facts))
+    }
+
+    /// The run in which this node changed the arbiter's record last.
+    fn last_run(&self, known: &ArbiterRecord) -> Option<Instance> {
+        let run = known.requests[self.settings.side.index()].instance;
+        (run != Instance::default() && run != self.instance).then_some(run)
+    }
+
+    fn is_run_missing(&self, known: &ArbiterRecord, facts: &Facts<'_>) -> bool {
+        self.last_run(known).is_some_and(|run| !facts.record.instances.contains(&run))
+    }
+
+    /// The veto, with the epoch of the arbiter's record as the promise.
+    pub(super) fn lost_step(&self, known: &ArbiterRecord, facts: &Facts<'_>) -> Option<RecordStep> {
+        let is_bound = facts.is_primary || facts.is_promoting || facts.leaving.is_some();
+        if is_bound || !self.is_run_missing(known, facts) || is_filled(facts) {
+            return None;
+        }
+        let is_vetoed = facts.record.veto.is_some_and(|veto| {
+            // One that is being filled says that its copy is a mix.
+            matches!(veto.reason, VetoReason::RecordLost | VetoReason::Inconsistent)
+        });
+        (!is_vetoed).then_some(RecordStep::Veto(VetoReason::RecordLost))
+    }
+
+    /// The run that the list of runs must keep, or take up once this node was filled.
+    pub(super) fn noted_run(&self, known: &ArbiterRecord, facts: &Facts<'_>) -> Option<Instance> {
+        let is_known = |run: &Instance| facts.record.instances.contains(run) || is_filled(facts);
+        self.last_run(known).filter(is_known)
+    }
+
+    /// Whether that run is about to fall off the list, or is missing in that of a node that was
+    /// filled.
+    pub(super) fn is_run_to_be_noted(&self, known: &ArbiterRecord, facts: &Facts<'_>) -> bool {
+        let Some(run) = self.noted_run(known, facts) else { return false };
+        let place = facts.record.instances.iter().position(|instance| *instance == run);
+        place.is_none_or(|place| place >= INSTANCES_LEN_MAX / 2)
+    }
+}
+
+/// Whether this node follows a primary and has everything.
+fn is_filled(facts: &Facts<'_>) -> bool {
+    facts.peer == Standing::InSync
+        && facts.claim.is_some_and(|claim| claim.role == Role::Primary)
+        && facts.record.disk == DiskState::UpToDate
+        && facts.record.veto.is_none()
+}
