@@ -330,7 +330,8 @@ impl<M: MapMemory> Replica<M> {
     pub(super) fn on_promoted(&mut self, promoted: &Promoted, effects: &mut Effects) {
         let asker = self.role.promoting.take().and_then(|promoting| promoting.request);
         let is_handed = self.role.take_over.take().is_some();
-        if is_handed {
+        if is_handed || promoted.mode == ServeMode::Paired {
+            // The arbiter may tell of it before the peer does.
             self.answer_switchover(effects);
         }
         let why = if promoted.is_forced {

@@ -16,8 +16,8 @@ pub(crate) fn a_crashed_worker_is_replaced_at_once() {
         let (old, new) = (scene.primary, 1 - scene.primary);
         let load = scene.pair.load(old, scene.record.take().unwrap());
         load.wait_for_answers(500);
-        scene.pair.nodes[old].kill_worker();
         let start = process::now();
+        scene.pair.nodes[old].kill_worker();
         let ended = load.join();
         assert!(ended.broken.is_some(), "the client of a dead worker saw no end");
         ended.record.check_errors("errors from a healthy pair");
@@ -36,8 +36,8 @@ pub(crate) fn a_lost_node_is_replaced() {
         let (old, new) = (scene.primary, 1 - scene.primary);
         let load = scene.pair.load(old, scene.record.take().unwrap());
         load.wait_for_answers(500);
-        scene.pair.nodes[old].kill();
         let start = process::now();
+        scene.pair.nodes[old].kill();
         let ended = load.join();
         ended.record.check_errors("errors from a healthy pair");
         scene.record = Some(ended.record);
@@ -63,8 +63,8 @@ pub(crate) fn a_lost_secondary_stops_nobody() {
     for _ in 0..cycles(2) {
         let load = scene.pair.load(0, scene.record.take().unwrap());
         load.wait_for_answers(500);
-        scene.pair.nodes[1].kill();
         let start = process::now();
+        scene.pair.nodes[1].kill();
         // More than can be in flight: some of them began after the loss.
         load.wait_for_answers(100);
         measured("secondary-loss", since(start));

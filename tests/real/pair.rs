@@ -437,10 +437,16 @@ fn worker_of(supervisor: u32) -> Option<Pid> {
     children.split_whitespace().next().and_then(|id| id.parse().ok()).and_then(Pid::from_raw)
 }
 
-/// Waits until a process that is not ours is gone.
+/// Waits until a process that is not ours has ended, whether somebody has asked how or not.
 fn wait_for_end(process: Pid, news: &News) {
-    let path = format!("/proc/{}", process.as_raw_nonzero());
-    news.wait_for("the worker to be gone", || (!Path::new(&path).exists()).then_some(()));
+    let path = format!("/proc/{}/stat", process.as_raw_nonzero());
+    news.wait_for("the worker to be gone", || match fs::read_to_string(&path) {
+        // The state follows the name, which is in parentheses. Source: proc(5).
+        Ok(stat) => {
+            stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z')).then_some(())
+        }
+        Err(_) => Some(()),
+    });
 }
 
 /// A port of `host` for whoever asks for it by number, as a daemon does. The kernel lets one listener
