@@ -9,7 +9,7 @@ use super::effect::RecordStep;
 use super::facts::{Facts, Standing};
 use crate::metadata::INSTANCES_LEN_MAX;
 use crate::promotion::arbiter::ArbiterRecord;
-use crate::units::{DiskState, Instance, Role, VetoReason};
+use crate::units::{ArbiterId, DiskState, Instance, Role, VetoReason};
 
 impl Controller {
     /// Whether an older image of the record was put back, and this node was not filled since.
@@ -25,7 +25,8 @@ impl Controller {
     }
 
     fn is_run_missing(&self, known: &ArbiterRecord, facts: &Facts<'_>) -> bool {
-        self.last_run(known).is_some_and(|run| !facts.record.instances.contains(&run))
+        let run = self.last_run(known).filter(|_| !is_made_anew(facts));
+        run.is_some_and(|run| !facts.record.instances.contains(&run))
     }
 
     /// The veto, with the epoch of the arbiter's record as the promise.
@@ -43,7 +44,8 @@ impl Controller {
 
     /// The run that the list of runs must keep, or take up once this node was filled.
     pub(super) fn noted_run(&self, known: &ArbiterRecord, facts: &Facts<'_>) -> Option<Instance> {
-        let is_known = |run: &Instance| facts.record.instances.contains(run) || is_filled(facts);
+        let is_counted = is_filled(facts) || is_made_anew(facts);
+        let is_known = |run: &Instance| is_counted || facts.record.instances.contains(run);
         self.last_run(known).filter(is_known)
     }
 
@@ -54,6 +56,12 @@ impl Controller {
         let place = facts.record.instances.iter().position(|instance| *instance == run);
         place.is_none_or(|place| place >= INSTANCES_LEN_MAX / 2)
     }
+}
+
+/// Whether an operator made this replica anew: its record has never learnt of an arbiter. It has no
+/// older state, and is filled before it counts.
+fn is_made_anew(facts: &Facts<'_>) -> bool {
+    facts.record.arbitration.arbiter == ArbiterId::default()
 }
 
 /// Whether this node follows a primary and has everything.

@@ -114,6 +114,7 @@ impl Node {
             .collect();
         self.effects.extend(effects);
         for change in changes {
+            self.record.arbitration.arbiter = change.arbiter;
             self.record.arbitration.epoch = change.epoch;
             if let Some(run) = change.asked_in {
                 self.record.instances.retain(|instance| *instance != run);
@@ -593,6 +594,18 @@ fn an_old_image_grants_no_lease_and_counts_again_once_it_was_filled() {
     assert!(!node.controller.is_record_lost(&node.facts()));
     node.tell(ControllerInput::LeaseAsked { instance: PEER, epoch: Epoch(8) });
     assert!(node.effects.contains(&ControllerEffect::GrantLease));
+}
+
+#[test]
+fn a_replica_that_was_made_anew_is_no_old_image() {
+    let mut node = Node::new(Side::First, ServeMode::None, Standing::Away);
+    node.record.instances = vec![ME];
+    node.record.arbitration.arbiter = ArbiterId(0);
+    node.answer_view(changed_in(Instance(5), Side::First), Ok(()));
+    assert!(!node.controller.is_record_lost(&node.facts()));
+    assert_eq!(node.record.arbitration.arbiter, ArbiterId(7));
+    assert_eq!(node.record.instances, [ME, Instance(5)], "nor will it be one");
+    assert!(!node.controller.is_record_lost(&node.facts()));
 }
 
 #[test]
