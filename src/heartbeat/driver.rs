@@ -187,7 +187,7 @@ pub struct Heartbeat {
     tags: Vec<u64>,
     hearing: Hearing,
     /// What each resource was told last.
-    told_silent: Vec<Option<bool>>,
+    told_silent: Vec<bool>,
     status: HeartbeatStatus,
     /// What the will says now.
     willed: Vec<Epoch>,
@@ -247,7 +247,7 @@ impl Heartbeat {
         };
         Ok(Self {
             hearing: Hearing::new(hearing, (settings.clock)()),
-            told_silent: vec![None; resources.len()],
+            told_silent: vec![false; resources.len()],
             willed: Vec::new(),
             status: HeartbeatStatus::default(),
             settings,
@@ -329,6 +329,11 @@ impl Heartbeat {
                     self.tell(heard);
                 }
             }
+            Err(Ignored::Stranger) => {
+                // It has this key, though it does not know this run yet.
+                self.settings.keys.note_shown(&key);
+                self.status.dropped.other_run += 1;
+            }
             Err(Ignored::Replayed) => self.status.dropped.replayed += 1,
             Err(Ignored::OtherRun) => self.status.dropped.other_run += 1,
             Err(Ignored::Strange) => self.status.dropped.value += 1,
@@ -401,10 +406,8 @@ impl Heartbeat {
         }
         let is_silent = self.hearing.is_silent(now);
         for (ends, told) in self.resources.iter().zip(&mut self.told_silent) {
-            if *told != Some(is_silent)
-                && ends.news.try_send(HeartbeatNews::Silent(is_silent)).is_ok()
-            {
-                *told = Some(is_silent);
+            if *told != is_silent && ends.news.try_send(HeartbeatNews::Silent(is_silent)).is_ok() {
+                *told = is_silent;
             }
         }
         let paths = self.hearing.paths(now).zip(&self.settings.paths);

@@ -41,6 +41,8 @@ pub(super) struct Hearing {
     to: Instance,
     retired: VecDeque<Instance>,
     paths: Vec<Path>,
+    /// The newest tick of ours that a run of the peer told of.
+    echoed: u64,
     tick: u64,
     sent: VecDeque<Sent>,
     last_tick: Clocks,
@@ -96,8 +98,10 @@ pub(super) enum Heard {
 pub(super) enum Ignored {
     /// It was taken before, or is older than what can be told apart.
     Replayed,
-    /// It is of a run of the peer that is over, or for another run of ours.
+    /// It is of a run of the peer that is over.
     OtherRun,
+    /// It is for another run of ours, or for none: its sender may be of the past.
+    Stranger,
     /// It is of a path or part that cannot be.
     Strange,
 }
@@ -149,6 +153,7 @@ impl Hearing {
             to: Instance(0),
             retired: VecDeque::new(),
             paths: std::iter::repeat_with(path).take(settings.paths).collect(),
+            echoed: 0,
             tick: 0,
             sent: VecDeque::new(),
             last_tick: now,
@@ -246,11 +251,16 @@ impl Hearing {
         // Whoever does not know this run may be of the past: it is answered, and decides nothing.
         self.to = from;
         if head.to != self.settings.me {
-            return Err(Ignored::OtherRun);
+            return Err(Ignored::Stranger);
         }
         if self.peer != Some(from) {
+            // What an earlier run said to this one, and somebody kept back, tells of older ticks.
+            if head.heard <= self.echoed && self.peer.is_some() {
+                return Err(Ignored::OtherRun);
+            }
             self.begin_peer(from);
         }
+        self.echoed = self.echoed.max(head.heard);
         if !self.paths[path].windows[part].take(head.tick) {
             return Err(Ignored::Replayed);
         }
@@ -466,10 +476,15 @@ mod tests {
             said: Said::Beat(BeatHead { to: Instance(to), ..beat(tick, 1) }, vec![]),
         };
         // Another run, which does not know this one: it is answered, no more.
-        assert_eq!(hearing.hear(at(500), 0, &of(3, 0, 1)), Err(Ignored::OtherRun));
+        assert_eq!(hearing.hear(at(500), 0, &of(3, 0, 1)), Err(Ignored::Stranger));
         assert_eq!((hearing.peer, hearing.to), (Some(PEER), Instance(3)));
-        // Now it names this run, so it lives; the old one never comes back.
-        assert!(hearing.hear(at(500), 0, &of(3, 1, 2)).is_ok());
+        // It names this run, and tells of no tick that the last one has not told of.
+        assert_eq!(hearing.hear(at(500), 0, &of(3, 1, 2)), Err(Ignored::OtherRun));
+        hearing.begin_tick(at(600), vec![true]);
+        // Now it tells of a newer one, so it lives; the old one never comes back.
+        let newer = BeatHead { heard: 3, ..beat(3, 3) };
+        let newer = Datagram { from: Instance(3), said: Said::Beat(newer, vec![]) };
+        assert!(hearing.hear(at(600), 0, &newer).is_ok());
         assert_eq!(hearing.hear(at(600), 0, &of(2, 1, 60)), Err(Ignored::OtherRun));
         assert_eq!((hearing.peer, hearing.to), (Some(Instance(3)), Instance(3)));
     }
