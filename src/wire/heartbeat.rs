@@ -465,6 +465,13 @@ mod tests {
         assert_eq!(opened(&release, Side::First), Ok(expected));
     }
 
+    /// The peer may run another release: what is sent today is read tomorrow.
+    #[test]
+    fn the_layout_is_the_documented_one() {
+        let hash = blake3::hash(&beat()).to_hex();
+        assert_eq!(&hash[..16], "16413cc804e30a96", "bytes of version 1 have changed");
+    }
+
     #[test]
     fn no_truncation_and_no_flipped_bit_is_taken_for_a_datagram() {
         let bytes = beat();

@@ -7,6 +7,7 @@
 mod config;
 mod control;
 mod frame;
+mod heartbeat;
 mod letter;
 mod metadata;
 mod nbd;
@@ -29,6 +30,12 @@ pub(crate) struct Target {
 pub(crate) const TARGETS: &[Target] = &[
     Target { name: "frame", run: frame::run, repair: frame::repair, made: Vec::new },
     Target { name: "letter", run: letter::run, repair: letter::repair, made: letter::made },
+    Target {
+        name: "heartbeat",
+        run: heartbeat::run,
+        repair: heartbeat::repair,
+        made: heartbeat::made,
+    },
     Target { name: "nbd", run: nbd::run, repair: |_| {}, made: nbd::made },
     Target { name: "metadata", run: metadata::run, repair: metadata::repair, made: metadata::made },
     Target { name: "config", run: config::run, repair: |_| {}, made: config::made },

@@ -65,11 +65,11 @@ pub(crate) fn settings(at: usize, peer: SocketAddr, keys: KeyRing) -> HeartbeatS
 }
 
 impl Node {
-    pub(crate) async fn start(at: usize, relay: &Relay, keys: KeyRing) -> Self {
-        Self::start_with(settings(at, relay.address(at), keys)).await
+    pub(crate) fn start(at: usize, relay: &Relay, keys: KeyRing) -> Self {
+        Self::start_with(settings(at, relay.address(at), keys))
     }
 
-    pub(crate) async fn start_with(settings: HeartbeatSettings) -> Self {
+    pub(crate) fn start_with(settings: HeartbeatSettings) -> Self {
         let (advert, advert_out) = watch::channel(Advert::default());
         let (news_in, news) = mpsc::channel(64);
         let (sessions, sessions_out) = mpsc::channel(8);
@@ -144,8 +144,8 @@ impl Node {
 /// Two nodes that hear each other.
 pub(crate) async fn pair() -> (Relay, [Node; 2]) {
     let relay = Relay::start().await;
-    let first = Node::start(0, &relay, of_names()).await;
-    let second = Node::start(1, &relay, of_names()).await;
+    let first = Node::start(0, &relay, of_names());
+    let second = Node::start(1, &relay, of_names());
     let mut nodes = [first, second];
     for node in &mut nodes {
         node.is_up().await;

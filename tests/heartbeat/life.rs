@@ -62,7 +62,7 @@ async fn a_restarted_node_is_heard_and_what_its_last_run_sent_is_not() {
     second.is_down().await;
     let mut again = settings(0, relay.address(0), of_names());
     again.instance = Instance(999);
-    let mut first = Node::start_with(again).await;
+    let mut first = Node::start_with(again);
     first.asks_at(12);
     first.is_up().await;
     let is_of_new_run = |news: &HeartbeatNews| matches!(news, HeartbeatNews::LeaseAsked { instance, .. } if *instance == Instance(999));
@@ -116,7 +116,7 @@ async fn nobody_at_the_other_end_ends_nothing() {
         let socket = std::net::UdpSocket::bind("127.0.0.14:0").unwrap();
         socket.local_addr().unwrap()
     };
-    let mut node = Node::start_with(settings(0, nobody, of_names())).await;
+    let mut node = Node::start_with(settings(0, nobody, of_names()));
     node.told(|news| *news == HeartbeatNews::Silent(true)).await;
     node.stop().await;
 }
