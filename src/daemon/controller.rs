@@ -13,7 +13,7 @@ use crate::promotion::arbiter::{Asked, Request};
 use crate::promotion::controller::ControllerInput;
 use crate::replica::{Effect, Input, Replica};
 use crate::store::MappedMap;
-use crate::units::{DiskState, ServeMode};
+use crate::units::{DiskState, Instant, ServeMode};
 
 /// Its drivers, as the data thread sees them.
 #[derive(Debug)]
@@ -83,11 +83,17 @@ impl ControllerEnds {
                 is_split: record.split,
                 is_up_to_date: record.disk == DiskState::UpToDate,
                 granted: advert.granted,
+                alive: advert.alive,
             };
             let is_new = *advert != new;
             *advert = new;
             is_new
         });
+    }
+
+    /// The data thread runs.
+    pub(super) fn is_alive(&mut self, now: Instant) {
+        self.heartbeat.advert.send_modify(|advert| advert.alive = now);
     }
 
     /// The nodes have a session: both know this of it, and nobody else does.

@@ -322,6 +322,9 @@ impl DataThread {
             let now = clock::now();
             self.poll_trouble();
             self.inputs.push_back(Input::Tick);
+            if let Some(controller) = &mut self.ends.controller {
+                controller.is_alive(now);
+            }
             self.clients.tick(now);
             self.leaving.retain(|(since, _)| now.since(*since) < FAREWELL);
             if let IdentityCheck::Ended(at) = self.identity_check

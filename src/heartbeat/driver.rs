@@ -14,7 +14,7 @@ use tracing::{debug, info, warn};
 use super::hearing::{Heard, Hearing, HearingSettings, Ignored};
 use super::keys::KeyRing;
 use crate::promotion::Clocks;
-use crate::units::{Epoch, Instance, Side};
+use crate::units::{Epoch, Instance, Instant, Side};
 use crate::wire::heartbeat::{
     BeatEntry, BeatHead, DATAGRAM_LEN_MAX, Datagram, DatagramError, ENTRIES_MAX, Said, Sender,
     cluster_tag, open, resource_tag, seal_beat, seal_release,
@@ -74,6 +74,8 @@ pub struct Advert {
     pub is_up_to_date: bool,
     /// The newest tick of the peer whose request for a lease is granted; 0 if none is.
     pub granted: u64,
+    /// When its data thread ran last, by `CLOCK_BOOTTIME`. What does not run is not told of.
+    pub alive: Instant,
 }
 
 /// What the data thread of a resource is told.
@@ -386,9 +388,17 @@ impl Heartbeat {
         let now = (self.settings.clock)();
         let adverts: Vec<Advert> =
             self.resources.iter().map(|ends| *ends.advert.borrow()).collect();
-        self.hearing.begin_tick(now, adverts.iter().map(|advert| advert.wants_lease).collect());
-        let entries: Vec<BeatEntry> =
-            self.tags.iter().zip(&adverts).map(|(tag, advert)| entry(*tag, advert)).collect();
+        let wants = adverts.iter().map(|advert| advert.wants_lease);
+        self.hearing.begin_tick(now, wants.collect());
+        // A data thread that hangs serves nobody: its peer must not take this node for well.
+        let runs = |advert: &Advert| now.boottime.since(advert.alive) < self.settings.suspect_after;
+        let entries: Vec<BeatEntry> = self
+            .tags
+            .iter()
+            .zip(&adverts)
+            .filter(|(_, advert)| runs(advert))
+            .map(|(tag, advert)| entry(*tag, advert))
+            .collect();
         for (path, socket) in self.sockets.iter().enumerate() {
             let head = BeatHead { config: self.settings.config, ..self.hearing.head(now, path) };
             let Some(key) = self.settings.keys.current(head.tick) else { break };
@@ -404,8 +414,9 @@ impl Heartbeat {
                 }
             }
         }
-        let is_silent = self.hearing.is_silent(now);
-        for (ends, told) in self.resources.iter().zip(&mut self.told_silent) {
+        let resources = self.resources.iter().zip(&mut self.told_silent);
+        for (resource, (ends, told)) in resources.enumerate() {
+            let is_silent = self.hearing.is_silent(now, resource);
             if *told != is_silent && ends.news.try_send(HeartbeatNews::Silent(is_silent)).is_ok() {
                 *told = is_silent;
             }

@@ -51,6 +51,8 @@ pub(super) struct Hearing {
     asked: Vec<u64>,
     /// By resource: the newest tick of ours that was granted.
     granted: Vec<u64>,
+    /// By resource: when the peer told of it.
+    told_of: Vec<Instant>,
 }
 
 /// A tick that was sent.
@@ -160,6 +162,7 @@ impl Hearing {
             tilt_until: Instant(0),
             asked: vec![0; count],
             granted: vec![0; count],
+            told_of: vec![now.boottime; count],
             settings,
         }
     }
@@ -187,6 +190,7 @@ impl Hearing {
                 path.heard_at = now.boottime;
                 path.echoed_at = now.boottime;
             }
+            self.told_of.fill(now.boottime);
         }
     }
 
@@ -312,6 +316,7 @@ impl Hearing {
         let mut news = Vec::new();
         for entry in entries {
             let Some(resource) = self.resource(entry.tag) else { continue };
+            self.told_of[resource] = now.boottime;
             let wants = entry.flags & BeatEntry::WANTS_LEASE != 0;
             if wants && head.tick > self.asked[resource] && !self.is_tilted(now) {
                 self.asked[resource] = head.tick;
@@ -345,9 +350,12 @@ impl Hearing {
         })
     }
 
-    /// Whether no path was up for `suspect_after`.
-    pub(super) fn is_silent(&self, now: Clocks) -> bool {
-        !self.is_tilted(now) && !self.paths.iter().any(|path| self.state(now, path).is_up)
+    /// Whether nothing was heard of a resource for `suspect_after`: no path was up, or the peer told
+    /// of other resources only, as a node does whose data thread does not run.
+    pub(super) fn is_silent(&self, now: Clocks, resource: usize) -> bool {
+        let is_up = self.paths.iter().any(|path| self.state(now, path).is_up);
+        let age = now.boottime.since(self.told_of[resource]);
+        !self.is_tilted(now) && (!is_up || age >= self.settings.suspect_after)
     }
 
     fn state(&self, now: Clocks, path: &Path) -> PathState {
@@ -398,7 +406,8 @@ mod tests {
             if now < deaf_from_ms {
                 heard = tick;
             }
-            hearing.hear(at(now + 1), 0, &said(beat(tick, heard), vec![])).unwrap();
+            let entry = BeatEntry { tag: TAG, ..BeatEntry::default() };
+            hearing.hear(at(now + 1), 0, &said(beat(tick, heard), vec![entry])).unwrap();
         }
     }
 
@@ -406,13 +415,13 @@ mod tests {
     fn a_peer_that_is_heard_and_hears_is_not_silent() {
         let mut hearing = hearing();
         talk(&mut hearing, 4000, u64::MAX);
-        assert!(!hearing.is_silent(at(4000)));
+        assert!(!hearing.is_silent(at(4000), 0));
         let [first, second] = hearing.paths(at(4000)).collect::<Vec<_>>()[..] else { panic!() };
         assert!(first.is_up && !second.is_up);
         assert_eq!((first.rtt, first.loss_percent), (Some(Duration::from_millis(1)), 0));
         // Nothing more comes.
         let mut ms = 4200;
-        while !hearing.is_silent(at(ms)) {
+        while !hearing.is_silent(at(ms), 0) {
             hearing.begin_tick(at(ms), vec![true]);
             ms += 200;
         }
@@ -420,10 +429,22 @@ mod tests {
     }
 
     #[test]
+    fn a_resource_that_the_peer_does_not_tell_of_is_silent() {
+        let mut hearing = hearing();
+        talk(&mut hearing, 2000, u64::MAX);
+        for tick in 11..=16 {
+            hearing.begin_tick(at(tick * 200), vec![true]);
+            hearing.hear(at(tick * 200 + 1), 0, &said(beat(tick, tick), vec![])).unwrap();
+        }
+        assert!(hearing.paths(at(3201)).next().unwrap().is_up);
+        assert!(hearing.is_silent(at(3201), 0) && !hearing.is_silent(at(3000), 0));
+    }
+
+    #[test]
     fn a_peer_that_does_not_hear_us_counts_as_silent() {
         let mut hearing = hearing();
         talk(&mut hearing, 4000, 2000);
-        assert!(hearing.is_silent(at(4000)));
+        assert!(hearing.is_silent(at(4000), 0));
         assert!(!hearing.paths(at(4000)).any(|path| path.is_up));
         assert!(hearing.paths(at(4000)).next().unwrap().loss_percent == 0, "it tells of none");
     }
@@ -433,7 +454,7 @@ mod tests {
         let mut hearing = hearing();
         talk(&mut hearing, 2000, u64::MAX);
         hearing.begin_tick(at(9000), vec![true]);
-        assert!(hearing.is_tilted(at(9000)) && !hearing.is_silent(at(10_900)));
+        assert!(hearing.is_tilted(at(9000)) && !hearing.is_silent(at(10_900), 0));
         // It asks for a lease: none is granted by a node that cannot believe its clocks.
         let entry = BeatEntry { tag: TAG, flags: BeatEntry::WANTS_LEASE, ..BeatEntry::default() };
         let heard = hearing.hear(at(9001), 0, &said(beat(50, 10), vec![entry])).unwrap();

@@ -70,7 +70,9 @@ impl Node {
     }
 
     pub(crate) fn start_with(settings: HeartbeatSettings) -> Self {
-        let (advert, advert_out) = watch::channel(Advert::default());
+        // Its data thread runs for ever.
+        let alive = Instant(u64::MAX);
+        let (advert, advert_out) = watch::channel(Advert { alive, ..Advert::default() });
         let (news_in, news) = mpsc::channel(64);
         let (sessions, sessions_out) = mpsc::channel(8);
         let (status_in, status) = watch::channel(HeartbeatStatus::default());

@@ -1,7 +1,7 @@
 //! Whether the peer lives, and leases.
 
 use hotpair::heartbeat::{Heartbeat, HeartbeatNews};
-use hotpair::units::{Epoch, Instance};
+use hotpair::units::{Epoch, Instance, Instant};
 use std::time::Duration;
 
 use crate::harness::{Node, clocks, of_names, pair, settings};
@@ -33,6 +33,17 @@ async fn a_path_that_passes_one_way_is_none_for_both() {
             node.is_up().await;
         }
     }
+}
+
+/// The datagrams come, but the thread that serves the resource does not run.
+#[tokio::test]
+async fn a_node_whose_data_thread_hangs_counts_as_silent() {
+    let (_relay, mut nodes) = pair().await;
+    nodes[0].advert.send_modify(|advert| advert.alive = clocks().boottime);
+    nodes[1].told(|news| *news == HeartbeatNews::Silent(true)).await;
+    nodes[1].is_up().await;
+    nodes[0].advert.send_modify(|advert| advert.alive = Instant(u64::MAX));
+    nodes[1].told(|news| *news == HeartbeatNews::Silent(false)).await;
 }
 
 #[tokio::test]
