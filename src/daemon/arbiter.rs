@@ -10,7 +10,7 @@ use super::error::DaemonError;
 use crate::arbiter::{ClientSecurity, ClientSettings, News, Order, run_client};
 use crate::config::{Arbiter, Auto, Encryption, Identity, NodeConfig, WitnessAt};
 use crate::control::ArbiterReach;
-use crate::promotion::controller::{ControllerInput, ControllerSettings, ControllerTimer};
+use crate::promotion::controller::{ControllerInput, ControllerSettings};
 use crate::units::Instance;
 
 /// Where a data thread asks, and hears.
@@ -81,9 +81,9 @@ async fn pass_on(
         let (resource, input) = match news {
             News::Reachable { .. } => {
                 reach.send_replace(ArbiterReach { is_reachable: true, trouble: None });
-                // What was asked of the connection before is asked again.
+                // A data thread that does not keep up asks again by itself.
                 for told in resources.values() {
-                    let _ = told.try_send(ControllerInput::Timer(ControllerTimer::Repeat));
+                    let _ = told.try_send(ControllerInput::ArbiterBack);
                 }
                 continue;
             }

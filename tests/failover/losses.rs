@@ -57,6 +57,23 @@ pub(crate) fn a_lost_node_is_replaced() {
     }
 }
 
+/// `systemctl stop` on the primary: what was admitted is answered, and the other node goes on.
+pub(crate) fn a_stopped_daemon_is_replaced() {
+    let mut scene = Scene::new(9);
+    let load = scene.pair.load(0, scene.record.take().unwrap());
+    load.wait_for_answers(500);
+    let start = process::now();
+    scene.pair.nodes[0].stop();
+    let ended = load.join();
+    ended.record.check_errors("a planned end sends no errors");
+    scene.record = Some(ended.record);
+    drop(scene.pair.nodes[1].connect());
+    measured("stop", since(start));
+    scene.serves_all(1);
+    scene.pair.nodes[0].run();
+    scene.is_whole_again();
+}
+
 /// Writes wait until the witness excludes the dead node, and go on.
 pub(crate) fn a_lost_secondary_stops_nobody() {
     let mut scene = Scene::new(3);

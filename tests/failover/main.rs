@@ -24,6 +24,7 @@ use real::lab::LAB;
 const CASES: &[Case] = &[
     case("a_crashed_worker_is_replaced_at_once", losses::a_crashed_worker_is_replaced_at_once),
     case("a_lost_node_is_replaced_when_its_lease_is_over", losses::a_lost_node_is_replaced),
+    case("a_daemon_that_is_stopped_is_replaced", losses::a_stopped_daemon_is_replaced),
     case("a_lost_secondary_stops_nobody", losses::a_lost_secondary_stops_nobody),
     case("a_lost_witness_stops_nobody", losses::a_lost_witness_stops_nobody),
     case("without_the_witness_nobody_is_promoted", losses::without_the_witness_nobody_is_promoted),

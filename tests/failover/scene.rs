@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use crate::oracle::ledger::Floor;
-use crate::real::pair::{Pair, Plan};
+use crate::real::pair::{Node, Pair, Plan};
 use crate::real::process;
 use crate::real::record::Record;
 
@@ -36,7 +36,9 @@ impl Scene {
         self.pair.wait_in_sync();
         let node = &self.pair.nodes[1 - self.primary];
         self.pair.news.wait_for("the secondary to be eligible", || {
-            (node.field("/promotion/takes_over") == true).then_some(())
+            let is_ready = self.pair.nodes.iter().all(Node::reaches_arbiter)
+                && node.field("/promotion/takes_over") == true;
+            is_ready.then_some(())
         });
     }
 

@@ -409,6 +409,13 @@ impl Node {
         }
     }
 
+    /// Whether it has a connection to its arbiter.
+    pub(crate) fn reaches_arbiter(&self) -> bool {
+        let said = self.say(&["status", "--json"]);
+        let whole: Value = serde_json::from_str(&said.stdout).unwrap_or_default();
+        whole["arbiter"]["reachable"] == true
+    }
+
     /// One field of the status by its JSON pointer; null while the daemon cannot be reached.
     pub(crate) fn field(&self, pointer: &str) -> Value {
         self.status().and_then(|status| status.pointer(pointer).cloned()).unwrap_or(Value::Null)

@@ -187,15 +187,28 @@ impl Controller {
         }
     }
 
+    /// Nothing is waited for that was asked before; what is of the moment is asked anew.
+    pub(super) fn on_arbiter_back(&mut self, effects: &mut Vec<ControllerEffect>) {
+        self.asking.missed = 0;
+        self.asking.is_due = true;
+        self.asking.is_put_off = false;
+        self.ask_again(effects);
+    }
+
     fn repeat(&mut self, effects: &mut Vec<ControllerEffect>) {
         let Some(under_way) = &self.asking.under_way else { return };
         self.asking.missed = self.asking.missed.saturating_add(1);
+        if let Operation::PreVote { .. } = under_way.request.operation {
+            self.give_up_for_operator(Obstacle::ArbiterAway, effects);
+        }
+        self.ask_again(effects);
+    }
+
+    fn ask_again(&mut self, effects: &mut Vec<ControllerEffect>) {
+        let Some(under_way) = &self.asking.under_way else { return };
         match under_way.request.operation {
             // What they tell is of the moment in which they are asked.
             Operation::Read | Operation::PreVote { .. } | Operation::Renew => {
-                if let Operation::PreVote { .. } = under_way.request.operation {
-                    self.give_up_for_operator(Obstacle::ArbiterAway, effects);
-                }
                 self.asking.under_way = None;
                 self.asking.is_due = true;
                 return;

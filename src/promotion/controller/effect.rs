@@ -18,6 +18,8 @@ pub enum ControllerInput {
     },
     /// The arbiter shows a record that changed.
     Pushed(Box<ArbiterRecord>),
+    /// There is a way to the arbiter again: what was asked before may be lost.
+    ArbiterBack,
     /// A timer fired.
     Timer(ControllerTimer),
     /// Every path to the peer has been silent for `suspect_after`, or no longer is.

@@ -140,6 +140,7 @@ impl Controller {
         match input {
             ControllerInput::Reply { id, reply } => self.on_reply(id, reply, facts, effects),
             ControllerInput::Pushed(record) => self.on_pushed(record, facts, effects),
+            ControllerInput::ArbiterBack => self.on_arbiter_back(effects),
             ControllerInput::Timer(timer) => self.on_timer(timer, effects),
             ControllerInput::Silent(is_silent) => self.is_silent = is_silent,
             ControllerInput::LeaseAsked { instance, epoch } => {

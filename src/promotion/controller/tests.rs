@@ -443,6 +443,17 @@ fn an_owner_that_cannot_resume_is_promoted_anew() {
 }
 
 #[test]
+fn an_arbiter_that_is_back_is_asked_at_once_and_nobody_is_refused_for_its_absence() {
+    let mut node = Node::secondary();
+    (node.peer, node.claim) = (Standing::Away, None);
+    node.tell(ControllerInput::Promote { request: 5 });
+    let before = node.asked();
+    node.tell(ControllerInput::ArbiterBack);
+    assert_ne!(node.asked().id, before.id, "it is asked anew");
+    assert!(!node.effects.iter().any(|it| matches!(it, ControllerEffect::Settled { .. })));
+}
+
+#[test]
 fn the_lease_of_a_dead_run_is_not_waited_for() {
     let mut node = Node::secondary();
     (node.peer, node.claim) = (Standing::Away, None);
