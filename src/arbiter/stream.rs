@@ -71,7 +71,11 @@ impl Reader {
                 }
             };
             self.unread.reserve(missing.max(READ_LEN));
-            let failed = |source| ArbiterError::Io { action: "read from", source };
+            let failed = |source: io::Error| match source.kind() {
+                // A process that was killed says no goodbye, and TLS calls that an error.
+                io::ErrorKind::UnexpectedEof => ArbiterError::Closed,
+                _ => ArbiterError::Io { action: "read from", source },
+            };
             if self.stream.read_buf(&mut self.unread).await.map_err(failed)? == 0 {
                 return Err(ArbiterError::Closed);
             }

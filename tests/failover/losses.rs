@@ -12,7 +12,7 @@ const WHILE: Duration = Duration::from_secs(8);
 /// The supervisor says that the worker is dead, and nobody waits for a lease.
 pub(crate) fn a_crashed_worker_is_replaced_at_once() {
     let mut scene = Scene::new(1);
-    for _ in 0..cycles(4) {
+    for _ in 0..cycles(2) {
         let (old, new) = (scene.primary, 1 - scene.primary);
         let load = scene.pair.load(old, scene.record.take().unwrap());
         load.wait_for_answers(500);

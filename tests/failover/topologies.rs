@@ -31,7 +31,7 @@ pub(crate) fn each() {
     let mut scene = Scene::with(plan, 21);
     let mut rng = fastrand::Rng::new();
     // 64 topologies from each of 4 states. Fewer than all of them are drawn.
-    let count = cycles(8);
+    let count = cycles(6);
     for turn in 0..count {
         let which = if count >= 256 { turn % 256 } else { rng.u64(..256) };
         let topology = u8::try_from(which % 64).unwrap();
