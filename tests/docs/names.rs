@@ -19,6 +19,8 @@ const PLACEHOLDERS: &[(&str, &str)] = &[
     ("SIZE", "24MiB"),
     ("LEVEL", "debug"),
     ("SHELL", "bash"),
+    ("ADDR", "192.0.2.3:7787"),
+    ("DIR", "/nonexistent"),
 ];
 
 fn root() -> PathBuf {
@@ -87,18 +89,29 @@ fn every_configuration_that_is_shown_is_correct() {
 }
 
 #[test]
-fn the_unit_starts_the_daemon() {
+fn the_units_start_the_daemon_and_the_witness() {
     let page = Page::read("README.md");
-    let mut pieces = page.sections().into_iter().flat_map(|section| section.pieces);
-    let unit = pieces.find_map(|piece| match piece.what {
-        What::Other(language, text) if language == "ini" => Some(text),
-        _ => None,
+    let units: Vec<String> = page
+        .sections()
+        .into_iter()
+        .flat_map(|section| section.pieces)
+        .filter_map(|piece| match piece.what {
+            What::Other(language, text) if language == "ini" => Some(text),
+            _ => None,
+        })
+        .collect();
+    let folder = tempfile::tempdir().unwrap();
+    let state_dir = folder.path().join("witness").display().to_string();
+    let starts = units.iter().map(|unit| {
+        assert!(unit.contains("\nType=notify\n") && unit.contains("\nRestart=on-failure\n"));
+        let start = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
+        let start = start.strip_prefix("/usr/local/bin/hotpair ").unwrap();
+        // No host of a test has the address of the page, so a witness ends as a daemon does.
+        let words = page::words(&start.replace("/var/lib/hotpair-witness", &state_dir));
+        assert_eq!(exit_code(&words), Some(1), "{start}");
+        words[0].clone()
     });
-    let unit = unit.expect("a unit");
-    let start = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
-    let words = page::words(start.strip_prefix("/usr/local/bin/hotpair ").unwrap());
-    assert_eq!(exit_code(&words), Some(1), "{start}");
-    assert!(unit.contains("\nType=notify\n"));
+    assert_eq!(starts.collect::<Vec<_>>(), ["run", "witness"]);
 }
 
 /// Kinds of events in the source: the first word of each `event("kind", ..)`.

@@ -43,7 +43,7 @@ pub(crate) enum What {
 /// A command as the page shows it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Typed {
-    /// The node; `None` if any host will do.
+    /// The host; `None` if any will do.
     pub(crate) at: Option<usize>,
     pub(crate) command: String,
     pub(crate) exit: i32,
@@ -51,9 +51,11 @@ pub(crate) struct Typed {
     pub(crate) shown: Vec<String>,
 }
 
-/// Prompts, and the node that each stands for.
+/// Prompts, and the host that each stands for.
 const PROMPTS: &[(&str, Option<usize>)] =
-    &[("alpha# ", Some(0)), ("beta# ", Some(1)), ("$ ", None)];
+    &[("alpha# ", Some(0)), ("beta# ", Some(1)), ("gamma# ", Some(WITNESS)), ("$ ", None)];
+/// The host of the witness.
+pub(crate) const WITNESS: usize = 2;
 const STAGE: &str = "<!-- stage:";
 const EXIT: &str = "# exit ";
 

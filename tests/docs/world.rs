@@ -1,16 +1,21 @@
-//! Two daemons on the loopback in which the commands of a page are typed.
+//! Two daemons and a witness on the loopback in which the commands of a page are typed.
 //!
 //! Names, paths and sizes of the page are replaced by those of the test. Stage directions:
 //!
 //! | direction | what happens |
 //! |---|---|
-//! | `new` | two hosts with the page's configuration, and nothing else |
+//! | `new` | three hosts, two of them with the page's configuration, and nothing else |
 //! | `pair` | as well a running pair in sync whose node alpha is primary |
 //! | `pair as configured` | the same with the block of TOML above it |
+//! | `pair with a witness` | the same with README.md's configuration of a witness, which runs; beta takes over if alpha is lost |
 //! | `configure` | both hosts get the configuration with the keys that the nodes have |
 //! | `configure with the above` | the same with the block of TOML above it |
+//! | `configure with a witness`, `configure without a witness` | the same with README.md's witness, or without `[promotion]` |
 //! | `start NODE`, `stop NODE`, `kill NODE` | the daemon: started, SIGTERM, kill -9 |
+//! | `kill witness`, `start witness` | the same of the witness |
+//! | `crash NODE` | kill -9 of the worker only |
 //! | `lose disk NODE`, `lose node NODE` | the data file is gone; with it, keys and metadata |
+//! | `lose witness` | it was stopped, and its folder is gone |
 //! | `rot NODE` | 3 bytes of the data file change behind the daemon's back |
 //! | `cut`, `heal` | the cable between the nodes |
 //! | `write NODE MIB` | a client writes so many MiB and flushes |
@@ -25,10 +30,11 @@ use std::os::unix::net::UnixStream;
 use serde_json::Value;
 use toml::Table;
 
-use crate::page::{self, Page, Section, Typed, What};
+use crate::page::{self, Page, Section, Typed, WITNESS, What};
 use crate::real::nbd_client::NbdClient;
 use crate::real::pair::{self, Pair, Plan};
 use crate::real::process::{self, Process, Said};
+use crate::real::witness::Witness;
 
 /// The resource of the pages.
 pub(crate) const RESOURCE: &str = "vm1";
@@ -80,6 +86,7 @@ pub(crate) fn follow(page: &Page, section: &Section, base: &Table) -> BTreeSet<S
                     "new" => Some(World::new(base.clone())),
                     "pair" => Some(World::running(base.clone())),
                     "pair as configured" => Some(World::running(merged(base, &toml))),
+                    "pair with a witness" => Some(World::running(merged(base, &witness_config()))),
                     _ => None,
                 };
                 if let Some(fresh) = fresh {
@@ -125,17 +132,26 @@ pub(crate) fn merged(base: &Table, change: &Table) -> Table {
 
 /// The configuration of the page, as it is shown there.
 pub(crate) fn base_config() -> Table {
+    config_with("cluster = ").expect("README.md shows a whole configuration")
+}
+
+/// What the page adds for a witness.
+fn witness_config() -> Table {
+    config_with("[promotion]").expect("README.md shows the configuration of a witness")
+}
+
+/// The first block of TOML in README.md that has `word`.
+fn config_with(word: &str) -> Option<Table> {
     let readme = Page::read("README.md");
     let sections = readme.sections();
-    let whole = sections.iter().flat_map(|section| &section.pieces).find_map(|piece| {
+    sections.iter().flat_map(|section| &section.pieces).find_map(|piece| {
         let What::Toml(text) = &piece.what else { return None };
-        text.contains("cluster = ").then(|| text.parse().unwrap())
-    });
-    whole.expect("README.md shows a whole configuration")
+        text.contains(word).then(|| text.parse().unwrap())
+    })
 }
 
 impl World {
-    /// Two hosts with a configuration and keys.
+    /// Two hosts with a configuration and keys, and one more.
     fn new(base: Table) -> Self {
         let pair = Pair::prepare(Plan { has_relays: true, ..Plan::default() });
         let mut world =
@@ -151,13 +167,44 @@ impl World {
         world.start(0);
         world.start(1);
         world.pair.wait_in_sync();
-        world.pair.nodes[0].well(&["promote", RESOURCE]);
+        if world.pair.witness.is_some() {
+            world.pair.wait_serves(0);
+            let takes_over = || world.pair.nodes[1].field("/promotion/takes_over") == true;
+            world.pair.news.wait_for("beta to take over", || takes_over().then_some(()));
+        } else {
+            world.pair.nodes[0].well(&["promote", RESOURCE]);
+        }
         world.pair.wait_in_sync();
         world
     }
 
+    /// Where the witness keeps what it knows.
+    fn witness_dir(&self) -> String {
+        self.pair.folder().join("witness").display().to_string()
+    }
+
+    fn start_witness(&mut self) {
+        if let Some(witness) = &mut self.pair.witness {
+            witness.run();
+            return;
+        }
+        // Another host of the pair's own network; the port is any that is free.
+        let mut listen = self.pair.nodes[0].replication;
+        listen.set_port(0);
+        let folder = self.pair.folder();
+        let news = &self.pair.news;
+        self.pair.witness = Some(Witness::start(folder, listen, "tls", Vec::new(), news));
+    }
+
+    fn witness(&mut self) -> &mut Witness {
+        self.pair.witness.as_mut().expect("it was started")
+    }
+
     /// Writes the page's configuration for both nodes, with addresses and paths of the test.
     fn configure(&mut self) {
+        if self.base.contains_key("promotion") && self.pair.witness.is_none() {
+            self.start_witness();
+        }
         let identities = [0, 1].map(|at| {
             let state_dir = self.pair.nodes[at].state_dir.to_str().unwrap().to_owned();
             process::run_well(&pair::binary(), &["identity", "--state-dir", &state_dir])
@@ -168,9 +215,18 @@ impl World {
             let local: Table = self.pair.config_of(reader, &identities).parse().unwrap();
             let mut table = self.base.clone();
             for name in NODES {
-                let node = local["node"][name].as_table().unwrap();
+                let mut node = local["node"][name].as_table().unwrap().clone();
                 let shown = table["node"][name].as_table().unwrap();
-                table["node"][name] = toml::Value::Table(merged(shown, node));
+                if !shown.contains_key("heartbeat") {
+                    node.remove("heartbeat");
+                }
+                table["node"][name] = toml::Value::Table(merged(shown, &node));
+            }
+            if let Some(promotion) = table.get_mut("promotion").and_then(toml::Value::as_table_mut)
+            {
+                for key in ["witness", "witness_identity"] {
+                    promotion[key] = local["promotion"][key].clone();
+                }
             }
             let resource = table["resource"][RESOURCE].as_table_mut().unwrap();
             for (at, node) in self.pair.nodes.iter().enumerate() {
@@ -210,6 +266,18 @@ impl World {
         let words: Vec<&str> = stage.split_whitespace().collect();
         match words.as_slice() {
             ["configure"] => self.configure(),
+            ["configure", "with", "a", "witness"] => {
+                self.base = merged(&self.base, &witness_config());
+                self.configure();
+            }
+            ["configure", "without", "a", "witness"] => {
+                self.base.remove("promotion");
+                self.configure();
+            }
+            ["start", "witness"] => self.start_witness(),
+            ["kill", "witness"] => self.witness().kill(),
+            ["lose", "witness"] => fs::remove_dir_all(self.witness_dir()).unwrap(),
+            ["crash", node] => self.pair.nodes[index(node)].kill_worker(),
             ["start", node] => self.start(index(node)),
             ["stop", node] => self.stop(index(node)),
             ["kill", node] => {
@@ -300,10 +368,20 @@ impl World {
     }
 
     fn run(&mut self, at: usize, words: &[&str], place: &str) -> Said {
+        let is_done = || Said { code: Some(0), stdout: String::new(), stderr: String::new() };
         match words {
+            ["hotpair", rest @ ..] if at == WITNESS => process::run(&pair::binary(), rest),
             ["hotpair", rest @ ..] => self.pair.nodes[at].say(rest),
+            ["systemctl", verb, .., "hotpair-witness"] if at == WITNESS => {
+                match *verb {
+                    "start" | "enable" => self.start_witness(),
+                    "stop" => self.witness().stop(),
+                    _ => panic!("{place}: systemctl {verb} is neither run nor in NOT_RUN"),
+                }
+                is_done()
+            }
             ["curl", rest @ ..] => ask(rest),
-            ["cp" | "tar" | "rm", rest @ ..] => process::run(words[0], rest),
+            ["cp" | "mkdir" | "tar" | "rm", rest @ ..] => process::run(words[0], rest),
             ["systemctl", verb, .., "hotpair"] => {
                 match *verb {
                     "start" | "enable" => self.start(at),
@@ -314,7 +392,7 @@ impl World {
                     }
                     _ => panic!("{place}: systemctl {verb} is neither run nor in NOT_RUN"),
                 }
-                Said { code: Some(0), stdout: String::new(), stderr: String::new() }
+                is_done()
             }
             _ => panic!("{place}: {words:?} is neither run nor in NOT_RUN"),
         }
@@ -322,9 +400,13 @@ impl World {
 
     /// Starts a command that ends with its terminal, and waits until it has shown all.
     fn watch(&self, at: usize, words: &[&str], shown: &[String], place: &str) {
-        let node = &self.pair.nodes[at];
-        let config = node.config.to_str().unwrap();
-        let words = [words, &["--config", config, "--node", node.name]].concat();
+        let words = match self.pair.nodes.get(at) {
+            Some(node) => {
+                let config = node.config.to_str().unwrap();
+                [words, &["--config", config, "--node", node.name]].concat()
+            }
+            None => words.to_vec(),
+        };
         let watch = Process::start("watch", &pair::binary(), &words, &self.pair.news);
         self.pair.news.wait_for(&format!("{place}: {words:?} to show {shown:?}"), || {
             let output = watch.lines().join("\n");
@@ -337,8 +419,13 @@ impl World {
 
     /// A word of the page as it is here.
     fn local(&self, at: usize, text: &str) -> String {
-        let node = &self.pair.nodes[at];
-        let mut text = with_sizes(text).replace("/root", self.pair.folder().to_str().unwrap());
+        let mut text = with_sizes(text)
+            .replace("/root", self.pair.folder().to_str().unwrap())
+            .replace("/var/lib/hotpair-witness", &self.witness_dir());
+        if let Some(witness) = &self.pair.witness {
+            text = text.replace("192.0.2.3:7787", &witness.address.to_string());
+        }
+        let Some(node) = self.pair.nodes.get(at) else { return text };
         for (shown, here) in [
             ("/etc/hotpair/hotpair.toml", &node.config),
             ("/srv/vm1.img", &node.data),
@@ -386,7 +473,12 @@ fn index(node: &str) -> usize {
 
 fn is_endless(words: &[&str]) -> bool {
     let has = |word: &str| words.contains(&word);
-    words[0] == "hotpair" && (has("--watch") || words[1] == "events" && !has("--no-follow"))
+    let is_endless = match words[1] {
+        "events" => !has("--no-follow"),
+        "witness" => true,
+        _ => has("--watch"),
+    };
+    words[0] == "hotpair" && is_endless
 }
 
 fn only_looks(words: &[&str]) -> bool {

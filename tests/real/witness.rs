@@ -39,22 +39,11 @@ impl Witness {
             process: None,
             news: news.clone(),
         };
-        let lines = witness.run();
-        let said = |word: &str| {
-            let line = lines.iter().find_map(|line| line.strip_prefix(word));
-            line.unwrap_or_else(|| panic!("the witness does not say its {word}: {lines:?}"))
-        };
-        witness.address = said("listening ").parse().unwrap();
-        // It comes back to where it was.
-        *witness.words.last_mut().unwrap() = witness.address.to_string();
-        let identity = said("identity ");
-        if identity.starts_with("sha256//") {
-            witness.identity_line = format!("witness_identity = \"{identity}\"\n");
-        }
+        witness.run();
         witness
     }
 
-    /// Starts it again; returns what it said.
+    /// Starts it again where it was; returns what it said.
     pub(crate) fn run(&mut self) -> Vec<String> {
         assert!(self.process.is_none(), "the witness runs already");
         let words: Vec<&str> = self.words.iter().map(String::as_str).collect();
@@ -65,7 +54,23 @@ impl Witness {
             lines.iter().any(|line| line == "ready").then_some(lines)
         });
         self.process = Some(process);
+        let said = |word: &str| {
+            let line = lines.iter().find_map(|line| line.strip_prefix(word));
+            line.unwrap_or_else(|| panic!("the witness does not say its {word}: {lines:?}"))
+        };
+        self.address = said("listening ").parse().unwrap();
+        *self.words.last_mut().unwrap() = self.address.to_string();
+        let identity = said("identity ");
+        if identity.starts_with("sha256//") {
+            self.identity_line = format!("witness_identity = \"{identity}\"\n");
+        }
         lines
+    }
+
+    /// SIGTERM, and waits for the end, which must be a good one.
+    pub(crate) fn stop(&mut self) {
+        let status = self.process.take().expect("it was started").stop(&self.news);
+        assert!(status.success(), "the witness ended with {status}");
     }
 
     /// kill -9.
