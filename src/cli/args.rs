@@ -49,6 +49,8 @@ pub(super) enum Command {
     Events(Events),
     Promote(Promote),
     /// Make this node secondary: answer what is under way, flush both nodes, let the clients go.
+    ///
+    /// With an arbiter no node is promoted by itself afterwards, until `promote` is typed.
     Demote {
         /// Name of the resource.
         #[arg(value_parser = resource)]
@@ -116,10 +118,10 @@ pub(super) enum Command {
 
 /// Show a whole pair on this machine: write, kill the primary, fail over, read back, resync.
 ///
-/// Two real daemons in a temporary folder, with keys, configuration and clients of their own. Every
-/// acknowledged write is looked for on the node that is left, and in the end in both files. Nothing
-/// is left behind, unless a check fails: then it says where the logs are. Exit code 0 if every
-/// check held.
+/// Two real daemons and a witness in a temporary folder, with keys, configuration and clients of
+/// their own. Nobody promotes: the nodes do it by themselves. Every acknowledged write is looked for
+/// on the node that is left, and in the end in both files. Nothing is left behind, unless a check
+/// fails: then it says where the logs are. Exit code 0 if every check held.
 #[derive(Debug, clap::Args)]
 pub(super) struct Demo {
     /// What is replicated.
@@ -191,6 +193,9 @@ impl From {
 }
 
 /// Run the daemon of this node, in the foreground, until SIGTERM or SIGINT.
+///
+/// With an arbiter it is a supervisor and a worker, which is started again if it crashes; the other
+/// node is told that it is dead.
 #[derive(Debug, clap::Args)]
 pub(super) struct Run {
     #[command(flatten)]
@@ -299,12 +304,15 @@ pub(super) struct Events {
 }
 
 /// Make this node the primary of a resource.
+///
+/// The connected peer must consent or, with an arbiter, the arbiter. It is what an operator types
+/// where nobody promotes by itself: without an arbiter, with auto = "off", and after `demote`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Promote {
     /// Name of the resource.
     #[arg(value_parser = resource)]
     pub(super) resource: String,
-    /// Promote although the peer cannot be asked.
+    /// Promote although the peer cannot be asked. No arbiter is asked, or told.
     #[arg(long, requires = "peer_is_fenced")]
     pub(super) force: bool,
     /// You have made sure that the peer is powered off, or cut from its clients and its disk.
