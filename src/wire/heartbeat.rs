@@ -2,8 +2,8 @@
 //!
 //! 96 bytes of header, 72 for each resource, 32 of keyed BLAKE3 over everything before; little
 //! endian; at most 1,208 bytes, so that no path cuts one in pieces. The seal is checked before
-//! anything else is looked at, and what is open afterwards is one of two types: a [`Beat`], or the
-//! statement that a run of the node serves nothing more. Source: the design of promotion, 14.
+//! anything else is looked at, and what is open afterwards is one of two types: a
+//! [`Said::Beat`], or the statement that a run of the node serves nothing more. Source: the design of promotion, 14.
 
 use zerocopy::little_endian::{U16, U32, U64, U128};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
