@@ -168,7 +168,7 @@ impl Pair {
             | Effect::CloseExport(_)
             | Effect::AskArbiter(_)
             | Effect::SetTimer { .. }
-            | Effect::GrantLease => {
+            | Effect::GrantLease(_) => {
                 panic!("nothing here asks for {effect:?}")
             }
         };

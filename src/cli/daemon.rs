@@ -41,15 +41,13 @@ pub(super) fn run(common: &Common, run: &Run) -> Result<(), Failure> {
         worker.args(&words);
         worker
     })?;
-    match status.code() {
-        Some(0) => Ok(()),
+    let Some(status) = status else { return Ok(()) };
+    if status.code().is_some() {
         // It has said why.
-        Some(_) => Err(Failure::Said(Outcome::Refused)),
-        None => {
-            let why = format!("the worker was ended by the system: {status}");
-            Err(Failure::Failed { why, next: "start it again: hotpair run".to_owned() })
-        }
+        return Err(Failure::Said(Outcome::Refused));
     }
+    let why = format!("the worker was ended by the system: {status}");
+    Err(Failure::Failed { why, next: "start it again: hotpair run".to_owned() })
 }
 
 /// What a worker is started with: what this process was, but for whom it ends with.

@@ -13,7 +13,7 @@ use crate::promotion::arbiter::{Asked, Request};
 use crate::promotion::controller::ControllerInput;
 use crate::replica::{Effect, Input, Replica};
 use crate::store::MappedMap;
-use crate::units::{DiskState, Instant, ServeMode};
+use crate::units::{DiskState, Instance, Instant, ServeMode};
 
 /// Its drivers, as the data thread sees them.
 #[derive(Debug)]
@@ -21,14 +21,14 @@ pub(super) struct ControllerEnds {
     resource: String,
     arbiter: ArbiterEnds,
     heartbeat: HeartbeatEnds,
-    /// The newest tick of the peer in which it asked for a lease.
-    asked: u64,
+    /// The run of the peer that asked for a lease last, and in which tick.
+    asked: (Instance, u64),
     timers: Timers,
 }
 
 impl ControllerEnds {
     pub(super) fn new(resource: String, arbiter: ArbiterEnds, heartbeat: HeartbeatEnds) -> Self {
-        Self { resource, arbiter, heartbeat, asked: 0, timers: Timers::default() }
+        Self { resource, arbiter, heartbeat, asked: (Instance(0), 0), timers: Timers::default() }
     }
 
     /// Takes what was said to the controller.
@@ -45,7 +45,7 @@ impl ControllerEnds {
         match news {
             HeartbeatNews::Silent(is_silent) => ControllerInput::Silent(is_silent),
             HeartbeatNews::LeaseAsked { instance, epoch, tick } => {
-                self.asked = tick;
+                self.asked = (instance, tick);
                 ControllerInput::LeaseAsked { instance, epoch }
             }
             HeartbeatNews::LeaseGranted { asked } => {
@@ -59,13 +59,12 @@ impl ControllerEnds {
     }
 
     /// The peer's request for a lease is granted: the next beat says so.
-    fn grant_lease(&mut self) {
-        let tick = self.asked;
-        self.heartbeat.advert.send_if_modified(|advert| {
-            let is_new = advert.granted != tick;
-            advert.granted = tick;
-            is_new
-        });
+    fn grant_lease(&mut self, to: Instance) {
+        // Another run has asked meanwhile: it is not the one that is granted something.
+        if self.asked.0 == to {
+            let granted = self.asked;
+            self.heartbeat.advert.send_modify(|advert| advert.granted = granted);
+        }
     }
 
     /// What beats say of the resource from here on.
@@ -98,8 +97,10 @@ impl ControllerEnds {
 
     /// The nodes have a session: both know this of it, and nobody else does.
     pub(super) fn new_session(&mut self, exporter: [u8; 32]) {
-        // One that is not taken brings no secret; another one will.
-        let _ = self.heartbeat.sessions.try_send(exporter);
+        if let Some(sessions) = &self.heartbeat.sessions {
+            // One that is not taken brings no secret; another one will.
+            let _ = sessions.try_send(exporter);
+        }
     }
 
     /// A timer that is over. To be looked at before the core is told anything else.
@@ -115,7 +116,7 @@ impl ControllerEnds {
             Effect::SetTimer { timer, from, after, bound } => {
                 self.timers.set(now, timer, (from, after), bound);
             }
-            Effect::GrantLease => self.grant_lease(),
+            Effect::GrantLease(to) => self.grant_lease(to),
             other => unreachable!("the data thread keeps {other:?} for itself"),
         }
     }

@@ -504,7 +504,7 @@ impl DataThread {
                 self.inputs.push_back(Input::FreshId(random::id().expect(DRAWS)));
                 None
             }
-            effect @ (Effect::AskArbiter(_) | Effect::SetTimer { .. } | Effect::GrantLease) => {
+            effect @ (Effect::AskArbiter(_) | Effect::SetTimer { .. } | Effect::GrantLease(_)) => {
                 if let Some(controller) = &mut self.ends.controller {
                     controller.carry_out(self.now, effect);
                 }

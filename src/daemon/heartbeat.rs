@@ -26,7 +26,8 @@ pub(super) struct HeartbeatEnds {
     pub(super) advert: watch::Sender<Advert>,
     pub(super) news: mpsc::Receiver<HeartbeatNews>,
     /// Where it brings what a new session of the nodes is known by.
-    pub(super) sessions: mpsc::Sender<[u8; 32]>,
+    /// `None` where another resource does so.
+    pub(super) sessions: Option<mpsc::Sender<[u8; 32]>>,
 }
 
 /// The heartbeats of a node: for the data thread of each resource, and for `status`.
@@ -65,7 +66,7 @@ pub(super) fn start_heartbeat(
         paths: mine.zip(node.peer.heartbeat.iter().copied()).collect(),
         interval: node.interval,
         suspect_after: node.suspect_after,
-        config: node.resources.iter().fold(0, |hash, it| hash ^ it.settings_hash),
+        config: config_hash(node),
         clock: Arc::new(clock::both),
         keys: keys(node),
     };
@@ -74,11 +75,13 @@ pub(super) fn start_heartbeat(
     let (kept, kept_out) = watch::channel(Vec::new());
     let mut ends = Vec::new();
     let mut resources = BTreeMap::new();
+    // One resource brings the secrets: with many, each node would keep others of them.
+    let mut sessions = Some(sessions);
     for resource in &node.resources {
         let (advert, advert_out) = watch::channel(Advert::default());
         let (news, news_out) = mpsc::channel(NEWS_MAX);
         ends.push(ResourceEnds { name: resource.name.clone(), advert: advert_out, news });
-        let mine = HeartbeatEnds { advert, news: news_out, sessions: sessions.clone() };
+        let mine = HeartbeatEnds { advert, news: news_out, sessions: sessions.take() };
         resources.insert(resource.name.clone(), mine);
     }
     let heartbeat =
@@ -108,6 +111,16 @@ async fn show(mut status: watch::Receiver<HeartbeatStatus>, shown: watch::Sender
         let dropped = dropped.length + dropped.seal + dropped.value;
         shown.send_replace(Paths { paths: paths.collect(), config_differs, dropped });
     }
+}
+
+/// Of the settings of every resource, in order of name. A sum of sums would be blind to what changes
+/// all of them alike.
+fn config_hash(node: &NodeConfig) -> u32 {
+    let mut hasher = blake3::Hasher::new();
+    for resource in &node.resources {
+        hasher.update(&resource.settings_hash.to_le_bytes());
+    }
+    u32::from_le_bytes(*hasher.finalize().as_bytes().first_chunk().expect("32 bytes have 4"))
 }
 
 /// The ring that was kept, or what the names make without encryption.

@@ -8,6 +8,7 @@
 use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use tokio::net::UnixStream;
 use tokio::process::Child;
 use tokio::runtime;
 use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, error, info, warn};
 
@@ -35,12 +37,12 @@ const LIVED_WELL: Duration = Duration::from_mins(1);
 /// Workers that may die one after the other before they took a command.
 const STILLBORN_MAX: u32 = 5;
 
-/// Runs workers until one ends by itself or on a signal, and returns how it ended. `worker` makes
-/// the command that starts one; its standard input is set here.
+/// Runs workers until one ends by itself or on a signal, and returns how it ended; `None` if it was
+/// told to stop and did. `worker` makes the command that starts one; its standard input is set here.
 ///
 /// # Errors
 /// [`DaemonError::System`] if processes or signals cannot be had.
-pub fn supervise(worker: impl Fn() -> Command) -> Result<ExitStatus, DaemonError> {
+pub fn supervise(worker: impl Fn() -> Command) -> Result<Option<ExitStatus>, DaemonError> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -77,20 +79,28 @@ struct Ended {
 }
 
 impl Supervisor {
-    async fn run(&mut self, worker: impl Fn() -> Command) -> Result<ExitStatus, DaemonError> {
+    async fn run(
+        &mut self,
+        worker: impl Fn() -> Command,
+    ) -> Result<Option<ExitStatus>, DaemonError> {
         let mut pause = PAUSE_MIN;
         let mut stillborn = 0;
         loop {
             let started = Instant::now();
             let Ended { status, was_ready, will } = self.live(worker()).await?;
             tell(&will, TELL_TIMES, TELL_EVERY).await;
-            if status.success() || self.is_stopping || !self.was_ready {
-                return Ok(status);
+            // A signal that comes before the worker can take it ends it just as well.
+            let is_told = self.is_stopping && status.signal() == Some(Signal::TERM.as_raw());
+            if status.success() || is_told {
+                return Ok(None);
+            }
+            if self.is_stopping || !self.was_ready {
+                return Ok(Some(status));
             }
             stillborn = if was_ready { 0 } else { stillborn + 1 };
             if stillborn == STILLBORN_MAX {
                 error!(%status, "the worker does not start any more");
-                return Ok(status);
+                return Ok(Some(status));
             }
             if started.elapsed() >= LIVED_WELL {
                 pause = PAUSE_MIN;
@@ -102,7 +112,7 @@ impl Supervisor {
                     tell(&will, times, TELL_ON_EVERY).await;
                     sleep(TELL_ON_EVERY).await;
                 } => {}
-                () = stopped(&mut self.stop) => return Ok(status),
+                () = stopped(&mut self.stop) => return Ok(None),
             }
             pause = (pause * 2).min(PAUSE_MAX);
         }
@@ -112,14 +122,15 @@ impl Supervisor {
     async fn live(&mut self, mut command: Command) -> Result<Ended, DaemonError> {
         let (ours, theirs) = StdStream::pair().map_err(system("make a socket for the worker"))?;
         ours.set_nonblocking(true).map_err(system("make a socket for the worker"))?;
-        let mut stream = UnixStream::from_std(ours).map_err(system("make a socket"))?;
+        let stream = UnixStream::from_std(ours).map_err(system("make a socket"))?;
+        let mut said = listen(stream);
         command.stdin(Stdio::from(OwnedFd::from(theirs)));
         let mut child: Child =
             tokio::process::Command::from(command).spawn().map_err(system("start the worker"))?;
         let mut heard = Heard::default();
         let status = loop {
             tokio::select! {
-                said = read(&mut stream), if !heard.is_over => self.on_said(said, &mut heard),
+                said = said.recv(), if !heard.is_over => self.on_said(said, &mut heard),
                 status = child.wait() => break status.map_err(system("wait for the worker"))?,
                 () = stopped(&mut self.stop) => {
                     self.is_stopping = true;
@@ -129,7 +140,7 @@ impl Supervisor {
         };
         // What it said before it died may still be in the socket.
         while !heard.is_over {
-            let said = read(&mut stream).await;
+            let said = said.recv().await;
             self.on_said(said, &mut heard);
         }
         Ok(Ended { status, was_ready: heard.was_ready, will: heard.will })
@@ -154,6 +165,19 @@ impl Supervisor {
             None => heard.is_over = true,
         }
     }
+}
+
+/// Reads on a task of its own, so that no letter is left half read.
+fn listen(mut stream: UnixStream) -> mpsc::Receiver<Said> {
+    let (said, said_out) = mpsc::channel(LAST_WORDS_MAX);
+    tokio::spawn(async move {
+        while let Some(letter) = read(&mut stream).await {
+            if said.send(letter).await.is_err() {
+                return;
+            }
+        }
+    });
+    said_out
 }
 
 /// What a worker said.

@@ -72,8 +72,9 @@ pub struct Advert {
     pub is_split: bool,
     /// Its copy is up-to-date.
     pub is_up_to_date: bool,
-    /// The newest tick of the peer whose request for a lease is granted; 0 if none is.
-    pub granted: u64,
+    /// The run of the peer that a lease is granted to, and the newest tick in which it asked; zeroes
+    /// if none is.
+    pub granted: (Instance, u64),
     /// When its data thread ran last, by `CLOCK_BOOTTIME`. What does not run is not told of.
     pub alive: Instant,
 }
@@ -278,16 +279,16 @@ impl Heartbeat {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                session = around.sessions.recv(), if has_sessions => match session {
-                    Some(exporter) => self.add_key(&exporter, &around),
-                    None => has_sessions = false,
-                },
-                () = readable(&self.sockets) => self.take(&mut buffer),
                 _ = ticks.tick() => {
                     // What has come must be heard before its sender is called silent.
                     self.take(&mut buffer);
                     self.tick();
                 }
+                session = around.sessions.recv(), if has_sessions => match session {
+                    Some(exporter) => self.add_key(&exporter, &around),
+                    None => has_sessions = false,
+                },
+                () = readable(&self.sockets) => self.take(&mut buffer),
             }
             self.publish(&around);
         }
@@ -397,7 +398,7 @@ impl Heartbeat {
             .iter()
             .zip(&adverts)
             .filter(|(_, advert)| runs(advert))
-            .map(|(tag, advert)| entry(*tag, advert))
+            .map(|(tag, advert)| entry(*tag, advert, self.hearing.to()))
             .collect();
         for (path, socket) in self.sockets.iter().enumerate() {
             let head = BeatHead { config: self.settings.config, ..self.hearing.head(now, path) };
@@ -467,13 +468,15 @@ impl Heartbeat {
     }
 }
 
-fn entry(tag: u64, advert: &Advert) -> BeatEntry {
+fn entry(tag: u64, advert: &Advert, to: Instance) -> BeatEntry {
+    let (granted_to, granted) = advert.granted;
     let flag = |is_set: bool, flag: u32| if is_set { flag } else { 0 };
     BeatEntry {
         tag,
         epoch: advert.epoch,
         promised: advert.promised,
-        granted: advert.granted,
+        // A tick number means something to the run that counted it.
+        granted: if granted_to == to { granted } else { 0 },
         flags: flag(advert.wants_lease, BeatEntry::WANTS_LEASE)
             | flag(advert.is_primary, BeatEntry::PRIMARY)
             | flag(advert.is_solo, BeatEntry::SOLO)

@@ -15,6 +15,8 @@ use crate::wire::heartbeat::{BeatEntry, BeatHead, Datagram, ENTRIES_MAX, Said};
 const TICKS_MAX: u64 = 64;
 /// Runs of the peer that are remembered as over. What they said is never believed again.
 const RETIRED_MAX: usize = 16;
+/// Ticks for which a run that does not know this one is answered.
+const STRANGER_TICKS: u64 = 8;
 /// Most parts of a tick: 256 resources.
 const PARTS_MAX: usize = 256usize.div_ceil(ENTRIES_MAX);
 /// A task that woke so late did not run: what it missed is no silence.
@@ -37,8 +39,8 @@ pub(super) struct Hearing {
     settings: HearingSettings,
     /// The run of the peer that lives: it named this run of ours.
     peer: Option<Instance>,
-    /// The run of the peer that beats are addressed to.
-    to: Instance,
+    /// Another run that says it is the peer, as after a restart, and the tick in which it did.
+    stranger: Option<(Instance, u64)>,
     retired: VecDeque<Instance>,
     paths: Vec<Path>,
     /// The newest tick of ours that a run of the peer told of.
@@ -152,7 +154,7 @@ impl Hearing {
         let count = settings.resources.len();
         Self {
             peer: None,
-            to: Instance(0),
+            stranger: None,
             retired: VecDeque::new(),
             paths: std::iter::repeat_with(path).take(settings.paths).collect(),
             echoed: 0,
@@ -199,6 +201,18 @@ impl Hearing {
         now.boottime < self.tilt_until
     }
 
+    /// The run that the current tick is for: the peer, and every other time whoever says that it is
+    /// its next run, since one that is of the past must not turn this node away from the peer.
+    pub(super) fn to(&self) -> Instance {
+        let stranger = self.stranger.filter(|(_, told)| self.tick - told < STRANGER_TICKS);
+        match (self.peer, stranger) {
+            (Some(_), Some((stranger, _))) if self.tick.is_multiple_of(2) => stranger,
+            (Some(peer), _) => peer,
+            (None, Some((stranger, _))) => stranger,
+            (None, None) => Instance(0),
+        }
+    }
+
     /// What the current tick says on a path, all but who sends it.
     pub(super) fn head(&self, now: Clocks, path: usize) -> BeatHead {
         let state = &self.paths[path];
@@ -208,7 +222,7 @@ impl Hearing {
             path: u8::try_from(path).expect("at most 8 paths"),
             part: 0,
             config: 0,
-            to: self.to,
+            to: self.to(),
             tick: self.tick,
             heard: window.newest,
             held_us: u32::try_from(held).unwrap_or(u32::MAX),
@@ -253,8 +267,8 @@ impl Hearing {
             return Err(Ignored::OtherRun);
         }
         // Whoever does not know this run may be of the past: it is answered, and decides nothing.
-        self.to = from;
         if head.to != self.settings.me {
+            self.stranger = Some((from, self.tick));
             return Err(Ignored::Stranger);
         }
         if self.peer != Some(from) {
@@ -276,6 +290,7 @@ impl Hearing {
 
     /// Another run of the peer lives: what the last one said counts for nothing any more.
     fn begin_peer(&mut self, instance: Instance) {
+        self.stranger = self.stranger.filter(|(stranger, _)| *stranger != instance);
         if let Some(old) = self.peer.replace(instance) {
             if self.retired.len() == RETIRED_MAX {
                 self.retired.pop_front();
@@ -498,7 +513,7 @@ mod tests {
         };
         // Another run, which does not know this one: it is answered, no more.
         assert_eq!(hearing.hear(at(500), 0, &of(3, 0, 1)), Err(Ignored::Stranger));
-        assert_eq!((hearing.peer, hearing.to), (Some(PEER), Instance(3)));
+        assert_eq!((hearing.peer, hearing.to()), (Some(PEER), Instance(3)));
         // It names this run, and tells of no tick that the last one has not told of.
         assert_eq!(hearing.hear(at(500), 0, &of(3, 1, 2)), Err(Ignored::OtherRun));
         hearing.begin_tick(at(600), vec![true]);
@@ -507,7 +522,22 @@ mod tests {
         let newer = Datagram { from: Instance(3), said: Said::Beat(newer, vec![]) };
         assert!(hearing.hear(at(600), 0, &newer).is_ok());
         assert_eq!(hearing.hear(at(600), 0, &of(2, 1, 60)), Err(Ignored::OtherRun));
-        assert_eq!((hearing.peer, hearing.to), (Some(Instance(3)), Instance(3)));
+        assert_eq!((hearing.peer, hearing.to()), (Some(Instance(3)), Instance(3)));
+    }
+
+    #[test]
+    fn a_beat_of_the_past_that_comes_again_and_again_turns_nobody_away() {
+        let mut hearing = hearing();
+        talk(&mut hearing, 400, u64::MAX);
+        let head = BeatHead { to: Instance(9), ..beat(7, 1) };
+        let old = Datagram { from: Instance(3), said: Said::Beat(head, vec![]) };
+        let mut to_peer = 0;
+        for tick in 3..23 {
+            hearing.begin_tick(at(tick * 200), vec![true]);
+            assert_eq!(hearing.hear(at(tick * 200), 0, &old), Err(Ignored::Stranger));
+            to_peer += u32::from(hearing.head(at(tick * 200), 0).to == PEER);
+        }
+        assert_eq!(to_peer, 10, "every other beat is for the peer");
     }
 
     #[test]

@@ -29,7 +29,12 @@ impl<M: MapMemory> Replica<M> {
     pub(super) fn on_controller(&mut self, input: ControllerInput, effects: &mut Effects) {
         let Some(mut controller) = self.controller.take() else { return };
         let mut orders = Vec::new();
+        let was_released = controller.is_released();
         controller.step(self.now, input, &self.facts(), &mut orders);
+        if controller.is_released() && !was_released {
+            let peer = self.settings.peer.clone();
+            self.event("peer-dead", format!("the supervisor of {peer} says: its worker is dead"));
+        }
         self.controller = Some(controller);
         self.carry_out(orders, effects);
     }
@@ -126,7 +131,9 @@ impl<M: MapMemory> Replica<M> {
                 ControllerEffect::SetTimer { timer, from, after, bound } => {
                     effects.push(Effect::SetTimer { timer, from, after, bound });
                 }
-                ControllerEffect::GrantLease => effects.push(Effect::GrantLease),
+                ControllerEffect::GrantLease(instance) => {
+                    effects.push(Effect::GrantLease(instance));
+                }
                 ControllerEffect::Record(change) => {
                     self.records.change(Change::Arbiter(change));
                 }

@@ -14,7 +14,7 @@ use crate::metadata::{LogAppend, Superblock};
 use crate::promotion::ServeGrant;
 use crate::promotion::arbiter::Request as ArbiterRequest;
 use crate::promotion::controller::{Bound, ControllerInput, ControllerTimer};
-use crate::units::{ByteRange, ChunkIndex, Epoch, Instant, ResourceSize, ZeroKind};
+use crate::units::{ByteRange, ChunkIndex, Epoch, Instance, Instant, ResourceSize, ZeroKind};
 use crate::wire::message::Frame;
 
 /// Names one I/O on the data file.
@@ -286,8 +286,8 @@ pub enum Effect {
         /// On which side of it, if two clocks differ.
         bound: Bound,
     },
-    /// Tell the peer that the lease that it asked for is granted.
-    GrantLease,
+    /// Tell that run of the peer that the lease that it asked for is granted.
+    GrantLease(Instance),
     /// Tell whoever listens.
     Event(Event),
 }

@@ -5,9 +5,9 @@ use super::Replica;
 use super::operator::{PromotionStatus, Refused};
 use super::role::AckNeed;
 use crate::metadata::MapMemory;
-use crate::promotion::Permit;
 use crate::promotion::controller::{Controller, Obstacle};
-use crate::units::{DiskReason, ServeMode};
+use crate::promotion::{Permit, Refusal};
+use crate::units::{DiskReason, DiskState, ServeMode};
 
 impl<M: MapMemory> Replica<M> {
     /// What `status` says of the arbiter's part; `None` without one.
@@ -108,8 +108,11 @@ impl<M: MapMemory> Replica<M> {
             Obstacle::Connected | Obstacle::PeerHeard => format!("hotpair switchover {resource}"),
             Obstacle::SplitBrain => format!("hotpair split-brain show {resource}"),
             Obstacle::NotAutomatic | Obstacle::Stopped => promote,
+            // The way out is that of a pair without an arbiter.
             Obstacle::Vetoed | Obstacle::NotUpToDate | Obstacle::RecordLost => {
-                format!("bring {peer} back; when both are connected, let the resync end: {watch}")
+                let is_partial = self.records.stable().disk == DiskState::Inconsistent;
+                let refusal = if is_partial { Refusal::Inconsistent } else { Refusal::Outdated };
+                self.explain_promotion(refusal).next
             }
             Obstacle::Pledged => format!("bring {peer} or the arbiter back"),
             Obstacle::ArbiterAway => {

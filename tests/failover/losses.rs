@@ -24,6 +24,9 @@ pub(crate) fn a_crashed_worker_is_replaced_at_once() {
         scene.record = Some(ended.record);
         drop(scene.pair.nodes[new].connect());
         measured("crash", since(start));
+        let lines = scene.pair.nodes[new].daemon().lines();
+        let is_told = lines.iter().any(|line| line.contains("kind=\"peer-dead\""));
+        assert!(is_told, "replaced without a word of the supervisor: {lines:#?}");
         scene.serves_all(new);
         scene.is_whole_again();
     }

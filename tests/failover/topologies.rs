@@ -93,6 +93,9 @@ fn one(scene: &mut Scene, lab: &Lab, topology: u8, is_alone: bool) {
     }
     let serving = [serves(0), serves(1)];
     assert_ne!(serving, [true, true], "two primaries");
+    if !has_majority && !is_alone {
+        assert_eq!(serving, [false, false], "served without a word of anybody else");
+    }
     let now = if serving[other] { other } else { primary };
     lab.heal();
     let ended = if now == primary && (has_majority || is_alone) {

@@ -35,6 +35,23 @@ async fn a_path_that_passes_one_way_is_none_for_both() {
     }
 }
 
+#[tokio::test]
+async fn what_was_granted_to_an_earlier_run_is_granted_to_nobody_else() {
+    let (_relay, mut nodes) = pair().await;
+    nodes[0].asks_at(8);
+    let (_, asked) = nodes[1].told(|news| matches!(news, HeartbeatNews::LeaseAsked { .. })).await;
+    let HeartbeatNews::LeaseAsked { tick, .. } = asked else { panic!("{asked:?}") };
+    // A run that is over counted ticks, too.
+    nodes[1].advert.send_modify(|advert| advert.granted = (Instance(7), tick));
+    let mut grants = Vec::new();
+    for _ in 0..10 {
+        let (before, _) =
+            nodes[1].told(|news| matches!(news, HeartbeatNews::LeaseAsked { .. })).await;
+        grants.extend(before);
+    }
+    nodes[0].told_nothing();
+}
+
 /// The datagrams come, but the thread that serves the resource does not run.
 #[tokio::test]
 async fn a_node_whose_data_thread_hangs_counts_as_silent() {
@@ -54,7 +71,7 @@ async fn a_lease_is_asked_for_and_granted() {
     let (_, asked) = nodes[1].told(|news| matches!(news, HeartbeatNews::LeaseAsked { .. })).await;
     let HeartbeatNews::LeaseAsked { instance, epoch, tick } = asked else { panic!("{asked:?}") };
     assert_eq!((instance, epoch), (Instance(100), Epoch(8)));
-    nodes[1].advert.send_modify(|advert| advert.granted = tick);
+    nodes[1].advert.send_modify(|advert| advert.granted = (instance, tick));
     let (_, granted) =
         nodes[0].told(|news| matches!(news, HeartbeatNews::LeaseGranted { .. })).await;
     let HeartbeatNews::LeaseGranted { asked } = granted else { panic!("{granted:?}") };

@@ -393,7 +393,7 @@ impl Rig {
             Effect::Event(_)
             | Effect::AskArbiter(_)
             | Effect::SetTimer { .. }
-            | Effect::GrantLease
+            | Effect::GrantLease(_)
             | Effect::Connect(_)
             | Effect::OpenExport(_)
             | Effect::CloseExport(_)

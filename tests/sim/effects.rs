@@ -83,7 +83,7 @@ impl World {
             Effect::SetTimer { timer, from, after, bound: _ } => {
                 self.set_timer(at, timer, from, after);
             }
-            Effect::GrantLease => self.grant_lease(at),
+            Effect::GrantLease(_) => self.grant_lease(at),
             Effect::DrawId => {
                 let life = self.nodes[at].life;
                 self.after(1_000, Event::FreshId { node: at, life });
@@ -246,7 +246,7 @@ fn effect_code(effect: &Effect) -> u64 {
         Effect::Event(_) => 37,
         Effect::AskArbiter(request) => 39 + (request.id.number << 8),
         Effect::SetTimer { timer, .. } => 40 + ((*timer as u64) << 8),
-        Effect::GrantLease => 41,
+        Effect::GrantLease(_) => 41,
         Effect::Grow { ticket, new, .. } => 38 + (ticket.0 << 8) + (new.bytes() << 24),
     }
 }

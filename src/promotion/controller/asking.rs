@@ -180,6 +180,7 @@ impl Controller {
                 self.asking.is_put_off = false;
             }
             ControllerTimer::Preference => self.owner_first = false,
+            ControllerTimer::Idle => self.nobody_serves = self.waits_for_owner,
             ControllerTimer::ArbiterLease
             | ControllerTimer::PeerLease
             | ControllerTimer::Grant
@@ -332,7 +333,25 @@ impl Controller {
             Reply::Refused(why) => {
                 self.refused = Some(why);
                 self.asking.is_put_off = why != Refused::NoRecord || self.half(facts).is_none();
-                if matches!(operation, Operation::Promote { .. }) {
+                // Without a record it is made first, if this node can say its part.
+                let waits = matches!(why, Refused::NoRecord | Refused::HalfMissing)
+                    && self.half(facts).is_some();
+                let is_promotion = match operation {
+                    Operation::Promote { .. } | Operation::PreVote { .. } => true,
+                    // Whoever waits for a promotion waits for the record, too.
+                    Operation::Enroll(_) => self.candidacy.is_some(),
+                    Operation::Read
+                    | Operation::Renew
+                    | Operation::Solo { .. }
+                    | Operation::Pair { .. }
+                    | Operation::Handover
+                    | Operation::Keep
+                    | Operation::Yield
+                    | Operation::Stop
+                    | Operation::Release { .. }
+                    | Operation::Force { .. } => false,
+                };
+                if is_promotion && !waits {
                     self.on_promotion_refused(why, effects);
                 }
             }

@@ -61,17 +61,17 @@ const GUARDS: &[Guard] = &[
         facts.claim.is_none_or(|claim| claim.role != Role::Primary)
     }),
     guard(Obstacle::Connected, false, |it, facts| {
-        facts.peer == Standing::Away || it.is_alone_in_turn(facts)
+        facts.peer == Standing::Away || it.is_alone_in_turn(facts) || it.nobody_serves
     }),
     guard(Obstacle::PeerHeard, false, |it, facts| {
-        it.is_silent || it.is_released() || it.is_alone_in_turn(facts)
+        it.is_silent || it.is_released() || it.is_alone_in_turn(facts) || it.nobody_serves
     }),
     guard(Obstacle::HoldDown, true, |it, _| !it.leases.is_in_hold_down()),
     guard(Obstacle::GrantHeld, true, |it, _| {
         !it.leases.is_granted() || it.settings.is_planted(PlantedRule::GrantsIgnored)
     }),
     guard(Obstacle::OwnerFirst, false, |it, facts| {
-        !it.owner_first || it.is_released() || it.is_alone_in_turn(facts)
+        !it.owner_first || it.is_released() || it.is_alone_in_turn(facts) || it.nobody_serves
     }),
 ];
 
@@ -114,7 +114,7 @@ impl Controller {
         let lists_me = |known: &ArbiterRecord| known.lists(self.settings.side);
         GUARDS.iter().find(fails).map(|guard| guard.obstacle).or_else(|| match self.known() {
             None => Some(Obstacle::ArbiterAway),
-            Some(_) if self.is_arbiter_away() => Some(Obstacle::ArbiterAway),
+            Some(_) if self.arbiter_obstacle().is_some() => self.arbiter_obstacle(),
             Some(known) if lists_me(known) => None,
             Some(_) => Some(Obstacle::Arbiter(Refused::NotEligible)),
         })
@@ -265,7 +265,7 @@ impl Controller {
     }
 
     /// Whether the owner is known to serve nothing more, as far as the record is known.
-    fn is_released(&self) -> bool {
+    pub fn is_released(&self) -> bool {
         match self.known.as_deref() {
             Some(known) => self.dead(known).is_some(),
             None => self.released.is_some(),

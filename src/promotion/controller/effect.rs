@@ -67,6 +67,8 @@ pub enum ControllerTimer {
     HoldDown,
     /// The owner had its time to come back after this node's start.
     Preference,
+    /// The owner, which is connected, had its time to serve.
+    Idle,
 }
 
 /// On which side of its time a timer must be when two clocks differ.
@@ -94,8 +96,8 @@ pub enum ControllerEffect {
         /// On which side.
         bound: Bound,
     },
-    /// Tell the peer that its request for a lease is granted.
-    GrantLease,
+    /// Tell that run of the peer that its request for a lease is granted.
+    GrantLease(Instance),
     /// Make a change of the record stable.
     Record(ArbiterChange),
     /// Do this; it is asked for until the facts show that it is done or under way.

@@ -69,7 +69,10 @@ impl Leases {
             ControllerTimer::PeerLease => self.from_peer = false,
             ControllerTimer::Grant => self.granted = None,
             ControllerTimer::HoldDown => self.hold_down = false,
-            ControllerTimer::Repeat | ControllerTimer::Look | ControllerTimer::Preference => {}
+            ControllerTimer::Repeat
+            | ControllerTimer::Look
+            | ControllerTimer::Preference
+            | ControllerTimer::Idle => {}
         }
     }
 }
@@ -140,7 +143,7 @@ impl Controller {
             self.leases.granted = Some(Granted { instance, epoch });
             let after = grant_end(self.settings.lease_ms());
             self.set_timer(ControllerTimer::Grant, after, Bound::Late, effects);
-            effects.push(ControllerEffect::GrantLease);
+            effects.push(ControllerEffect::GrantLease(instance));
         }
     }
 

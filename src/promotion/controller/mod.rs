@@ -89,6 +89,10 @@ pub struct Controller {
     was_session: bool,
     /// The owner has not yet had its time to come back.
     owner_first: bool,
+    /// The owner is connected and serves nobody: its time to begin runs.
+    waits_for_owner: bool,
+    /// That time is over.
+    nobody_serves: bool,
 }
 
 impl Controller {
@@ -113,6 +117,8 @@ impl Controller {
             released: None,
             was_session: false,
             owner_first: true,
+            waits_for_owner: false,
+            nobody_serves: false,
         }
     }
 
@@ -162,6 +168,7 @@ impl Controller {
     pub fn settle(&mut self, now: Instant, facts: &Facts<'_>, effects: &mut Vec<ControllerEffect>) {
         self.now = now;
         self.note(facts);
+        self.look_for_service(facts, effects);
         self.settle_candidacy(facts, effects);
         if let Some(effect) = self.next_move(facts) {
             if let ControllerEffect::Act(act) = &effect {
@@ -224,6 +231,21 @@ impl Controller {
             self.leases.keep_only(instance);
             let served = facts.claim.filter(|_| is_primary_there).map(|claim| claim.epoch);
             self.released = self.released.filter(|it| it.holds_of(instance, served));
+        }
+    }
+
+    /// An owner that cannot hear the arbiter does not learn that it was made owner, as after a
+    /// handover: then the other node takes the resource back.
+    fn look_for_service(&mut self, facts: &Facts<'_>, effects: &mut Vec<ControllerEffect>) {
+        let serves_here = facts.is_primary || facts.is_promoting || facts.leaving.is_some();
+        let is_idle = facts.claim.is_some_and(|claim| claim.role == Role::Secondary)
+            && self.known().is_some_and(|it| it.owner != self.settings.side && !it.stopped);
+        if serves_here || !is_idle {
+            (self.waits_for_owner, self.nobody_serves) = (false, false);
+        } else if !self.waits_for_owner {
+            self.waits_for_owner = true;
+            let after = 3 * self.settings.lease;
+            self.set_timer(ControllerTimer::Idle, after, Bound::Late, effects);
         }
     }
 

@@ -686,3 +686,18 @@ fn a_secondary_that_left_on_purpose_does_not_stop_the_primary() {
     });
     is_whole_again(&mut script);
 }
+
+/// The owner that the arbiter names does not hear it, and the old one does not serve: whoever hears
+/// both takes the resource back.
+#[test]
+fn a_handover_that_the_new_owner_does_not_hear_of_is_taken_back() {
+    let mut script = pair();
+    cut_off_witness(&mut script, B);
+    script.pass(5_000);
+    script.world.command(A, Command::Switchover).unwrap_or_else(|broken| panic!("{broken}"));
+    script.pass(30_000);
+    assert!(serves(&script, A) || serves(&script, B), "nobody serves, though A hears both");
+    script.mend();
+    script.world.heal_witness();
+    is_whole_again(&mut script);
+}
