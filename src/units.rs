@@ -270,6 +270,16 @@ impl Epoch {
         Self((self.0 | 0xffff).checked_add(1).expect("no epoch gets near the end of 64 bits"))
     }
 
+    /// Whether an arbiter made it.
+    pub fn is_by_arbiter(self) -> bool {
+        self.0.is_multiple_of(4)
+    }
+
+    /// Whether an arbiter made it for a forced promotion.
+    pub fn is_forced_by_arbiter(self) -> bool {
+        self.0 > 0 && self.0.is_multiple_of(65_536)
+    }
+
     /// The epoch of a forced promotion: above the next multiple of 65,536, so that it stands out
     /// and lies far above what the other node can have made meanwhile.
     ///

@@ -40,6 +40,9 @@ pub enum Permit {
     PeerNeverPromotes,
     /// The arbiter's record says that only this node is eligible.
     ArbiterSolo,
+    /// An operator vouched that the peer is off while the arbiter was out of reach, and the record
+    /// says so.
+    Forced,
 }
 
 impl Permit {
@@ -49,6 +52,7 @@ impl Permit {
             Self::PeerVeto => "peer-veto",
             Self::PeerNeverPromotes => "peer-never-promotes",
             Self::ArbiterSolo => "arbiter",
+            Self::Forced => "forced",
         }
     }
 }
@@ -63,4 +67,12 @@ pub fn solo_permit(record: &Durable<Superblock>, peer_vetoed: bool) -> Option<Pe
     } else {
         None
     }
+}
+
+/// The permit of an operator who forced a promotion that no arbiter knows of yet. It is for as long
+/// as this node has been alone since.
+pub fn forced_permit(record: &Durable<Superblock>) -> Option<Permit> {
+    let record = record.get();
+    let is_alone = record.serve_mode == ServeMode::Solo;
+    (record.forced && is_alone && !record.epoch.is_by_arbiter()).then_some(Permit::Forced)
 }

@@ -15,6 +15,6 @@ mod promote;
 mod resume;
 
 pub use clocks::{Clocks, Early, Late};
-pub use grant::{Permit, ServeGrant, grant, solo_permit};
+pub use grant::{Permit, ServeGrant, forced_permit, grant, solo_permit};
 pub use promote::{Peer, PromoteHow, PromotePlan, Refusal, check_promote, check_switchover};
 pub use resume::{Claim, Resume, may_resume, must_step_down};

@@ -45,7 +45,7 @@ pub struct PromotePlan {
 }
 
 /// The first guard that stands in the way.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, thiserror::Error)]
 pub enum Refusal {
     /// The peer serves.
     #[error("the peer is connected and primary")]

@@ -9,10 +9,10 @@ use super::records::Change;
 use super::session::{SessionPart, Standing};
 use super::{Effects, Replica};
 use crate::metadata::MapMemory;
-use crate::promotion::Claim;
 use crate::promotion::controller::{
     self, Act, Controller, ControllerEffect, ControllerInput, Facts, Leaving, RecordStep,
 };
+use crate::promotion::{Claim, PromoteHow};
 use crate::units::{DiskState, Instance, Role, VetoReason};
 
 impl<M: MapMemory> Replica<M> {
@@ -82,6 +82,7 @@ impl<M: MapMemory> Replica<M> {
             peer_cannot_serve: hello
                 .is_some_and(|hello| matches!(hello.disk, DiskState::Failed | DiskState::Missing))
                 || self.peer_lost_its_record(),
+            peer_is_ahead: self.peer_is_ahead(),
             peer_instance: hello.and_then(|hello| hello.instances.first().copied()),
             is_stopping: self.desk.is_stopping(),
             leaving: self.asks_arbiter(),
@@ -139,15 +140,9 @@ impl<M: MapMemory> Replica<M> {
                 }
                 ControllerEffect::Act(act) => self.on_act(act, effects),
                 ControllerEffect::Settled { request, result } => {
-                    let result = match result {
-                        Ok(()) => Ok(super::operator::Answer {
-                            text: format!(
-                                "this node is primary at epoch {}",
-                                self.records.stable().epoch
-                            ),
-                        }),
-                        Err(obstacle) => Err(self.explain_obstacle(obstacle)),
-                    };
+                    let result = result
+                        .map(|won| super::operator::Answer { text: self.tell_of(won) })
+                        .map_err(|obstacle| self.explain_obstacle(obstacle));
                     effects.push(Effect::Answer { request, result });
                 }
             }
@@ -155,12 +150,19 @@ impl<M: MapMemory> Replica<M> {
     }
 
     fn on_act(&mut self, act: Act, effects: &mut Effects) {
-        if let Act::Promote(_) | Act::Resume | Act::TakeOver(_) = act {
+        if let Act::Promote(_) | Act::Force { .. } | Act::Resume | Act::TakeOver(_) = act {
             // An earlier handover whose end nobody told.
             self.abort_exit("this node owns the resource again", effects);
         }
         match act {
-            Act::Promote(epoch) => self.begin_granted_promotion(epoch),
+            Act::Promote(epoch) => {
+                let how = PromoteHow { force: false, accept_data_loss: false };
+                self.begin_granted_promotion(epoch, how);
+            }
+            Act::Force { epoch, accept_data_loss } => {
+                let how = PromoteHow { force: true, accept_data_loss };
+                self.begin_granted_promotion(epoch, how);
+            }
             Act::Resume => self.become_primary("it was primary, and the arbiter says it owns it"),
             Act::TakeOver(epoch) => self.take_over_by_arbiter(epoch),
             Act::StepDown(epoch) => {
@@ -196,7 +198,9 @@ impl<M: MapMemory> Replica<M> {
     /// Why the end of the role cannot be asked for: nothing is begun then, and no client disturbed.
     pub(super) fn why_not_asked(&self, why: ExitWhy) -> Option<String> {
         let controller = self.controller.as_ref().filter(|_| self.asks_before(why))?;
-        controller.arbiter_obstacle().map(|obstacle| obstacle.to_string())
+        let is_out_of_line = controller.is_out_of_line(&self.facts());
+        let behind = is_out_of_line.then_some(controller::Obstacle::ArbiterBehind);
+        controller.arbiter_obstacle().or(behind).map(|obstacle| obstacle.to_string())
     }
 
     /// How long the arbiter may take to answer for the end of a role.

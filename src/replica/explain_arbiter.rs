@@ -5,9 +5,10 @@ use super::Replica;
 use super::operator::{PromotionStatus, Refused};
 use super::role::AckNeed;
 use crate::metadata::MapMemory;
-use crate::promotion::controller::{Controller, Obstacle};
+use crate::promotion::arbiter;
+use crate::promotion::controller::{Controller, Obstacle, Won};
 use crate::promotion::{Permit, Refusal};
-use crate::units::{DiskReason, DiskState, ServeMode};
+use crate::units::{DiskReason, ServeMode, VetoReason};
 
 impl<M: MapMemory> Replica<M> {
     /// What `status` says of the arbiter's part; `None` without one.
@@ -51,6 +52,19 @@ impl<M: MapMemory> Replica<M> {
                 "no reply leaves this node: neither the arbiter nor {peer} has confirmed lately \
                  that nobody else serves"
             );
+            return Some(Refused { why, next });
+        }
+        if controller.is_out_of_line(&self.facts()) {
+            let says = match controller.refused() {
+                Some(refused) => format!("it says: {refused}"),
+                None => "it has not answered yet".to_owned(),
+            };
+            let why = format!(
+                "this node was promoted by force without the arbiter, which is told as soon as it \
+                 can be; {says}; {}",
+                self.given_up(false)
+            );
+            let next = format!("keep {peer} off, and look at the arbiter: {next}");
             return Some(Refused { why, next });
         }
         let is_held = self.ack_need() == AckNeed::Hold
@@ -103,18 +117,45 @@ impl<M: MapMemory> Replica<M> {
     pub(super) fn explain_obstacle(&self, obstacle: Obstacle) -> Refused {
         let (resource, peer) = (&self.settings.resource, &self.settings.peer);
         let promote = format!("hotpair promote {resource}");
+        let forced = format!("{promote} --force --peer-is-fenced");
         let watch = format!("hotpair status {resource} --watch");
+        let veto = self.records.stable().veto;
+        let is_noted = veto.is_some_and(|veto| veto.reason == VetoReason::RecordLost);
         let next = match obstacle {
             Obstacle::Connected | Obstacle::PeerHeard => format!("hotpair switchover {resource}"),
             Obstacle::SplitBrain => format!("hotpair split-brain show {resource}"),
             Obstacle::NotAutomatic | Obstacle::Stopped => promote,
-            // The way out is that of a pair without an arbiter.
-            Obstacle::Vetoed | Obstacle::NotUpToDate | Obstacle::RecordLost => {
-                let is_partial = self.records.stable().disk == DiskState::Inconsistent;
-                let refusal = if is_partial { Refusal::Inconsistent } else { Refusal::Outdated };
-                self.explain_promotion(refusal).next
+            Obstacle::Local(refusal) => return self.explain_promotion(refusal),
+            Obstacle::Arbiter(arbiter::Refused::PeerAlive) => {
+                let why = format!("{peer} is alive: it has a lease at the arbiter");
+                let next = format!(
+                    "once both are connected: hotpair switchover {resource}; or make sure that {peer} \
+                     is off, and wait until its lease is over: {watch}"
+                );
+                return Refused { why, next };
             }
-            Obstacle::Pledged => format!("bring {peer} or the arbiter back"),
+            Obstacle::NotUpToDate => {
+                format!("bring {peer} back; when both are connected, let the resync end: {watch}")
+            }
+            // Its veto says so durably: it is told by the same words whatever was typed.
+            Obstacle::RecordLost if is_noted => {
+                return self.explain_promotion(Refusal::Outdated);
+            }
+            Obstacle::Vetoed
+            | Obstacle::RecordLost
+            | Obstacle::Arbiter(
+                arbiter::Refused::NotEligible | arbiter::Refused::OtherGeneration,
+            ) => format!(
+                "bring {peer} back; when both are connected, let the resync end: {watch}; only if \
+                 {peer} is lost, to give up what is missing: {forced} --accept-data-loss"
+            ),
+            Obstacle::Pledged => format!(
+                "bring {peer} or the arbiter back; only if {peer} is lost, to give up what it may \
+                 have acknowledged alone: {forced} --accept-data-loss"
+            ),
+            Obstacle::ArbiterBehind => {
+                format!("bring {peer} back, or make sure that it is off and type: {forced}")
+            }
             Obstacle::ArbiterAway => {
                 "hotpair status says why the arbiter does not answer".to_owned()
             }
@@ -126,5 +167,46 @@ impl<M: MapMemory> Replica<M> {
             | Obstacle::Arbiter(_) => watch,
         };
         Refused { why: obstacle.to_string(), next }
+    }
+
+    /// How an operator's promotion ended.
+    pub(super) fn tell_of(&self, won: Won) -> String {
+        let epoch = self.records.stable().epoch;
+        match won {
+            Won::ByRule => format!("this node is primary at epoch {epoch}"),
+            Won::ByForce { accept_data_loss } => format!(
+                "this node is primary at epoch {epoch}, by force; {}",
+                self.given_up(accept_data_loss)
+            ),
+        }
+    }
+
+    /// What an operator typed to force a promotion, and what that gave up.
+    pub(super) fn forced_words(&self, accept_data_loss: bool) -> String {
+        let resource = &self.settings.resource;
+        let accepts = if accept_data_loss { " --accept-data-loss" } else { "" };
+        format!(
+            "hotpair promote {resource} --force --peer-is-fenced{accepts}: {}",
+            self.given_up(accept_data_loss)
+        )
+    }
+
+    /// What the operator who forced the last promotion has given up.
+    fn given_up(&self, accept_data_loss: bool) -> String {
+        let peer = &self.settings.peer;
+        let by_arbiter = self.records.stable().epoch.is_by_arbiter();
+        let alone = if by_arbiter || !self.has_controller() {
+            format!("given up: what only {peer} has acknowledged")
+        } else {
+            format!(
+                "the arbiter was out of reach; given up: what only {peer} has acknowledged, and that \
+                 nobody but the operator knows whether {peer} is off"
+            )
+        };
+        if accept_data_loss {
+            format!("{alone}, and acknowledged writes that may have been missing here before")
+        } else {
+            alone
+        }
     }
 }

@@ -117,8 +117,14 @@ impl<M: MapMemory> Replica<M> {
             answer(request, "this node is primary already", effects);
             return;
         }
-        if self.has_controller() && !how.force {
-            self.on_controller(ControllerInput::Promote { request }, effects);
+        if self.has_controller() {
+            let accept_data_loss = how.accept_data_loss;
+            let input = if how.force {
+                ControllerInput::Force { request, accept_data_loss }
+            } else {
+                ControllerInput::Promote { request }
+            };
+            self.on_controller(input, effects);
             return;
         }
         if self.role.promoting.is_some() || self.role.take_over.is_some() {
@@ -287,7 +293,7 @@ impl<M: MapMemory> Replica<M> {
         let Some(promoting) = &self.role.promoting else { return Ok(()) };
         let record = self.records.stable();
         let peer = self.peer_for_promotion();
-        if promoting.request.is_none() {
+        if promoting.request.is_none() && !promoting.plan.forced {
             // The arbiter asked nobody else since, and no primary has a lease.
             return if record.disk == crate::units::DiskState::UpToDate && record.veto.is_none() {
                 Ok(())
@@ -328,7 +334,9 @@ impl<M: MapMemory> Replica<M> {
 
     /// The record of a promotion is stable.
     pub(super) fn on_promoted(&mut self, promoted: &Promoted, effects: &mut Effects) {
-        let asker = self.role.promoting.take().and_then(|promoting| promoting.request);
+        let promoting = self.role.promoting.take();
+        let how = promoting.as_ref().map(|promoting| promoting.how);
+        let asker = promoting.and_then(|promoting| promoting.request);
         let is_handed = self.role.take_over.take().is_some();
         if is_handed || promoted.mode == ServeMode::Paired {
             // The arbiter may tell of it before the peer does.
@@ -347,19 +355,23 @@ impl<M: MapMemory> Replica<M> {
         if promoted.generation.is_some() {
             self.has_own_generation();
         }
+        if let Some(how) = how.filter(|_| promoted.is_forced) {
+            self.event("forced", self.forced_words(how.accept_data_loss));
+        }
         if let Some(request) = asker {
             let text = format!("this node is primary at epoch {}", promoted.epoch);
             answer(request, &text, effects);
         }
     }
 
-    /// The arbiter granted a promotion: sync, record, serve alone.
-    pub(super) fn begin_granted_promotion(&mut self, epoch: Epoch) {
+    /// The arbiter granted a promotion, or an operator forced one without it: sync, record, serve
+    /// alone.
+    pub(super) fn begin_granted_promotion(&mut self, epoch: Epoch, how: PromoteHow) {
         self.role.take_over = None;
         self.role.promoting = Some(Promoting {
             request: None,
-            how: PromoteHow { force: false, accept_data_loss: false },
-            plan: PromotePlan { epoch, needs_consent: false, forced: false },
+            how,
+            plan: PromotePlan { epoch, needs_consent: false, forced: how.force },
             mode: ServeMode::Solo,
             step: Step::Consented,
             since: self.now,

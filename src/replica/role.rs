@@ -308,7 +308,10 @@ impl<M: MapMemory> Replica<M> {
         let Some(controller) = &self.controller else {
             return promotion::solo_permit(self.records.durable(), vetoed);
         };
-        vetoed.then_some(promotion::Permit::PeerVeto).or_else(|| controller.permit())
+        vetoed
+            .then_some(promotion::Permit::PeerVeto)
+            .or_else(|| controller.permit())
+            .or_else(|| promotion::forced_permit(self.records.durable()))
     }
 
     /// Whether the peer is away or not a candidate, so that this node may try to go on alone.

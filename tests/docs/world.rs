@@ -10,7 +10,7 @@
 //! | `pair with a witness` | the same with README.md's configuration of a witness, which runs; beta takes over if alpha is lost |
 //! | `configure` | both hosts get the configuration with the keys that the nodes have |
 //! | `configure with the above` | the same with the block of TOML above it |
-//! | `configure with a witness`, `configure without a witness` | the same with README.md's witness, or without `[promotion]` |
+//! | `configure with a witness` | the same with README.md's witness |
 //! | `start NODE`, `stop NODE`, `kill NODE` | the daemon: started, SIGTERM, kill -9 |
 //! | `kill witness`, `start witness` | the same of the witness |
 //! | `crash NODE` | kill -9 of the worker only |

@@ -44,6 +44,7 @@ impl Marks {
             }
             Effect::CloseExport(Closing::Fenced) => self.add("export closes fenced"),
             Effect::CloseExport(Closing::Drained) => self.add("export closes drained"),
+            Effect::Event(event) if event.kind == "forced" => self.add("forced"),
             Effect::Event(event) if event.kind == "resized" => self.add("resized"),
             Effect::Event(event) if event.kind == "resize-refused" => self.add("resize refused"),
             Effect::Event(event) if event.kind.contains("split") => self.add("split brain event"),

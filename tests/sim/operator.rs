@@ -1,7 +1,7 @@
 //! The person who types commands: curious during chaos, sane when it counts.
 //!
-//! Forces a promotion only when the other node is dead, and keeps it dead meanwhile; but for the
-//! seeds that are there to make split brains.
+//! Forces a promotion only when the other node is dead, and keeps it dead meanwhile; with an arbiter
+//! until its record names the survivor. But for the seeds that are there to make split brains.
 
 use std::collections::BTreeMap;
 
@@ -28,6 +28,8 @@ pub(crate) struct Operator {
     /// The last attempt to get a node to serve.
     attempt: Option<Attempt>,
     attempts: u64,
+    /// The last forced one.
+    forced: Option<Forced>,
     /// A force was used that may have left two histories.
     pub(crate) split_is_explained: bool,
     /// The node whose disk was broken and is not whole again.
@@ -48,6 +50,15 @@ struct Attempt {
     at: Time,
 }
 
+/// A promotion that was forced.
+#[derive(Clone, Copy, Debug)]
+struct Forced {
+    node: usize,
+    /// Which run of it was told.
+    life: u64,
+    request: u64,
+}
+
 impl Operator {
     pub(crate) fn new(rng: Rng) -> Self {
         Self {
@@ -57,6 +68,7 @@ impl Operator {
             idle_since: None,
             attempt: None,
             attempts: 0,
+            forced: None,
             split_is_explained: false,
             broken_disk: None,
             repairs: 0,
@@ -214,7 +226,8 @@ impl World {
     /// Brings one node back to order.
     fn look_after(&mut self, at: usize) -> Checked {
         if self.nodes[at].awake().is_none() {
-            if self.is_healing && self.nodes[at].process.is_none() {
+            let is_down = self.nodes[at].process.is_none();
+            if self.is_healing && is_down && !self.is_kept_off(at) {
                 self.nodes[at].is_held_down = false;
                 return self.on_start(at);
             }
@@ -331,10 +344,34 @@ impl World {
         let command = Command::Promote { force, accept_data_loss: accept };
         let request = self.command(at, command)?;
         self.operator.attempt = Some(Attempt { node: at, request, at: self.now });
-        if !force {
+        if force {
+            let life = self.nodes[at].life;
+            self.operator.forced = Some(Forced { node: at, life, request });
+        } else {
             self.release();
         }
         Ok(())
+    }
+
+    /// Whether the other node is being forced, or was and the arbiter's record does not name it yet:
+    /// who is started then may be taken for the owner.
+    fn is_kept_off(&self, at: usize) -> bool {
+        if self.plan.witness.is_none() || !self.nodes[at].is_held_down {
+            return false;
+        }
+        let other = 1 - at;
+        let is_under_way = self.operator.forced.is_some_and(|it| {
+            let is_in_this_run = it.node == other && it.life == self.nodes[other].life;
+            is_in_this_run && !self.operator.answers.contains_key(&it.request)
+        });
+        let record = self.nodes[other].superblock();
+        // Where the arbiter has no record it takes both nodes to make one.
+        let is_out_of_line = self.witness_record().is_some()
+            && record.forced
+            && record.owner == Some(side(other))
+            && record.serve_mode != ServeMode::None
+            && !record.epoch.is_by_arbiter();
+        is_under_way || is_out_of_line
     }
 
     /// Whether a dead node acknowledged what the other one lacks, as its status had shown.
@@ -349,7 +386,7 @@ impl World {
     /// What was kept off may start again.
     fn release(&mut self) {
         for at in 0..2 {
-            if std::mem::take(&mut self.nodes[at].is_held_down) {
+            if !self.is_kept_off(at) && std::mem::take(&mut self.nodes[at].is_held_down) {
                 let delay = self.operator.rng.u64(millis(100)..millis(5_000));
                 self.after(delay, Event::Start(at));
             }

@@ -159,7 +159,7 @@ impl Plan {
         // Leases are for clocks that go equally fast, but for one in a hundred.
         plan.clock_rates = [rng.u64(996..=1004), rng.u64(996..=1004)];
         let faults = &mut plan.faults;
-        (faults.failover, faults.accept_loss, faults.split_brain) = (false, false, false);
+        (faults.accept_loss, faults.split_brain) = (false, false);
         plan
     }
 

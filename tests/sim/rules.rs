@@ -144,6 +144,11 @@ impl World {
                 let has_asked = mine.arbitration.asked.is_some_and(|asked| asked.last == next);
                 (!has_asked || mine.promised < next).then_some("PromiseBeforeAsking")
             }
+            Operation::Force { floor } if mine.serve_mode == ServeMode::None => {
+                let next = request.epoch.max(floor).forced_by_arbiter();
+                let has_asked = mine.arbitration.asked.is_some_and(|asked| asked.last == next);
+                (!has_asked || mine.promised < next).then_some("PromiseBeforeAsking")
+            }
             Operation::Pair { .. } => {
                 (mine.serve_mode != ServeMode::Paired).then_some("PairedBeforeEligible")
             }
@@ -163,7 +168,9 @@ impl World {
         let [mine, theirs] = [at, 1 - at].map(|node| self.nodes[node].superblock());
         let begins = mine.serve_mode == ServeMode::Solo && old.serve_mode != ServeMode::Solo;
         let is_only_one = arbiters.owner == side(at) && arbiters.eligible == Eligible::Owner;
-        let is_other_out = theirs.veto.is_some() || theirs.disk != DiskState::UpToDate;
+        // An operator forced it without the arbiter: the ghost says whether that was right.
+        let is_forced = mine.forced && !mine.epoch.is_by_arbiter();
+        let is_other_out = is_forced || theirs.veto.is_some() || theirs.disk != DiskState::UpToDate;
         if begins && !is_only_one && !is_other_out && !self.ghost.is_split {
             let detail = format!("node {at} goes on alone, the arbiter says {arbiters:?}");
             return Err(Broken::new("VetoBeforeSolo", detail));

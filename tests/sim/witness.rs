@@ -174,6 +174,14 @@ impl World {
         }
     }
 
+    /// The witness runs, and that node reaches it; another one that was cut off does not.
+    pub(crate) fn heal_witness_for(&mut self, node: usize) {
+        let mut cuts = self.witness.cut_until;
+        cuts[node] = [0; 2];
+        self.heal_witness();
+        self.witness.cut_until = cuts;
+    }
+
     pub(crate) fn heal_witness(&mut self) {
         self.witness.cut_until = [[0; 2]; 2];
         if self.plan.witness.is_some() && self.witness.seat.is_none() {

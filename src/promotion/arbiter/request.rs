@@ -38,7 +38,8 @@ pub struct Request {
     pub operation: Operation,
 }
 
-/// What to do; "owner" and the epoch are checked for all but the first three and [`Self::Force`].
+/// What to do; the epoch is checked for all but the first three, and "owner" for all but those,
+/// [`Self::Promote`] and [`Self::Force`].
 #[derive(Clone, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub enum Operation {
     /// Tell the record.
@@ -90,7 +91,8 @@ pub enum Operation {
         /// That run.
         instance: Instance,
     },
-    /// An operator makes the caller owner, whatever the record says.
+    /// An operator makes the caller owner, whatever the record says; but it is the record that the
+    /// caller has seen.
     Force {
         /// Above this and above the record lies the new epoch.
         floor: Epoch,
@@ -210,4 +212,30 @@ pub enum Refused {
     /// The record could not be made stable.
     #[error("the arbiter could not make its record stable")]
     DiskFailed,
+}
+
+impl Refused {
+    /// Whether this arbiter says nothing that counts: it is as good as out of reach.
+    pub fn is_no_answer(self) -> bool {
+        match self {
+            Self::NoRecord
+            | Self::OtherIdentity
+            | Self::WrongStore
+            | Self::RolledBack
+            | Self::DiskFailed => true,
+            Self::Enrolled
+            | Self::HalfMissing
+            | Self::NotOwner
+            | Self::NotEligible
+            | Self::OtherGeneration
+            | Self::OtherState
+            | Self::Stopped
+            | Self::LeaseHeld
+            | Self::HoldDown
+            | Self::PeerAlive
+            | Self::TooManyRuns
+            | Self::NotAllowed
+            | Self::NoRoom => false,
+        }
+    }
 }

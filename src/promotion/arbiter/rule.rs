@@ -82,8 +82,7 @@ pub fn judge(record: &ArbiterRecord, known: Known<'_>, request: &Request) -> Rul
     if record.was_made_by(request.from, request.id) {
         return Ruling::Repeated;
     }
-    let is_forced = matches!(request.operation, Operation::Force { .. });
-    if !is_forced && request.epoch != record.epoch {
+    if request.epoch != record.epoch {
         return Ruling::Conflict;
     }
     match check(record, known, request) {

@@ -223,8 +223,7 @@ fn a_node_that_knows_no_store_may_look_and_nothing_else() {
 #[test]
 fn another_epoch_is_a_conflict_and_another_store_is_refused() {
     for_all(|record, known, request| {
-        let is_about_the_epoch =
-            !matches!(request.operation, Operation::PreVote { .. } | Operation::Force { .. });
+        let is_about_the_epoch = !matches!(request.operation, Operation::PreVote { .. });
         for epoch in [Epoch(36), Epoch(44)] {
             let other = Request { epoch, ..request.clone() };
             if is_about_the_epoch {

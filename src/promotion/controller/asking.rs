@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Controller;
 use super::candidate::Stage;
-use super::effect::{Act, Bound, ControllerEffect, ControllerTimer, Obstacle};
+use super::effect::{Act, Bound, ControllerEffect, ControllerTimer, Obstacle, Won};
 use super::facts::{Facts, Leaving, Standing};
 use super::planted::PlantedRule;
 use crate::promotion::arbiter::{
@@ -163,10 +163,8 @@ impl Controller {
                 self.candidacy.as_ref().is_some_and(|it| it.stage == Stage::Voting)
             }
             Operation::Enroll(half) => self.half(facts).as_ref() == Some(half),
-            Operation::Read
-            | Operation::Yield
-            | Operation::Release { .. }
-            | Operation::Force { .. } => true,
+            Operation::Force { .. } => self.wants_force(operation, facts),
+            Operation::Read | Operation::Yield | Operation::Release { .. } => true,
         }
     }
 
@@ -199,7 +197,23 @@ impl Controller {
     fn repeat(&mut self, effects: &mut Vec<ControllerEffect>) {
         let Some(under_way) = &self.asking.under_way else { return };
         self.asking.missed = self.asking.missed.saturating_add(1);
-        if let Operation::PreVote { .. } = under_way.request.operation {
+        let is_look = match under_way.request.operation {
+            Operation::Read | Operation::PreVote { .. } | Operation::Renew => true,
+            Operation::Enroll(_)
+            | Operation::Solo { .. }
+            | Operation::Promote { .. }
+            | Operation::Pair { .. }
+            | Operation::Handover
+            | Operation::Keep
+            | Operation::Yield
+            | Operation::Stop
+            | Operation::Release { .. }
+            | Operation::Force { .. } => false,
+        };
+        let is_vote = matches!(under_way.request.operation, Operation::PreVote { .. });
+        if is_look && self.is_forcing() {
+            self.on_force_unanswered();
+        } else if is_vote {
             self.give_up_for_operator(Obstacle::ArbiterAway, effects);
         }
         self.ask_again(effects);
@@ -214,6 +228,13 @@ impl Controller {
                 self.asking.is_due = true;
                 return;
             }
+            Operation::Force { .. } => {
+                let request = under_way.request.clone();
+                self.on_force_unanswered();
+                effects.push(ControllerEffect::Ask(request));
+                self.set_timer(ControllerTimer::Repeat, REPEAT_AFTER, Bound::Early, effects);
+                return;
+            }
             Operation::Enroll(_)
             | Operation::Solo { .. }
             | Operation::Promote { .. }
@@ -222,8 +243,7 @@ impl Controller {
             | Operation::Keep
             | Operation::Yield
             | Operation::Stop
-            | Operation::Release { .. }
-            | Operation::Force { .. } => {}
+            | Operation::Release { .. } => {}
         }
         effects.push(ControllerEffect::Ask(under_way.request.clone()));
         self.set_timer(ControllerTimer::Repeat, REPEAT_AFTER, Bound::Early, effects);
@@ -231,30 +251,10 @@ impl Controller {
 
     /// Why the arbiter cannot be asked for a change of role now.
     pub fn arbiter_obstacle(&self) -> Option<Obstacle> {
-        let cannot_be_asked = |why: &Refused| match why {
-            Refused::NoRecord
-            | Refused::OtherIdentity
-            | Refused::WrongStore
-            | Refused::RolledBack
-            | Refused::DiskFailed => true,
-            Refused::Enrolled
-            | Refused::HalfMissing
-            | Refused::NotOwner
-            | Refused::NotEligible
-            | Refused::OtherGeneration
-            | Refused::OtherState
-            | Refused::Stopped
-            | Refused::LeaseHeld
-            | Refused::HoldDown
-            | Refused::PeerAlive
-            | Refused::TooManyRuns
-            | Refused::NotAllowed
-            | Refused::NoRoom => false,
-        };
         if self.is_arbiter_away() {
             return Some(Obstacle::ArbiterAway);
         }
-        self.refused.filter(cannot_be_asked).map(Obstacle::Arbiter)
+        self.refused.filter(|why| why.is_no_answer()).map(Obstacle::Arbiter)
     }
 
     /// Whether the arbiter was asked and has not answered lately.
@@ -296,6 +296,7 @@ impl Controller {
         let Some(under_way) = self.asking.under_way.take_if(|it| it.request.id == id) else {
             return; // to a request that nobody waits for
         };
+        self.on_force_answered();
         let UnderWay { request, asked } = under_way;
         let operation = request.operation;
         self.refused = None;
@@ -313,6 +314,7 @@ impl Controller {
                 self.learn(record, facts);
                 match &operation {
                     Operation::Promote { .. } => self.on_conflict(),
+                    Operation::Force { .. } if self.is_forcing() => self.on_conflict(),
                     Operation::Handover | Operation::Keep if is_peers => {
                         self.act(Act::HandedOver, effects);
                     }
@@ -351,7 +353,9 @@ impl Controller {
                     | Operation::Release { .. }
                     | Operation::Force { .. } => false,
                 };
-                if is_promotion && !waits {
+                if self.is_forcing() {
+                    self.on_force_refused(&operation, why, effects);
+                } else if is_promotion && !waits {
                     self.on_promotion_refused(why, effects);
                 }
             }
@@ -371,6 +375,9 @@ impl Controller {
         match operation {
             Operation::Solo { .. } => self.solo = Some(epoch),
             Operation::Promote { .. } => self.on_granted(epoch),
+            Operation::Force { .. } if self.is_forcing() => self.on_granted(epoch),
+            // The record is in line with what an operator decided, and lists this node alone.
+            Operation::Force { .. } => self.solo = Some(epoch),
             Operation::Handover => self.act(Act::HandedOver, effects),
             Operation::Keep => (self.is_kept, self.may_be_stopped) = (true, false),
             Operation::Stop => self.act(Act::Stopped, effects),
@@ -380,8 +387,7 @@ impl Controller {
             | Operation::Renew
             | Operation::Pair { .. }
             | Operation::Yield
-            | Operation::Release { .. }
-            | Operation::Force { .. } => {}
+            | Operation::Release { .. } => {}
         }
     }
 
@@ -393,10 +399,21 @@ impl Controller {
         effects: &mut Vec<ControllerEffect>,
     ) {
         self.has_looked = true;
+        let is_others = view.record.owner != self.settings.side;
+        let is_owner_alive = is_others && view.lease_remaining_ms > 0;
         self.learn(Box::new(view.record), facts);
         if let Operation::PreVote { .. } = operation {
-            self.on_vote(view.promotion, effects);
+            if self.is_forcing() {
+                self.on_forced_vote(view.promotion, is_owner_alive, effects);
+            } else {
+                self.on_vote(view.promotion, effects);
+            }
         }
+    }
+
+    /// What an operator types is asked for at once.
+    pub(super) fn put_off_no_more(&mut self) {
+        self.asking.is_put_off = false;
     }
 
     /// Not before the next look: what stands in the way is not gone at once.
@@ -412,7 +429,7 @@ impl Controller {
     /// Tells the operator that waits for a promotion how it ended.
     pub(super) fn tell_operator(
         request: Option<u64>,
-        result: Result<(), Obstacle>,
+        result: Result<Won, Obstacle>,
         effects: &mut Vec<ControllerEffect>,
     ) {
         if let Some(request) = request {

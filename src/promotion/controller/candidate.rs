@@ -5,8 +5,9 @@
 
 use super::Controller;
 use super::asking::history;
-use super::effect::{ControllerEffect, Obstacle, RecordStep};
+use super::effect::{ControllerEffect, Obstacle, RecordStep, Won};
 use super::facts::{Facts, Standing};
+use super::force::Force;
 use super::planted::PlantedRule;
 use crate::metadata::Asked;
 use crate::promotion::arbiter::{ArbiterRecord, Eligible, Operation, Refused};
@@ -18,6 +19,8 @@ pub(super) struct Candidacy {
     /// The operator who asked for it.
     pub(super) request: Option<u64>,
     pub(super) stage: Stage,
+    /// The operator vouched that the peer is off.
+    pub(super) force: Option<Force>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -30,6 +33,8 @@ pub(super) enum Stage {
     Asking,
     /// It is granted at this epoch.
     Granted(Epoch),
+    /// By force, and without an arbiter that is out of reach.
+    Alone,
 }
 
 /// One condition of a promotion.
@@ -57,6 +62,7 @@ const GUARDS: &[Guard] = &[
     guard(Obstacle::RecordLost, true, |it, facts| !it.is_record_lost(facts)),
     guard(Obstacle::Vetoed, true, |_, facts| facts.record.veto.is_none()),
     guard(Obstacle::Pledged, true, |_, facts| !facts.record.hold),
+    guard(Obstacle::ArbiterBehind, true, |it, facts| !it.is_arbiter_behind(facts)),
     guard(Obstacle::Connected, true, |_, facts| {
         facts.claim.is_none_or(|claim| claim.role != Role::Primary)
     }),
@@ -108,6 +114,8 @@ impl Controller {
             | Obstacle::HoldDown
             | Obstacle::OwnerFirst
             | Obstacle::ArbiterAway
+            | Obstacle::ArbiterBehind
+            | Obstacle::Local(_)
             | Obstacle::Arbiter(_) => false,
         };
         let fails = |guard: &&Guard| !passes_with_it(guard) && !(guard.holds)(self, facts);
@@ -131,11 +139,11 @@ impl Controller {
         self.owns() || facts.peer_cannot_serve
     }
 
-    /// The epoch at which a promotion was granted.
+    /// The epoch at which a promotion was granted; one by force has its own act.
     pub(super) fn granted_epoch(&self) -> Option<Epoch> {
-        match self.candidacy.as_ref()?.stage {
+        match self.candidacy.as_ref().filter(|it| it.force.is_none())?.stage {
             Stage::Granted(epoch) => Some(epoch),
-            Stage::Voting | Stage::Promising | Stage::Asking => None,
+            Stage::Voting | Stage::Promising | Stage::Asking | Stage::Alone => None,
         }
     }
 
@@ -176,23 +184,29 @@ impl Controller {
         };
         let request = candidacy.request;
         match candidacy.stage {
-            Stage::Granted(_) if facts.is_primary => {
+            Stage::Granted(_) | Stage::Alone if facts.is_primary => {
+                let won = candidacy.won();
                 self.candidacy = None;
-                Self::tell_operator(request, Ok(()), effects);
+                Self::tell_operator(request, Ok(won), effects);
             }
             // The record has changed since: it is asked about anew.
             Stage::Granted(epoch) if self.known().is_some_and(|known| known.epoch > epoch) => {
                 self.set_stage(Stage::Voting);
             }
             // The grant is of no use to a copy that cannot be served.
-            Stage::Granted(_) => {
-                if let Some(obstacle) = obstacle_to_serving(facts) {
+            Stage::Granted(_) | Stage::Alone => {
+                let obstacle = match candidacy.force {
+                    Some(_) if facts.is_promoting => None, // it is checked again on its way
+                    Some(force) => self.obstacle_to_force(facts, force.accept_data_loss),
+                    None => obstacle_to_serving(facts),
+                };
+                if let Some(obstacle) = obstacle {
                     self.candidacy = None;
                     Self::tell_operator(request, Err(obstacle), effects);
                 }
             }
             Stage::Voting | Stage::Promising | Stage::Asking => {
-                if let Some(obstacle) = self.obstacle(facts, request.is_some()) {
+                if let Some(obstacle) = self.obstacle_to(candidacy, facts) {
                     self.candidacy = None;
                     Self::tell_operator(request, Err(obstacle), effects);
                 } else if candidacy.stage == Stage::Promising && self.has_promised(facts) {
@@ -204,6 +218,16 @@ impl Controller {
                     self.set_stage(Stage::Voting);
                 }
             }
+        }
+    }
+
+    fn obstacle_to(&self, candidacy: &Candidacy, facts: &Facts<'_>) -> Option<Obstacle> {
+        match candidacy.force {
+            Some(force) if candidacy.stage == Stage::Voting => {
+                self.bar_to_force(facts, force.accept_data_loss)
+            }
+            Some(force) => self.obstacle_to_force(facts, force.accept_data_loss),
+            None => self.obstacle(facts, candidacy.request.is_some()),
         }
     }
 
@@ -222,8 +246,12 @@ impl Controller {
     }
 
     /// The lowest epoch that the promotion which is asked for can have.
-    fn next_epoch(known: &ArbiterRecord) -> Epoch {
-        known.epoch.next_by_arbiter()
+    fn next_epoch(&self, known: &ArbiterRecord, facts: &Facts<'_>) -> Epoch {
+        if self.is_forcing() {
+            self.forced_epoch(known, facts)
+        } else {
+            known.epoch.next_by_arbiter()
+        }
     }
 
     fn has_promised(&self, facts: &Facts<'_>) -> bool {
@@ -236,7 +264,7 @@ impl Controller {
     /// Whether the promise is for the record as it is now.
     fn is_asked_about(&self, facts: &Facts<'_>) -> bool {
         let Some(known) = self.known.as_deref() else { return false };
-        let next = Self::next_epoch(known);
+        let next = self.next_epoch(known, facts);
         facts.record.promised >= next
             && facts.record.arbitration.asked.is_some_and(|asked| asked.last == next)
     }
@@ -249,13 +277,16 @@ impl Controller {
         let candidacy = self.candidacy.as_ref()?;
         match candidacy.stage {
             Stage::Voting => Some(Operation::PreVote { history: history(facts) }),
+            Stage::Asking if candidacy.force.is_some() && self.has_promised(facts) => {
+                Some(self.force_request(known, facts))
+            }
             // The promise is for the record that is asked about, and no other.
             Stage::Asking if self.has_promised(facts) => Some(Operation::Promote {
                 history: history(facts),
                 dead: self.dead(known),
                 by_operator: candidacy.request.is_some(),
             }),
-            Stage::Asking | Stage::Promising | Stage::Granted(_) => None,
+            Stage::Asking | Stage::Promising | Stage::Granted(_) | Stage::Alone => None,
         }
     }
 
@@ -281,9 +312,13 @@ impl Controller {
         let candidacy = self.candidacy.as_ref()?;
         let is_due = candidacy.stage == Stage::Promising
             && !self.has_promised(facts)
-            && self.obstacle(facts, candidacy.request.is_some()).is_none();
-        let last = Self::next_epoch(known);
-        let first = facts.record.arbitration.asked.map_or(last, |asked| asked.first);
+            && self.obstacle_to(candidacy, facts).is_none();
+        let last = self.next_epoch(known, facts);
+        let first = match facts.record.arbitration.asked {
+            Some(asked) if candidacy.force.is_none() => asked.first,
+            // Whatever was asked for is void once the record has another epoch than now.
+            Some(_) | None => known.epoch.next_by_arbiter(),
+        };
         is_due.then_some(RecordStep::Promise(Asked { first, last }))
     }
 
@@ -295,7 +330,10 @@ impl Controller {
         facts: &Facts<'_>,
     ) -> Option<RecordStep> {
         let asked = facts.record.arbitration.asked?;
-        let is_over = known.epoch >= asked.last && known.owner != self.settings.side;
+        // A force is asked for at the epoch right below the first: the record that is there has to
+        // be that one.
+        let last = if asked.last.is_forced_by_arbiter() { asked.first } else { asked.last };
+        let is_over = known.epoch >= last && known.owner != self.settings.side;
         (is_over && self.candidacy.is_none() && !facts.is_promoting).then_some(RecordStep::Settle)
     }
 
@@ -370,7 +408,7 @@ impl Controller {
         }
     }
 
-    fn set_stage(&mut self, stage: Stage) {
+    pub(super) fn set_stage(&mut self, stage: Stage) {
         if let Some(candidacy) = &mut self.candidacy {
             candidacy.stage = stage;
         }
@@ -390,6 +428,13 @@ fn obstacle_to_serving(facts: &Facts<'_>) -> Option<Obstacle> {
 
 impl Candidacy {
     fn begin(request: Option<u64>) -> Self {
-        Self { request, stage: Stage::Voting }
+        Self { request, stage: Stage::Voting, force: None }
+    }
+
+    fn won(&self) -> Won {
+        match self.force {
+            Some(Force { accept_data_loss, .. }) => Won::ByForce { accept_data_loss },
+            None => Won::ByRule,
+        }
     }
 }

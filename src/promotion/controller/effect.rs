@@ -48,6 +48,13 @@ pub enum ControllerInput {
         /// Echoed in [`ControllerEffect::Settled`].
         request: u64,
     },
+    /// An operator vouches that the peer is off, and wants this node to be primary.
+    Force {
+        /// Echoed in [`ControllerEffect::Settled`].
+        request: u64,
+        /// What may be missing here is given up.
+        accept_data_loss: bool,
+    },
 }
 
 /// What the controller waits for.
@@ -107,7 +114,19 @@ pub enum ControllerEffect {
         /// Whose.
         request: u64,
         /// Why not, if not.
-        result: Result<(), Obstacle>,
+        result: Result<Won, Obstacle>,
+    },
+}
+
+/// How an operator's promotion went well.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Won {
+    /// Nobody had to give up anything.
+    ByRule,
+    /// By force.
+    ByForce {
+        /// Also what may have been missing here.
+        accept_data_loss: bool,
     },
 }
 
@@ -152,6 +171,13 @@ pub enum RecordStep {
 pub enum Act {
     /// It was granted a promotion: sync, record, serve alone.
     Promote(Epoch),
+    /// An operator forced it, and the arbiter agreed or was out of reach: sync, record, serve alone.
+    Force {
+        /// The new epoch.
+        epoch: Epoch,
+        /// What may be missing here is given up.
+        accept_data_loss: bool,
+    },
     /// It owns the resource and was primary: it goes on as one.
     Resume,
     /// The owner handed the resource over to it: record, serve with the peer.
@@ -217,6 +243,14 @@ pub enum Obstacle {
     /// The arbiter has not been reached.
     #[error("the arbiter has not answered")]
     ArbiterAway,
+    /// A force that it was not asked about.
+    #[error(
+        "the arbiter's record is older than a promotion by force, which it has not been told of yet"
+    )]
+    ArbiterBehind,
+    /// What force alone does not give up, or never can.
+    #[error("{0}")]
+    Local(crate::promotion::Refusal),
     /// The arbiter refused.
     #[error("the arbiter: {0}")]
     Arbiter(#[from] crate::promotion::arbiter::Refused),

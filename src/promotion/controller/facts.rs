@@ -22,7 +22,9 @@ pub struct Facts<'a> {
     pub claim: Option<Claim>,
     /// It said that its disk is gone or its record lost: it serves nothing by itself.
     pub peer_cannot_serve: bool,
-    /// The run of the peer that said so.
+    /// It was heard to have gone on from what this node has.
+    pub peer_is_ahead: bool,
+    /// The run of the peer that said all that.
     pub peer_instance: Option<Instance>,
     /// The daemon was told to stop: it becomes primary no more.
     pub is_stopping: bool,

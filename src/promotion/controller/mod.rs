@@ -6,7 +6,7 @@
 //! reply, a crash and a late message need no rules of their own.
 //!
 //! Reading order: `facts.rs`, `effect.rs`; `owner.rs` is the primary's part, `candidate.rs` how a
-//! secondary is promoted, `lease.rs` who may answer reads, `lost.rs` what an old image of the record
+//! secondary is promoted, `force.rs` how an operator does it against the rules, `lease.rs` who may answer reads, `lost.rs` what an old image of the record
 //! may do, `asking.rs` the requests.
 
 #![deny(clippy::wildcard_enum_match_arm)]
@@ -15,6 +15,7 @@ mod asking;
 mod candidate;
 mod effect;
 mod facts;
+mod force;
 mod lease;
 mod lost;
 mod owner;
@@ -26,7 +27,7 @@ use std::time::Duration;
 
 pub use effect::{
     Act, ArbiterChange, Bound, ControllerEffect, ControllerInput, ControllerTimer, Obstacle,
-    RecordStep,
+    RecordStep, Won,
 };
 pub use facts::{Facts, Leaving, Standing};
 
@@ -159,6 +160,9 @@ impl Controller {
                 self.on_released(instance, epoch);
             }
             ControllerInput::Promote { request } => self.on_promote(request, facts, effects),
+            ControllerInput::Force { request, accept_data_loss } => {
+                self.on_force(request, accept_data_loss, facts, effects);
+            }
         }
         self.settle(now, facts, effects);
     }
@@ -253,6 +257,9 @@ impl Controller {
     fn next_move(&self, facts: &Facts<'_>) -> Option<ControllerEffect> {
         if facts.is_recording {
             return None;
+        }
+        if let Some(act) = self.force_act(facts) {
+            return Some(ControllerEffect::Act(act));
         }
         if let Some(known) = self.known.as_deref() {
             if let Some(act) = self.owner_act(known, facts) {

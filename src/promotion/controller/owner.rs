@@ -15,6 +15,9 @@ impl Controller {
         known: &ArbiterRecord,
         facts: &Facts<'_>,
     ) -> Option<Operation> {
+        if let Some(force) = self.line_up(facts) {
+            return Some(force);
+        }
         if known.owner != self.settings.side {
             return None;
         }
@@ -88,7 +91,7 @@ impl Controller {
     }
 
     /// Whether this node was primary and is fit to go on, if the arbiter says that it may.
-    fn may_resume(&self, facts: &Facts<'_>) -> bool {
+    pub(super) fn may_resume(&self, facts: &Facts<'_>) -> bool {
         let record = facts.record;
         let was_primary = record.owner == Some(self.settings.side)
             && match record.serve_mode {
@@ -101,7 +104,8 @@ impl Controller {
             && !facts.is_promoting
             && !facts.is_stopping
             && self.candidacy.is_none()
-            && record.arbitration.asked.is_none();
+            && record.arbitration.asked.is_none()
+            && !self.is_superseded(facts);
         was_primary && is_free && is_fit(facts) && !self.is_record_lost(facts)
     }
 
@@ -224,9 +228,10 @@ impl Controller {
                 self.is_kept = false;
                 self.candidacy = None;
             }
-            Act::Promote(epoch) => {
+            Act::Promote(epoch) | Act::Force { epoch, .. } => {
                 self.leases.give_up();
-                // The arbiter's grant listed this node alone.
+                // The arbiter's grant listed this node alone. An epoch of its own is not the
+                // arbiter's.
                 self.solo = Some(epoch);
             }
         }

@@ -12,7 +12,7 @@ use crate::witness::WitnessPlan;
 use crate::world::World;
 
 /// A pair in sync that the witness knows, A serving, both eligible.
-fn pair() -> Script {
+pub(super) fn pair() -> Script {
     pair_of(ReplicationMode::Sync, WitnessPlan::calm())
 }
 
@@ -24,23 +24,23 @@ fn pair_of(mode: ReplicationMode, witness: WitnessPlan) -> Script {
     script
 }
 
-fn until_eligible(script: &mut Script, eligible: Eligible) {
+pub(super) fn until_eligible(script: &mut Script, eligible: Eligible) {
     script.until("the witness says who is eligible", |world| {
         world.witness_record().is_some_and(|record| record.eligible == eligible)
     });
 }
 
-fn owner(script: &Script) -> Side {
+pub(super) fn owner(script: &Script) -> Side {
     script.world.witness_record().unwrap().owner
 }
 
 /// Whether the node has clients.
-fn serves(script: &Script, at: usize) -> bool {
+pub(super) fn serves(script: &Script, at: usize) -> bool {
     script.world.nodes[at].process.as_ref().is_some_and(|process| process.export.is_some())
 }
 
 /// The service's address is where the newest export is, so the client gets there.
-fn connect_to_newest(script: &mut Script) {
+pub(super) fn connect_to_newest(script: &mut Script) {
     let epoch_of = |script: &Script, at: usize| {
         script.world.nodes[at].process.as_ref().and_then(|process| process.export)
     };
@@ -52,7 +52,7 @@ fn connect_to_newest(script: &mut Script) {
 }
 
 /// The dead or cut off node is back: both are in sync again and nothing was lost.
-fn is_whole_again(script: &mut Script) {
+pub(super) fn is_whole_again(script: &mut Script) {
     script.until_in_sync();
     until_eligible(script, Eligible::Both);
     script.check_copies();
@@ -441,7 +441,7 @@ pub(crate) fn loses_the_answer_to_pair(witness: WitnessPlan) {
     assert_eq!(owner(&script), Side::Second);
 }
 
-fn cut_off_witness(script: &mut Script, node: usize) {
+pub(super) fn cut_off_witness(script: &mut Script, node: usize) {
     script.world.cut_witness(node, 0);
     script.world.cut_witness(node, 1);
 }

@@ -1,6 +1,7 @@
 //! Scenarios with a name: what must follow when this happens.
 
 pub(crate) mod failover;
+mod forced;
 pub(crate) mod moments;
 mod reconnect;
 mod resize;

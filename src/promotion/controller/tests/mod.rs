@@ -18,6 +18,8 @@ use crate::units::{
     ServeMode, Side, Veto, VetoReason,
 };
 
+mod forced;
+
 const ME: Instance = Instance(1);
 const PEER: Instance = Instance(2);
 
@@ -206,6 +208,7 @@ fn facts_of(
         peer,
         claim,
         peer_cannot_serve: false,
+        peer_is_ahead: false,
         peer_instance: claim.map(|_| PEER),
         is_stopping: false,
         leaving,
