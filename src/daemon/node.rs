@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -26,6 +27,7 @@ use crate::control::{
 };
 use crate::link::{self, Dialler, Handover, ListenSettings, Listener, Route, Security, Trouble};
 use crate::replica::Command;
+use crate::store::StoreError;
 use crate::units::Instance;
 
 /// Orders, questions, connections and events that may wait.
@@ -43,10 +45,6 @@ const EXPORTS_MAX: usize = 1024;
 pub fn run(node: &NodeConfig, is_supervised: bool) -> Result<(), DaemonError> {
     let security = security(node)?;
     let instance = Instance(random::instance()?);
-    let mut opened = Vec::new();
-    for resource in &node.resources {
-        opened.push((resource.clone(), open(node, resource, instance)?));
-    }
     let control = runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("hotpair-control")
@@ -54,10 +52,40 @@ pub fn run(node: &NodeConfig, is_supervised: bool) -> Result<(), DaemonError> {
         .build()
         .map_err(system("start the control runtime"))?;
     control.block_on(async {
+        let mut opened = Vec::new();
+        for resource in &node.resources {
+            let one = open_in_turn(node, resource, instance, is_supervised).await?;
+            opened.push((resource.clone(), one));
+        }
         let supervision = Supervision::start(is_supervised)?;
         serve(node, &security, instance, opened, supervision).await
     })
 }
+
+/// Opens a resource. A worker whose supervisor was killed ends a moment later, and holds its files
+/// until then: the next one waits for that.
+async fn open_in_turn(
+    node: &NodeConfig,
+    resource: &NodeResource,
+    instance: Instance,
+    is_supervised: bool,
+) -> Result<Opened, DaemonError> {
+    let deadline = tokio::time::Instant::now() + HELD_MAX;
+    loop {
+        match open(node, resource, instance) {
+            Err(DaemonError::Store { source: StoreError::Locked { .. }, .. })
+                if is_supervised && tokio::time::Instant::now() < deadline =>
+            {
+                tokio::time::sleep(HELD_LOOK_AGAIN).await;
+            }
+            opened => return opened,
+        }
+    }
+}
+
+/// Time that an earlier worker may need to end.
+const HELD_MAX: Duration = Duration::from_secs(5);
+const HELD_LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 fn system(action: &'static str) -> impl Fn(io::Error) -> DaemonError {
     move |source| DaemonError::System { action, source }

@@ -100,6 +100,9 @@ impl<M: MapMemory> Replica<M> {
                 return Some(Refused { why, next: String::new() });
             }
             Some(obstacle) => obstacle,
+            None if controller.arbiter_obstacle() == Some(Obstacle::ArbiterAway) => {
+                Obstacle::ArbiterAway
+            }
             None => match (controller.refused(), controller.known()) {
                 (Some(refused), _) => Obstacle::Arbiter(refused),
                 (None, None) => Obstacle::ArbiterAway,
