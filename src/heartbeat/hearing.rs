@@ -267,15 +267,14 @@ impl Hearing {
             return Err(Ignored::OtherRun);
         }
         // Whoever does not know this run may be of the past: it is answered, and decides nothing.
-        if head.to != self.settings.me {
+        // What an earlier run said to this one, and somebody kept back, tells of older ticks. A new
+        // run tells of a newer one as soon as it was answered.
+        let is_newer = self.peer.is_none() || head.heard > self.echoed;
+        if head.to != self.settings.me || (self.peer != Some(from) && !is_newer) {
             self.stranger = Some((from, self.tick));
             return Err(Ignored::Stranger);
         }
         if self.peer != Some(from) {
-            // What an earlier run said to this one, and somebody kept back, tells of older ticks.
-            if head.heard <= self.echoed && self.peer.is_some() {
-                return Err(Ignored::OtherRun);
-            }
             self.begin_peer(from);
         }
         self.echoed = self.echoed.max(head.heard);
@@ -514,8 +513,10 @@ mod tests {
         // Another run, which does not know this one: it is answered, no more.
         assert_eq!(hearing.hear(at(500), 0, &of(3, 0, 1)), Err(Ignored::Stranger));
         assert_eq!((hearing.peer, hearing.to()), (Some(PEER), Instance(3)));
-        // It names this run, and tells of no tick that the last one has not told of.
-        assert_eq!(hearing.hear(at(500), 0, &of(3, 1, 2)), Err(Ignored::OtherRun));
+        // It names this run, and tells of no tick that the last one has not told of: it is answered.
+        hearing.stranger = None;
+        assert_eq!(hearing.hear(at(500), 0, &of(3, 1, 2)), Err(Ignored::Stranger));
+        assert_eq!((hearing.peer, hearing.to()), (Some(PEER), Instance(3)));
         hearing.begin_tick(at(600), vec![true]);
         // Now it tells of a newer one, so it lives; the old one never comes back.
         let newer = BeatHead { heard: 3, ..beat(3, 3) };
