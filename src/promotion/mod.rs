@@ -2,8 +2,9 @@
 //!
 //! Only this folder makes a [`ServeGrant`], and the NBD driver cannot serve without one, so two
 //! writers are prevented here or not at all. It does no I/O and keeps no state: it is shown the
-//! stable record and what the peer said, and it answers. This is `auto = "off"` with
-//! `arbiter = "none"`: an operator promotes, with the connected peer's durable consent or by force.
+//! stable record and what the peer said, and it answers. `promote` and `resume` are for a pair without
+//! an arbiter: an operator promotes, with the connected peer's durable consent or by force. With one,
+//! [`arbiter`] is its rule and [`controller`] a node's side.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 

@@ -99,6 +99,26 @@ pub enum Operation {
     },
 }
 
+impl Operation {
+    /// Whether it changes no record: what it tells is of the moment in which it is asked, so it is
+    /// asked anew rather than again.
+    pub fn is_look(&self) -> bool {
+        match self {
+            Self::Read | Self::PreVote { .. } | Self::Renew => true,
+            Self::Enroll(_)
+            | Self::Solo { .. }
+            | Self::Promote { .. }
+            | Self::Pair { .. }
+            | Self::Handover
+            | Self::Keep
+            | Self::Yield
+            | Self::Stop
+            | Self::Release { .. }
+            | Self::Force { .. } => false,
+        }
+    }
+}
+
 /// What one node knows of a pair that has no record.
 #[derive(Clone, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 pub struct Half {

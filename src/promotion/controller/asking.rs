@@ -197,21 +197,10 @@ impl Controller {
     fn repeat(&mut self, effects: &mut Vec<ControllerEffect>) {
         let Some(under_way) = &self.asking.under_way else { return };
         self.asking.missed = self.asking.missed.saturating_add(1);
-        let is_look = match under_way.request.operation {
-            Operation::Read | Operation::PreVote { .. } | Operation::Renew => true,
-            Operation::Enroll(_)
-            | Operation::Solo { .. }
-            | Operation::Promote { .. }
-            | Operation::Pair { .. }
-            | Operation::Handover
-            | Operation::Keep
-            | Operation::Yield
-            | Operation::Stop
-            | Operation::Release { .. }
-            | Operation::Force { .. } => false,
-        };
-        let is_vote = matches!(under_way.request.operation, Operation::PreVote { .. });
-        if is_look && self.is_forcing() {
+        let operation = &under_way.request.operation;
+        let is_vote = matches!(operation, Operation::PreVote { .. });
+        let is_force = matches!(operation, Operation::Force { .. });
+        if self.is_forcing() && (is_force || operation.is_look()) {
             self.on_force_unanswered();
         } else if is_vote {
             self.give_up_for_operator(Obstacle::ArbiterAway, effects);
@@ -221,29 +210,10 @@ impl Controller {
 
     fn ask_again(&mut self, effects: &mut Vec<ControllerEffect>) {
         let Some(under_way) = &self.asking.under_way else { return };
-        match under_way.request.operation {
-            // What they tell is of the moment in which they are asked.
-            Operation::Read | Operation::PreVote { .. } | Operation::Renew => {
-                self.asking.under_way = None;
-                self.asking.is_due = true;
-                return;
-            }
-            Operation::Force { .. } => {
-                let request = under_way.request.clone();
-                self.on_force_unanswered();
-                effects.push(ControllerEffect::Ask(request));
-                self.set_timer(ControllerTimer::Repeat, REPEAT_AFTER, Bound::Early, effects);
-                return;
-            }
-            Operation::Enroll(_)
-            | Operation::Solo { .. }
-            | Operation::Promote { .. }
-            | Operation::Pair { .. }
-            | Operation::Handover
-            | Operation::Keep
-            | Operation::Yield
-            | Operation::Stop
-            | Operation::Release { .. } => {}
+        if under_way.request.operation.is_look() {
+            self.asking.under_way = None;
+            self.asking.is_due = true;
+            return;
         }
         effects.push(ControllerEffect::Ask(under_way.request.clone()));
         self.set_timer(ControllerTimer::Repeat, REPEAT_AFTER, Bound::Early, effects);
