@@ -77,9 +77,11 @@ impl Clients {
         self.open.get(&id).map(|operation| operation.ask)
     }
 
-    /// What writes that are not answered leave. Some are in parts, and each counts by itself.
-    pub(crate) fn unanswered(&self) -> impl Iterator<Item = Value> {
-        self.open.values().filter_map(|operation| match operation.ask {
+    /// What the writes leave that this node owes an answer. Some are in parts, and each counts by
+    /// itself. A write that the other node still owes has been decided by a failover since.
+    pub(crate) fn unanswered(&self, at: usize) -> impl Iterator<Item = Value> {
+        let is_owed = move |operation: &&Operation| self.node_of(operation.client) == Some(at);
+        self.open.values().filter(is_owed).filter_map(|operation| match operation.ask {
             Ask::Write { registers, .. } if registers.are_one_part() => Some(operation.value),
             Ask::Write { .. } | Ask::Zero { .. } | Ask::Read(_) | Ask::Flush => None,
         })

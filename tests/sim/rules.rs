@@ -86,7 +86,7 @@ impl World {
 
     /// A read may not find what was not answered: a failover could take it back.
     pub(crate) fn check_stands(&self, at: usize, found: &BTreeSet<u64>) -> Checked {
-        match self.clients.unanswered().find(|value| found.contains(value)) {
+        match self.clients.unanswered(at).find(|value| found.contains(value)) {
             Some(value) if !self.ghost.is_split => {
                 let detail = format!("node {at} tells of write {value}, which is not answered");
                 Err(Broken::new("ReadsStand", detail))
