@@ -13,6 +13,7 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod heartbeat;
+pub mod hooks;
 pub mod link;
 pub mod metadata;
 pub mod nbd;

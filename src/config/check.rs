@@ -69,7 +69,11 @@ impl Check {
     }
 
     pub(super) fn warn(&mut self, span: Range<usize>, what: Caution) {
-        self.warnings.push(Warning::new(span, what));
+        let warning = Warning::new(span, what);
+        // What both nodes take from a common section is looked at twice.
+        if !self.warnings.contains(&warning) {
+            self.warnings.push(warning);
+        }
     }
 
     pub(super) fn not_yet(&mut self, keys: &[(&'static str, &Later)]) {

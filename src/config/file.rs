@@ -10,8 +10,8 @@ use serde::de::IgnoredAny;
 use toml::Spanned;
 
 use super::values::{
-    AbsolutePath, ArbiterWord, AutoWord, ByteCount, Encryption, Export, Failback, FlushOn,
-    Identity, Kind, Name, PeerAddress, SocketPath, TimeSpan, Written,
+    AbsolutePath, AddressWord, ArbiterWord, AutoWord, ByteCount, DeviceWord, Encryption, Export,
+    Failback, FlushOn, HookWord, Identity, Kind, Name, PeerAddress, SocketPath, TimeSpan, Written,
 };
 use crate::units::ReplicationMode;
 
@@ -230,15 +230,20 @@ pub(super) struct HooksSection {
     pub(super) stop_within: Field<TimeSpan>,
     /// Longest run of one hook.
     pub(super) timeout: Field<TimeSpan>,
-    /// Commands and the address; nothing runs them yet.
-    #[serde(rename = "promote")]
-    pub(super) _promote: Later,
-    #[serde(rename = "demote")]
-    pub(super) _demote: Later,
-    #[serde(rename = "virtual_ip")]
-    pub(super) _virtual_ip: Later,
-    #[serde(rename = "freeze")]
-    pub(super) _freeze: Later,
-    #[serde(rename = "thaw")]
-    pub(super) _thaw: Later,
+    /// Files that are run, and units of systemd, in order.
+    pub(super) promote: Option<Spanned<Vec<Spanned<Written<HookWord>>>>>,
+    pub(super) demote: Option<Spanned<Vec<Spanned<Written<HookWord>>>>>,
+    /// An address that moves with the role.
+    pub(super) virtual_ip: Option<Spanned<VirtualIpSection>>,
+    /// Directories only.
+    pub(super) freeze: Later,
+    pub(super) thaw: Later,
+}
+
+/// `virtual_ip = { .. }`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct VirtualIpSection {
+    pub(super) address: Field<AddressWord>,
+    pub(super) device: Field<DeviceWord>,
 }

@@ -159,6 +159,14 @@ pub enum Mistake {
         /// The limit.
         max: usize,
     },
+    /// More hooks than a role should need.
+    #[error("at most {max} hooks run at a change of role, found {found}")]
+    TooManyHooks {
+        /// How many there are.
+        found: usize,
+        /// The limit.
+        max: usize,
+    },
     /// A section or key names a node that is not there.
     #[error("there is no node {name:?}")]
     UnknownNode {
@@ -338,6 +346,9 @@ impl Mistake {
             Self::NeedsArbiter => {
                 "add arbiter = \"witness\" and witness = \"ADDRESS:PORT\", or set auto = \"off\""
                     .to_owned()
+            }
+            Self::TooManyHooks { .. } => {
+                "let one command, or one target of systemd, start the others".to_owned()
             }
             Self::PathCount { .. } => {
                 "name one address of each network that both nodes are on".to_owned()

@@ -7,6 +7,7 @@
 
 mod check;
 mod file;
+mod hooks;
 mod mistake;
 mod promotion;
 mod resources;
@@ -20,6 +21,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use self::check::{parse, state_dirs};
+pub use self::hooks::{HOOKS_MAX, Hook, Hooks, VirtualIp};
 use self::mistake::Marked;
 pub use self::mistake::{Caution, ConfigError, Mistake, Warning};
 pub use self::promotion::{Arbiter, Auto, PATHS_MAX, Promotion, WitnessAt};
@@ -100,6 +102,8 @@ pub struct Local {
     pub at_risk_age: Duration,
     /// Cap of a resync in bytes per second.
     pub resync_rate: Option<u64>,
+    /// What starts and stops with the role, if anything does.
+    pub hooks: Option<Hooks>,
 }
 
 /// The view of one node.
@@ -153,8 +157,18 @@ pub struct NodeResource {
     pub local: Local,
     /// Folder of its metadata.
     pub metadata_dir: PathBuf,
+    /// How long what runs beside the resource on the peer may take to stop once the peer's right to
+    /// serve is over.
+    pub peer_stop_budget: Duration,
     /// Hash of the settings both nodes must agree on; the same on both if the files are.
     pub settings_hash: u32,
+}
+
+impl Local {
+    /// How long what hooks started may go on once this node's right to serve is over.
+    fn stop_budget(&self) -> Duration {
+        self.hooks.as_ref().map_or(Duration::ZERO, Hooks::stop_budget)
+    }
 }
 
 impl Config {
@@ -185,9 +199,9 @@ impl Config {
     fn on_node(&self, resource: &Resource, side: Side) -> NodeResource {
         let [first, second] = &self.nodes;
         let [on_first, on_second] = &resource.on;
-        let (node, local) = match side {
-            Side::First => (first, on_first),
-            Side::Second => (second, on_second),
+        let (node, local, theirs) = match side {
+            Side::First => (first, on_first, on_second),
+            Side::Second => (second, on_second, on_first),
         };
         NodeResource {
             name: resource.name.clone(),
@@ -196,6 +210,7 @@ impl Config {
             flush_both: resource.flush_both,
             local: local.clone(),
             metadata_dir: node.state_dir.join(&resource.name),
+            peer_stop_budget: theirs.stop_budget(),
             settings_hash: self.settings_hash(resource),
         }
     }
@@ -219,7 +234,14 @@ impl Config {
             resource.mode,
             resource.flush_both,
         );
-        crc32c::crc32c(text.as_bytes())
+        // Left out where nothing has to stop, so that such a pair is the same as one without hooks.
+        let stop_budgets = resource.on.each_ref().map(Local::stop_budget);
+        let budgets = if stop_budgets.iter().all(Duration::is_zero) {
+            String::new()
+        } else {
+            format!(" stop_budgets={stop_budgets:?}")
+        };
+        crc32c::crc32c((text + &budgets).as_bytes())
     }
 }
 

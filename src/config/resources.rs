@@ -6,7 +6,7 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::check::{Check, is_one_host, of, span_of};
-use super::file::{BudgetSection, File, HooksSection, OverrideSection, ResourceSection};
+use super::file::{BudgetSection, File, OverrideSection, ResourceSection};
 use super::mistake::{Caution, Mistake, Warning};
 use super::values::{FlushOn, Kind, Written};
 use super::{Export, Local, Node, Resource};
@@ -94,22 +94,6 @@ impl Check {
         for section in overrides.into_iter().flatten() {
             self.not_per_node(named, section);
         }
-        let hooks = overrides.into_iter().flatten().filter_map(|section| section.hooks.as_ref());
-        for hooks in section.hooks.iter().chain(hooks) {
-            self.hooks(hooks);
-        }
-    }
-
-    fn hooks(&mut self, hooks: &Spanned<HooksSection>) {
-        self.warn(hooks.span(), Caution::NotYet { key: "hooks" });
-        let section = hooks.get_ref();
-        let timeout = span_of(section.timeout.as_ref()).unwrap_or(HOOK_TIMEOUT);
-        let stop_within = span_of(section.stop_within.as_ref()).unwrap_or(STOP_WITHIN);
-        self.timers(
-            ("timeout", section.timeout.as_ref(), timeout),
-            1,
-            ("stop_within", section.stop_within.as_ref(), stop_within),
-        );
     }
 
     fn not_per_node(&mut self, named: Named<'_>, section: &OverrideSection) {
@@ -192,7 +176,8 @@ impl Check {
             }
             bytes
         });
-        Some(Local { path: path?, export, at_risk_bytes, at_risk_age, resync_rate })
+        let hooks = self.hooks(common.hooks.as_ref(), own.and_then(|own| own.hooks.as_ref()));
+        Some(Local { path: path?, export, at_risk_bytes, at_risk_age, resync_rate, hooks })
     }
 
     fn export(
@@ -280,9 +265,6 @@ impl Check {
     }
 }
 
-/// Defaults of `hooks`. Source: promotion.md 16.
-const STOP_WITHIN: Duration = Duration::from_secs(5);
-const HOOK_TIMEOUT: Duration = Duration::from_mins(1);
 /// Defaults of `at_risk_budget`.
 const AT_RISK_BYTES: u64 = 64 << 20;
 const AT_RISK_AGE: Duration = Duration::from_secs(5);

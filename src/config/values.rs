@@ -5,13 +5,14 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 
+use super::hooks::Hook;
 use crate::units::ReplicationMode;
 
 /// A value that a user writes as text.
@@ -142,6 +143,75 @@ impl Text for AbsolutePath {
             .then(|| Self(path.to_owned()))
     }
 }
+
+/// One hook: a file, or a unit of systemd.
+#[derive(Clone, Debug)]
+pub(super) struct HookWord(pub(super) Hook);
+
+impl Text for HookWord {
+    const EXPECTED: &'static str = "an absolute path without \"..\" and arguments, such as \"/etc/hotpair/start-site\", or a \
+         unit, such as \"systemd:postgresql.service\"";
+
+    fn read(text: &str) -> Option<Self> {
+        if let Some(unit) = text.strip_prefix("systemd:") {
+            let is_known = |c: char| c.is_ascii_alphanumeric() || "-_.@:\\".contains(c);
+            let is_unit = unit.chars().all(is_known)
+                && unit.contains('.')
+                && unit.len() <= UNIT_LEN_MAX
+                && !unit.starts_with('-');
+            return is_unit.then(|| Self(Hook::Unit(unit.to_owned())));
+        }
+        (text.len() <= HOOK_LEN_MAX)
+            .then(|| AbsolutePath::read(text))?
+            .map(|AbsolutePath(path)| Self(Hook::Command(path)))
+    }
+}
+
+/// Longest name of a unit in bytes. Source: systemd.unit(5).
+const UNIT_LEN_MAX: usize = 255;
+/// Longest path of a hook in bytes, so that all of them fit what a daemon leaves to its supervisor.
+const HOOK_LEN_MAX: usize = 1024;
+
+/// An address with the length of its network's prefix.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AddressWord {
+    pub(super) address: IpAddr,
+    pub(super) prefix: u8,
+}
+
+impl Text for AddressWord {
+    const EXPECTED: &'static str =
+        "an address of one host and a prefix length, such as \"192.0.2.10/24\"";
+
+    fn read(text: &str) -> Option<Self> {
+        let (address, prefix) = text.split_once('/')?;
+        let (address, prefix): (IpAddr, u8) = (address.parse().ok()?, prefix.parse().ok()?);
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        let is_of_a_host =
+            !address.is_unspecified() && !address.is_multicast() && !address.is_loopback();
+        (is_of_a_host && (1..=longest).contains(&prefix)).then_some(Self { address, prefix })
+    }
+}
+
+/// A network interface.
+#[derive(Clone, Debug)]
+pub(super) struct DeviceWord(pub(super) String);
+
+impl Text for DeviceWord {
+    const EXPECTED: &'static str = "the name of a network interface, such as \"eth0\"";
+
+    fn read(text: &str) -> Option<Self> {
+        let is_known = |c: char| c.is_ascii_graphic() && !"/:%\"'\\".contains(c);
+        let is_name = !text.is_empty()
+            && text.len() <= DEVICE_LEN_MAX
+            && !text.starts_with(['-', '.'])
+            && text.chars().all(is_known);
+        is_name.then(|| Self(text.to_owned()))
+    }
+}
+
+/// Longest name of an interface in bytes. Source: IFNAMSIZ of linux/if.h, with its NUL.
+const DEVICE_LEN_MAX: usize = 15;
 
 /// Path of a unix socket.
 #[derive(Clone, Debug)]

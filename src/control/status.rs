@@ -9,7 +9,8 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::replica::{
-    AtRisk, LinkStatus, PromotionStatus, ReplicationStatus, ResyncStatus, SplitBrain, Status,
+    AtRisk, LinkStatus, PromotionStatus, ReplicationStatus, ResyncStatus, ServiceStatus,
+    SplitBrain, Status,
 };
 use crate::units::{CHUNK_LEN, DiskReason, DiskState, Generation, Instant, ReplicationMode, Role};
 
@@ -122,8 +123,19 @@ pub struct ResourceStatus {
     pub split_brain: Option<Histories>,
     /// With an arbiter: what it lets this node do; else null.
     pub promotion: Option<PromotionState>,
+    /// With hooks: what runs beside the primary; else null.
+    pub services: Option<ServiceState>,
     /// What needs attention, in sentences.
     pub warnings: Vec<String>,
+}
+
+/// The services that hooks start and stop.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ServiceState {
+    /// `unknown`, `stopped`, `starting`, `running`, `stopping` or `failed`.
+    pub state: String,
+    /// What the last run of hooks failed by; null if it went well or is under way.
+    pub failure: Option<String>,
 }
 
 /// Who may serve, as far as an arbiter decides it.
@@ -368,8 +380,25 @@ impl ResourceStatus {
             last_verify: LastVerify::new(snapshot),
             split_brain: core.split_brain.as_ref().map(|split| Histories::new(facts, split)),
             promotion: core.promotion.map(PromotionState::new),
-            warnings: snapshot.warnings.clone(),
+            services: core.services.as_ref().map(ServiceState::new),
+            warnings: warnings(resource, snapshot),
         }
+    }
+}
+
+/// Those of the daemon, and what the services need.
+fn warnings(resource: &ResourceFacts, snapshot: &Snapshot) -> Vec<String> {
+    let failure = snapshot.core.services.as_ref().and_then(|it| it.failure.as_ref());
+    let said = failure.map(|why| {
+        let name = &resource.name;
+        format!("the services of {name} need a look: {why} (what it said: hotpair events)")
+    });
+    snapshot.warnings.iter().cloned().chain(said).collect()
+}
+
+impl ServiceState {
+    fn new(core: &ServiceStatus) -> Self {
+        Self { state: core.state.to_owned(), failure: core.failure.clone() }
     }
 }
 
@@ -490,6 +519,7 @@ pub(crate) fn sample() -> (Facts, ResourceFacts, Snapshot) {
         verify_progress: None,
         split_brain: None,
         promotion: None,
+        services: None,
         explain: Refused { why: "Both nodes hold the same.".to_owned(), next: String::new() },
     };
     let snapshot = Snapshot {
@@ -529,7 +559,7 @@ mod tests {
             r#""replication":"established","encrypted":true,"paths":[]},"resync":null,"verify":null,"#,
             r#""export":"unix:/run/hotpair/vm1.nbd","clients":1,"#,
             r#""last_verify":{"at":"2026-01-01T00:00:00Z","differences":0,"ranges":[]},"#,
-            r#""split_brain":null,"promotion":null,"warnings":[]}]}"#,
+            r#""split_brain":null,"promotion":null,"services":null,"warnings":[]}]}"#,
         );
         assert_eq!(serde_json::to_string(&node).unwrap(), golden);
         assert_eq!(serde_json::from_str::<NodeStatus>(golden).unwrap(), node);

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::error::DaemonError;
 use crate::arbiter::{ClientSecurity, ClientSettings, News, Order, run_client};
-use crate::config::{Arbiter, Auto, Encryption, Identity, NodeConfig, WitnessAt};
+use crate::config::{Arbiter, Auto, Encryption, Identity, NodeConfig, NodeResource, WitnessAt};
 use crate::control::ArbiterReach;
 use crate::promotion::controller::{ControllerInput, ControllerSettings};
 use crate::units::Instance;
@@ -104,7 +104,10 @@ async fn pass_on(
 }
 
 /// What the core must know of the arbiter; `None` without one.
-pub(super) fn controller_settings(node: &NodeConfig) -> Option<ControllerSettings> {
+pub(super) fn controller_settings(
+    node: &NodeConfig,
+    resource: &NodeResource,
+) -> Option<ControllerSettings> {
     let Arbiter::Witness(_) = &node.promotion.arbiter else { return None };
     let mut identities = [[0; 32]; 2];
     if node.encryption == Encryption::Tls {
@@ -116,6 +119,7 @@ pub(super) fn controller_settings(node: &NodeConfig) -> Option<ControllerSetting
         side: node.side,
         promotes: node.promotion.auto == Auto::Arbiter,
         lease: node.promotion.lease,
+        stop_budget: resource.peer_stop_budget,
         identities,
         #[cfg(feature = "planted-bugs")]
         planted: None,

@@ -18,13 +18,15 @@ use super::exports::ExportOrder;
 use super::guide::Guide;
 use super::open::Opened;
 use super::reads::Reads;
+use super::services::ServiceEnds;
 use super::{clock, random, warnings};
 use crate::control::{NodeEvent, Order, Snapshot};
+use crate::hooks::HookNews;
 use crate::link::{Connection, Handover, LinkError, Trouble};
 use crate::metadata::Superblock;
 use crate::nbd::{Clients, Export, Extent, Incoming, Opened as Client};
 use crate::promotion::Clocks;
-use crate::replica::{Closing, Effect, Input, LinkId, Replica, RequestError, RequestId};
+use crate::replica::{Closing, Effect, Event, Input, LinkId, Replica, RequestError, RequestId};
 use crate::store::{CanaryCopy, Completion, MappedMap, Run, Shortage, Store, Via};
 use crate::units::{Epoch, Instant};
 use crate::wire::BufferPool;
@@ -42,6 +44,8 @@ pub(super) struct Ends {
     pub(super) guide: Guide,
     /// With an arbiter.
     pub(super) controller: Option<ControllerEnds>,
+    /// With hooks.
+    pub(super) services: Option<ServiceEnds>,
     pub(super) exports: mpsc::Sender<ExportOrder>,
     pub(super) snapshot: watch::Sender<Snapshot>,
     pub(super) events: mpsc::Sender<NodeEvent>,
@@ -187,6 +191,7 @@ impl DataThread {
         if let Some(controller) = &mut self.ends.controller {
             controller.poll(cx, &mut self.inputs);
         }
+        self.poll_services(cx);
         self.run_inputs();
         has_more |= self.poll_clients(cx);
         self.run_inputs();
@@ -510,20 +515,46 @@ impl DataThread {
                 }
                 None
             }
-            Effect::Event(event) => {
-                info!(resource = %self.ends.name, kind = event.kind, epoch = %event.epoch,
-                    reason = %event.reason, "event");
-                let resource = Some(self.ends.name.clone());
-                if self.ends.events.try_send(NodeEvent { resource, event }).is_err() {
-                    debug!("an event was dropped: nobody keeps up");
+            Effect::Services(order) => {
+                if let Some(services) = &self.ends.services {
+                    services.order(order);
                 }
-                self.has_news = true;
+                None
+            }
+            Effect::Event(event) => {
+                self.tell(event);
                 None
             }
         };
         if let Some(completion) = done {
             self.complete(completion);
         }
+    }
+
+    /// What became of the hooks.
+    fn poll_services(&mut self, cx: &mut Context<'_>) {
+        while let Some(services) = &mut self.ends.services
+            && let Poll::Ready(news) = services.poll(cx)
+        {
+            match news {
+                HookNews::Ended { run, result } => {
+                    self.inputs.push_back(Input::ServicesEnded { run, result });
+                }
+                HookNews::Event { kind, reason } => {
+                    self.tell(Event { kind, epoch: self.core.superblock().epoch, reason });
+                }
+            }
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        info!(resource = %self.ends.name, kind = event.kind, epoch = %event.epoch,
+            reason = %event.reason, "event");
+        let resource = Some(self.ends.name.clone());
+        if self.ends.events.try_send(NodeEvent { resource, event }).is_err() {
+            debug!("an event was dropped: nobody keeps up");
+        }
+        self.has_news = true;
     }
 
     fn reply(&mut self, request: RequestId, result: Result<(), RequestError>) {

@@ -22,6 +22,7 @@ mod open;
 mod random;
 mod reads;
 mod resize;
+mod services;
 mod supervisor;
 mod timers;
 mod warnings;

@@ -19,6 +19,7 @@ use super::exports::{self, ExportOrder};
 use super::guide::Guide;
 use super::heartbeat::{HeartbeatWay, start_heartbeat};
 use super::open::{Opened, open};
+use super::services::{LeftBehinds, ServiceEnds, start_services};
 use super::will::{LastWord, Said, Supervisor};
 use super::{clock, random};
 use crate::config::{Encryption, NodeConfig, NodeResource};
@@ -105,17 +106,20 @@ struct Supervision {
     said: Option<mpsc::Sender<Said>>,
     /// What the supervisor says to the peer once this process is dead.
     will: watch::Sender<Vec<LastWord>>,
+    /// What it stops before that.
+    left: watch::Sender<LeftBehinds>,
 }
 
 impl Supervision {
     fn start(is_supervised: bool) -> Result<Self, DaemonError> {
         let (will, wills) = watch::channel(Vec::new());
+        let (left, lefts) = watch::channel(LeftBehinds::new());
         if !is_supervised {
-            return Ok(Self { said: None, will });
+            return Ok(Self { said: None, will, left });
         }
         let (said, said_out) = mpsc::channel(1);
-        tokio::spawn(Supervisor::of_this_process()?.keep_informed(said_out, wills));
-        Ok(Self { said: Some(said), will })
+        tokio::spawn(Supervisor::of_this_process()?.keep_informed(said_out, wills, lefts));
+        Ok(Self { said: Some(said), will, left })
     }
 
     async fn say(&self, what: Said) {
@@ -127,7 +131,7 @@ impl Supervision {
         let state = match what {
             Said::Ready => sd_notify::NotifyState::Ready,
             Said::Stopping => sd_notify::NotifyState::Stopping,
-            Said::LastWord(_) | Said::Will => return,
+            Said::LastWord(_) | Said::Left { .. } | Said::Will => return,
         };
         // Without systemd there is nobody to tell.
         let _ = sd_notify::notify(&[state]);
@@ -162,7 +166,7 @@ async fn serve(
     let (turned_away, turned_away_out) = watch::channel(None);
     let stop = CancellationToken::new();
     let mut arbiter = start_arbiter(node, instance)?;
-    let Supervision { said: _, will } = &supervision;
+    let Supervision { said: _, will, left } = &supervision;
     let mut heartbeat = start_heartbeat(node, instance, will.clone(), stop.clone())?;
     for (resource, opened) in opened {
         let (handovers, handovers_out) = mpsc::channel(HANDOVERS_MAX);
@@ -181,6 +185,7 @@ async fn serve(
             trouble,
             guide: Guide::new(node, security, &resource.name),
             controller: controller_ends(&resource.name, arbiter.as_mut(), heartbeat.as_mut()),
+            services: start_services(node, &resource, left, stop.clone()),
             exports: exports.clone(),
             events: events.clone(),
         };
@@ -301,6 +306,7 @@ struct Channels {
     trouble: watch::Receiver<Option<Trouble>>,
     guide: Guide,
     controller: Option<ControllerEnds>,
+    services: Option<ServiceEnds>,
     exports: mpsc::Sender<ExportOrder>,
     events: mpsc::Sender<NodeEvent>,
 }
@@ -323,6 +329,7 @@ fn start_resource(
         trouble: channels.trouble,
         guide: channels.guide,
         controller: channels.controller,
+        services: channels.services,
         exports: channels.exports,
         snapshot: sender,
         events: channels.events,

@@ -18,11 +18,14 @@ use tokio::process::Child;
 use tokio::runtime;
 use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, error, info, warn};
 
 use super::error::DaemonError;
-use super::will::{LAST_WORDS_MAX, LastWord, Said, read};
+use super::will::{LAST_WORDS_MAX, LastWord, Said, Will, read};
+use crate::config::RESOURCES_MAX;
+use crate::hooks::{self, LeftBehind, Told, kill_group};
 
 /// How often the peer is told at once, and the time between; one datagram may be lost.
 const TELL_TIMES: u32 = 5;
@@ -75,7 +78,7 @@ struct Supervisor {
 struct Ended {
     status: ExitStatus,
     was_ready: bool,
-    will: Vec<LastWord>,
+    will: Will,
 }
 
 impl Supervisor {
@@ -88,7 +91,9 @@ impl Supervisor {
         loop {
             let started = Instant::now();
             let Ended { status, was_ready, will } = self.live(worker()).await?;
-            tell(&will, TELL_TIMES, TELL_EVERY).await;
+            // Whoever is promoted by the last words counts on services that have stopped.
+            let words = if stop_services(will.left).await { will.words } else { Vec::new() };
+            tell(&words, TELL_TIMES, TELL_EVERY).await;
             // A signal that comes before the worker can take it ends it just as well.
             let is_told = self.is_stopping && status.signal() == Some(Signal::TERM.as_raw());
             if status.success() || is_told {
@@ -109,7 +114,7 @@ impl Supervisor {
             let times = u32::try_from(pause.as_millis() / TELL_ON_EVERY.as_millis()).unwrap_or(1);
             tokio::select! {
                 () = async {
-                    tell(&will, times, TELL_ON_EVERY).await;
+                    tell(&words, times, TELL_ON_EVERY).await;
                     sleep(TELL_ON_EVERY).await;
                 } => {}
                 () = stopped(&mut self.stop) => return Ok(None),
@@ -157,10 +162,15 @@ impl Supervisor {
             Some(Said::Stopping) => {
                 let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
             }
-            Some(Said::LastWord(word)) if heard.next.len() < LAST_WORDS_MAX => {
-                heard.next.push(word);
+            Some(Said::LastWord(word)) if heard.next.words.len() < LAST_WORDS_MAX => {
+                heard.next.words.push(word);
             }
-            Some(Said::LastWord(_)) => warn!("a will is longer than any that a worker writes"),
+            Some(Said::Left { group, plan }) if heard.next.left.len() < RESOURCES_MAX => {
+                heard.next.left.push(LeftBehind { group, plan });
+            }
+            Some(Said::LastWord(_) | Said::Left { .. }) => {
+                warn!("a will is longer than any that a worker writes");
+            }
             Some(Said::Will) => heard.will = std::mem::take(&mut heard.next),
             None => heard.is_over = true,
         }
@@ -184,11 +194,42 @@ fn listen(mut stream: UnixStream) -> mpsc::Receiver<Said> {
 #[derive(Debug, Default)]
 struct Heard {
     was_ready: bool,
-    will: Vec<LastWord>,
+    will: Will,
     /// The parts of the next one.
-    next: Vec<LastWord>,
+    next: Will,
     /// It has closed its end.
     is_over: bool,
+}
+
+/// Stops what a dead worker left running, all at once. Returns whether all of it is stopped.
+async fn stop_services(left: Vec<LeftBehind>) -> bool {
+    let mut runs = JoinSet::new();
+    for LeftBehind { group, plan } in left {
+        if let Some(group) = group {
+            kill_group(group);
+        }
+        let Some(plan) = plan else { continue };
+        runs.spawn(async move {
+            let mut tell = |told: Told<'_>| {
+                if let Told::Line { program, text } = told {
+                    info!(program, text, "a hook says");
+                }
+            };
+            hooks::run(&plan, &mut tell).await
+        });
+    }
+    let mut are_stopped = true;
+    while let Some(ended) = runs.join_next().await {
+        if !matches!(ended, Ok(Ok(()))) {
+            are_stopped = false;
+            let why = match ended {
+                Ok(ended) => ended.map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            error!(?why, "the services of the dead worker do not stop: the peer is not told");
+        }
+    }
+    are_stopped
 }
 
 async fn stopped([terminate, interrupt]: &mut [Signals; 2]) {

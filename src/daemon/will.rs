@@ -13,6 +13,8 @@ use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 
 use super::error::DaemonError;
+use super::services::LeftBehinds;
+use crate::hooks::{LeftBehind, Plan};
 use crate::wire::letter::{HEAD_LEN, open_body, open_head, seal};
 
 /// A datagram that says to the peer: this run of the node serves nothing more.
@@ -33,10 +35,26 @@ pub(super) enum Said {
     Ready,
     /// It was asked to stop, and does so.
     Stopping,
-    /// A part of the next will.
+    /// A part of the next will: what is said.
     LastWord(LastWord),
+    /// A part of the next will: what is stopped before.
+    Left {
+        /// The process group of a hook that runs.
+        group: Option<i32>,
+        /// The commands that stop the services.
+        plan: Option<Plan>,
+    },
     /// The next will is complete, and counts from here on.
     Will,
+}
+
+/// A whole will.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Will {
+    /// What is said.
+    pub(super) words: Vec<LastWord>,
+    /// What is stopped before: of each resource that has something to stop.
+    pub(super) left: Vec<LeftBehind>,
 }
 
 /// The most datagrams of a will: 8 paths, and 256 resources with 15 in each datagram.
@@ -71,21 +89,29 @@ impl Supervisor {
         mut self,
         mut said: mpsc::Receiver<Said>,
         mut wills: watch::Receiver<Vec<LastWord>>,
+        mut left: watch::Receiver<LeftBehinds>,
     ) {
         loop {
             tokio::select! {
                 said = said.recv() => match said {
-                    Some(said) => self.say(&said).await,
+                    Some(said) => {
+                        self.say(&said).await;
+                        continue;
+                    }
                     None => return,
                 },
-                Ok(()) = wills.changed() => {
-                    let will = wills.borrow_and_update().clone();
-                    for word in will {
-                        self.say(&Said::LastWord(word)).await;
-                    }
-                    self.say(&Said::Will).await;
-                }
+                Ok(()) = wills.changed() => {}
+                Ok(()) = left.changed() => {}
             }
+            let words = wills.borrow_and_update().clone();
+            for word in words {
+                self.say(&Said::LastWord(word)).await;
+            }
+            let left = left.borrow_and_update().clone();
+            for LeftBehind { group, plan } in left.into_values() {
+                self.say(&Said::Left { group, plan }).await;
+            }
+            self.say(&Said::Will).await;
         }
     }
 }

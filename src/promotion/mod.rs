@@ -14,6 +14,7 @@ pub mod controller;
 mod grant;
 mod promote;
 mod resume;
+pub mod services;
 
 pub use clocks::{Clocks, Early, Late};
 pub use grant::{Permit, ServeGrant, forced_permit, grant, solo_permit};

@@ -12,6 +12,7 @@ use crate::metadata::MapMemory;
 use crate::promotion::controller::{
     self, Act, Controller, ControllerEffect, ControllerInput, Facts, Leaving, RecordStep,
 };
+use crate::promotion::services::ServiceReason;
 use crate::promotion::{Claim, PromoteHow};
 use crate::units::{DiskState, Instance, Role, VetoReason};
 
@@ -163,7 +164,10 @@ impl<M: MapMemory> Replica<M> {
                 let how = PromoteHow { force: true, accept_data_loss };
                 self.begin_granted_promotion(epoch, how);
             }
-            Act::Resume => self.become_primary("it was primary, and the arbiter says it owns it"),
+            Act::Resume => {
+                let why = "it was primary, and the arbiter says it owns it";
+                self.become_primary(why, ServiceReason::Resumed);
+            }
             Act::TakeOver(epoch) => self.take_over_by_arbiter(epoch),
             Act::StepDown(epoch) => {
                 self.step_down(Claim { role: Role::Primary, epoch, promised: epoch }, effects);

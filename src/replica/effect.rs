@@ -14,6 +14,7 @@ use crate::metadata::{LogAppend, Superblock};
 use crate::promotion::ServeGrant;
 use crate::promotion::arbiter::Request as ArbiterRequest;
 use crate::promotion::controller::{Bound, ControllerInput, ControllerTimer};
+use crate::promotion::services::ServiceOrder;
 use crate::units::{ByteRange, ChunkIndex, Epoch, Instance, Instant, ResourceSize, ZeroKind};
 use crate::wire::message::Frame;
 
@@ -103,6 +104,13 @@ pub enum Input {
     FreshId(u128),
     /// The arbiter, a timer or a heartbeat, with an arbiter only.
     Controller(ControllerInput),
+    /// A run of hooks ended; it was the newest when it did.
+    ServicesEnded {
+        /// Which.
+        run: u64,
+        /// Why it failed, if it did.
+        result: Result<(), String>,
+    },
     /// An operator's command.
     Operator {
         /// Echoed in the answer.
@@ -288,6 +296,9 @@ pub enum Effect {
     },
     /// Tell that run of the peer that the lease that it asked for is granted.
     GrantLease(Instance),
+    /// Start or stop what runs beside a primary; answered by [`Input::ServicesEnded`], unless a newer
+    /// order takes its place first.
+    Services(ServiceOrder),
     /// Tell whoever listens.
     Event(Event),
 }

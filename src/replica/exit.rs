@@ -15,6 +15,7 @@ use super::{Effects, Replica};
 use crate::metadata::MapMemory;
 use crate::promotion;
 use crate::promotion::controller::Leaving;
+use crate::promotion::services::ServiceReason;
 use crate::units::{Instant, VetoReason};
 use crate::wire::message::{HandOver, Message, Outdate};
 
@@ -49,6 +50,8 @@ pub(super) enum Asker {
 enum Stage {
     /// The last transfer is about to end: clients are served until it has.
     Pairing,
+    /// What runs beside the primary stops first, while clients are served.
+    StoppingServices,
     Draining,
     Flushing {
         sync: u64,
@@ -81,6 +84,7 @@ impl Exit {
             // It cannot be taken back any more, and there is nobody to tell.
             Stage::Recording | Stage::AskingArbiter | Stage::TakingBack => self.hand = None,
             Stage::Pairing
+            | Stage::StoppingServices
             | Stage::Draining
             | Stage::Flushing { .. }
             | Stage::AskingPeer
@@ -113,7 +117,12 @@ impl Exit {
 
     /// Whether requests are still taken.
     pub(super) fn takes_requests(&self) -> bool {
-        self.stage == Stage::Pairing
+        matches!(self.stage, Stage::Pairing | Stage::StoppingServices)
+    }
+
+    /// Why the services beside the primary stop, once they do.
+    pub(super) fn stops_services(&self) -> Option<ExitWhy> {
+        (self.stage != Stage::Pairing).then_some(self.why)
     }
 }
 
@@ -146,7 +155,7 @@ impl<M: MapMemory> Replica<M> {
 
     /// Begins a planned end of serving.
     pub(super) fn begin_exit(&mut self, why: ExitWhy, asker: Option<Asker>, effects: &mut Effects) {
-        self.begin_exit_at(Stage::Draining, why, asker, effects);
+        self.begin_exit_at(Stage::StoppingServices, why, asker, effects);
     }
 
     fn begin_exit_at(
@@ -164,6 +173,9 @@ impl<M: MapMemory> Replica<M> {
             }
             return;
         }
+        if let Some(services) = &mut self.services {
+            services.try_again();
+        }
         self.role.exit = Some(Exit {
             why,
             answers: asker.into_iter().collect(),
@@ -180,10 +192,14 @@ impl<M: MapMemory> Replica<M> {
         let age = self.now.since(exit.since);
         let is_late = age >= 3 * self.settings.io_timeout;
         match stage {
-            Stage::Pairing if self.is_in_sync() => self.set_exit_stage(Stage::Draining),
+            Stage::Pairing if self.is_in_sync() => self.set_exit_stage(Stage::StoppingServices),
             Stage::Pairing if is_late || !self.is_pairing() => {
                 self.abort_exit("the copies are not in sync", effects);
             }
+            Stage::StoppingServices if why == ExitWhy::Switchover && !self.is_in_sync() => {
+                self.abort_exit("the peer is not in sync any more", effects);
+            }
+            Stage::StoppingServices => self.wait_for_services(why, effects),
             Stage::Draining | Stage::Flushing { .. } | Stage::AskingPeer
                 if why == ExitWhy::Switchover && (is_late || !self.is_in_sync()) =>
             {
@@ -220,6 +236,21 @@ impl<M: MapMemory> Replica<M> {
             | Stage::Recording
             | Stage::HandedOver
             | Stage::Unanswered => {}
+        }
+    }
+
+    /// Clients are let go only when what runs beside the primary has stopped: it may be a client
+    /// itself. A daemon that was told to stop does not wait for what does not stop.
+    fn wait_for_services(&mut self, why: ExitWhy, effects: &mut Effects) {
+        match (self.services_are_off(), why) {
+            (Ok(false), _) => {}
+            (Ok(true), _) | (Err(_), ExitWhy::Stop) => {
+                if let Some(exit) = &mut self.role.exit {
+                    (exit.stage, exit.since) = (Stage::Draining, self.now);
+                }
+                self.pump_exit(effects);
+            }
+            (Err(why), ExitWhy::Demote | ExitWhy::Switchover) => self.abort_exit(&why, effects),
         }
     }
 
@@ -398,7 +429,7 @@ impl<M: MapMemory> Replica<M> {
     pub(super) fn on_taken_back(&mut self, effects: &mut Effects) {
         self.records.change(Change::Paired);
         self.abort_exit("the arbiter or the peer did not answer in time", effects);
-        self.become_primary("the handover was taken back");
+        self.become_primary("the handover was taken back", ServiceReason::Resumed);
     }
 
     /// The arbiter promotes nobody until an operator says so: the role may end.
@@ -480,6 +511,7 @@ impl<M: MapMemory> Replica<M> {
         }
         match exit.stage {
             Stage::Pairing
+            | Stage::StoppingServices
             | Stage::Draining
             | Stage::Flushing { .. }
             | Stage::AskingPeer

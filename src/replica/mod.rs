@@ -31,6 +31,7 @@ mod records;
 mod request;
 mod resize;
 mod role;
+mod services;
 mod session;
 mod settings;
 mod source;
@@ -47,7 +48,7 @@ pub use effect::{
 };
 pub use operator::{
     Answer, AtRisk, Command, Event, LinkStatus, PeerStatus, PromotionStatus, Refused,
-    ReplicationStatus, ResyncStatus, SplitBrain, Status, VerifyStatus,
+    ReplicationStatus, ResyncStatus, ServiceStatus, SplitBrain, Status, VerifyStatus,
 };
 pub use request::{
     PART_LEN_MAX, Request, RequestError, RequestId, RequestKind, RequestResult, ZERO_PART_LEN_MAX,
@@ -57,6 +58,7 @@ pub use settings::Settings;
 use crate::metadata::Place;
 use crate::metadata::{ActivityLog, DirtyMap, MapMemory, Recovered, Superblock};
 use crate::promotion::controller::Controller;
+use crate::promotion::services::Services;
 use crate::units::{
     BlockRange, ByteRange, DiskReason, ExtentIndex, Instance, Instant, ResourceSize,
 };
@@ -111,6 +113,8 @@ pub struct Replica<M> {
     verify: VerifyState,
     desk: Desk,
     resize: Resize<M>,
+    /// Only with hooks, once the first step was taken.
+    services: Option<Services>,
     /// Only with an arbiter.
     controller: Option<Box<Controller>>,
     fresh_ids: VecDeque<u128>,
@@ -144,6 +148,7 @@ impl<M: MapMemory> Replica<M> {
             verify: VerifyState::default(),
             desk: Desk::default(),
             resize: Resize::default(),
+            services: None,
             controller: None,
             fresh_ids: start.fresh_ids.iter().copied().collect(),
             events: Vec::new(),
@@ -175,6 +180,7 @@ impl<M: MapMemory> Replica<M> {
             Input::FreshId(id) => self.fresh_ids.push_back(id),
             Input::Operator { request, command } => self.on_operator(request, &command, effects),
             Input::Controller(input) => self.on_controller(input, effects),
+            Input::ServicesEnded { run, result } => self.on_services(run, result),
         }
         self.settle(effects);
         self.check_invariants();
@@ -219,6 +225,7 @@ impl<M: MapMemory> Replica<M> {
         self.pump_controller(effects);
         self.pump_session(effects);
         self.pump_disconnect(effects);
+        self.pump_services(effects);
         self.pump_role(effects);
         self.pump_writes(effects);
         self.pump_applier(effects);

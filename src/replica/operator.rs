@@ -116,8 +116,19 @@ pub struct Status {
     pub split_brain: Option<SplitBrain>,
     /// With an arbiter: what it lets this node do.
     pub promotion: Option<PromotionStatus>,
+    /// With hooks: what runs beside the primary.
+    pub services: Option<ServiceStatus>,
     /// Why it is (not) in sync or promotable, and what to type next.
     pub explain: Refused,
+}
+
+/// The services that hooks start and stop.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct ServiceStatus {
+    /// `unknown`, `stopped`, `starting`, `running`, `stopping` or `failed`.
+    pub state: &'static str,
+    /// What the last run of hooks failed by; `None` if it went well or is under way.
+    pub failure: Option<String>,
 }
 
 /// Who may serve, as far as an arbiter decides it.

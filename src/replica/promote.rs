@@ -10,6 +10,7 @@ use super::{Effects, Replica};
 use crate::metadata::MapMemory;
 use crate::metadata::generation::{Lineage, Relation};
 use crate::promotion::controller::ControllerInput;
+use crate::promotion::services::ServiceReason;
 use crate::promotion::{self, Peer, PromoteHow, PromotePlan};
 use crate::units::{Epoch, Instant, Sequence, ServeMode, SessionId, VetoReason};
 use crate::wire::message::{HandOver, Message, Outdate};
@@ -342,16 +343,16 @@ impl<M: MapMemory> Replica<M> {
             // The arbiter may tell of it before the peer does.
             self.answer_switchover(effects);
         }
-        let why = if promoted.is_forced {
-            "forced by an operator"
+        let (why, reason) = if promoted.is_forced {
+            ("forced by an operator", ServiceReason::Forced)
         } else if is_handed {
-            "the peer handed the role over"
+            ("the peer handed the role over", ServiceReason::Switchover)
         } else if asker.is_none() && self.has_controller() {
-            "by the arbiter"
+            ("by the arbiter", ServiceReason::Failover)
         } else {
-            "by an operator"
+            ("by an operator", ServiceReason::Manual)
         };
-        self.become_primary(why);
+        self.become_primary(why, reason);
         if promoted.generation.is_some() {
             self.has_own_generation();
         }

@@ -12,6 +12,7 @@ use super::records::Change;
 use super::session::{SessionPart, Standing};
 use super::{Effects, Replica};
 use crate::metadata::MapMemory;
+use crate::promotion::services::ServiceReason;
 use crate::promotion::{self, Claim, Resume};
 use crate::units::{DiskReason, DiskState, Epoch, Generation, Sequence, ServeMode, VetoReason};
 
@@ -41,6 +42,8 @@ pub(super) struct RoleState {
     pub(super) primary: Option<Primary>,
     pub(super) promoting: Option<Promoting>,
     pub(super) take_over: Option<TakeOver>,
+    /// Why this node is primary, or was last, as hooks are told.
+    pub(super) why_primary: ServiceReason,
     pub(super) exit: Option<Exit>,
     /// The peer confirmed, in or since the last session, that it vetoed itself at this epoch.
     pub(super) peer_vetoed: Option<Epoch>,
@@ -203,7 +206,8 @@ impl<M: MapMemory> Replica<M> {
     }
 
     /// Becomes primary as the stable record says.
-    pub(super) fn become_primary(&mut self, why: &str) {
+    pub(super) fn become_primary(&mut self, why: &str, reason: ServiceReason) {
+        self.role.why_primary = reason;
         let record = self.records.stable();
         let (epoch, is_solo) = (record.epoch, record.serve_mode == ServeMode::Solo);
         self.role.primary = Some(Primary {
@@ -441,7 +445,8 @@ impl<M: MapMemory> Replica<M> {
                     self.records.change(Change::Paired);
                 }
                 self.take_hand_over_back(effects);
-                self.become_primary("it was primary, and the peer was not promoted since");
+                let why = "it was primary, and the peer was not promoted since";
+                self.become_primary(why, ServiceReason::Resumed);
             }
             Resume::WasNotPrimary | Resume::Superseded | Resume::NotWhole => {}
         }

@@ -47,6 +47,7 @@ impl<M: MapMemory> Replica<M> {
             verify_progress: self.verify.compared().map(|done| (done, self.size.chunk_count())),
             split_brain: self.split_brain(),
             promotion: self.promotion_status(),
+            services: self.service_status(),
             explain: self.explain(),
         }
     }

@@ -394,6 +394,7 @@ impl Rig {
             | Effect::AskArbiter(_)
             | Effect::SetTimer { .. }
             | Effect::GrantLease(_)
+            | Effect::Services(_)
             | Effect::Connect(_)
             | Effect::OpenExport(_)
             | Effect::CloseExport(_)

@@ -147,6 +147,7 @@ impl World {
             && !process.is_paused
         {
             process.is_paused = true;
+            self.excuse_services(at);
             self.after(length, Event::Resume(at));
         }
     }
@@ -178,6 +179,7 @@ impl World {
         }
         self.end_process(at, is_power)?;
         if is_power {
+            self.services_lose_power(at);
             self.nodes[at].lose_power(&mut self.disk_rng);
             self.ghost.power_lost(at, was_in_sync);
             self.collect_changes(at)?;
@@ -193,6 +195,7 @@ impl World {
 
     /// The process of a node is gone from here on.
     pub(crate) fn end_process(&mut self, at: usize, is_silent: bool) -> Checked {
+        self.excuse_services(at);
         self.disconnect_clients(at);
         self.net.node_gone(self.now, at, is_silent);
         self.nodes[at].crash(&mut self.disk_rng);

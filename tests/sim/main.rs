@@ -31,6 +31,7 @@ mod rules;
 mod run;
 mod scenarios;
 mod script;
+mod services;
 mod shrink;
 mod trace;
 mod witness;

@@ -10,6 +10,7 @@ use hotpair::promotion::controller::ControllerSettings;
 use hotpair::replica::Settings;
 use hotpair::units::{ReplicationMode, Side};
 
+use crate::services::ServicesPlan;
 use crate::witness::WitnessPlan;
 
 /// The names of the parts that draw numbers, so that one part's draws do not move another's.
@@ -53,6 +54,8 @@ pub(crate) struct Plan {
     pub(crate) clock_rates: [u64; 2],
     /// With an arbiter: what goes wrong with it.
     pub(crate) witness: Option<WitnessPlan>,
+    /// With hooks.
+    pub(crate) services: Option<ServicesPlan>,
     /// The bug to be found.
     #[cfg(feature = "planted-bugs")]
     pub(crate) planted: Option<hotpair::replica::planted::Planted>,
@@ -144,6 +147,7 @@ impl Plan {
             chaos: Duration::from_secs(*rng.choice(&[20, 40, 90, 180]).unwrap()),
             clock_rates,
             witness: None,
+            services: None,
             #[cfg(feature = "planted-bugs")]
             planted: None,
         };
@@ -160,6 +164,7 @@ impl Plan {
         plan.clock_rates = [rng.u64(996..=1004), rng.u64(996..=1004)];
         let faults = &mut plan.faults;
         (faults.accept_loss, faults.split_brain) = (false, false);
+        plan.services = rng.bool().then(|| ServicesPlan::draw(&mut rng));
         plan
     }
 
@@ -215,6 +220,7 @@ impl Plan {
             chaos: Duration::ZERO,
             clock_rates: [1000; 2],
             witness: None,
+            services: None,
             #[cfg(feature = "planted-bugs")]
             planted: None,
         }
@@ -249,10 +255,12 @@ impl Plan {
             cool_after: limits.cool_after,
             checkpoint_every: limits.checkpoint_every,
             gate_bytes: limits.gate_bytes,
+            has_services: self.services.is_some(),
             controller: self.witness.as_ref().map(|witness| ControllerSettings {
                 side,
                 promotes: true,
                 lease: witness.lease,
+                stop_budget: self.services.as_ref().map_or(Duration::ZERO, |it| it.stop_within),
                 identities: [[1; 32], [2; 32]],
                 #[cfg(feature = "planted-bugs")]
                 planted: witness.planted,

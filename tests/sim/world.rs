@@ -23,6 +23,7 @@ use crate::net::{Net, NetEvent, Time, Wire};
 use crate::node::{Node, id};
 use crate::operator::Operator;
 use crate::plan::{Part, Plan, generator, side};
+use crate::services::Services;
 use crate::trace::{Lines, Trace};
 use crate::witness::{Witness, WitnessEvent};
 
@@ -33,6 +34,7 @@ pub(crate) enum Event {
     Io { node: usize, life: u64, io: u64 },
     FreshId { node: usize, life: u64 },
     ClientsGone { node: usize, life: u64 },
+    Services { node: usize, life: u64, run: u64, fails: bool },
     Net(NetEvent),
     Dial,
     Client(usize),
@@ -65,6 +67,7 @@ pub(crate) struct World {
     pub(crate) ghost: Ghost,
     pub(crate) operator: Operator,
     pub(crate) witness: Witness,
+    pub(crate) services: [Services; 2],
     pub(crate) differences: Differences,
     pub(crate) trace: Trace,
     pub(crate) disk_rng: Rng,
@@ -138,6 +141,7 @@ impl World {
             clients: Clients::new(&plan, run, [spots, late].concat(), clients_rng),
             operator: Operator::new(generator(seed, Part::Operator)),
             witness: Witness::new(generator(seed, Part::Witness)),
+            services: Default::default(),
             differences,
             trace: Trace::new(lines),
             disk_rng: generator(seed, Part::Disk),
@@ -185,6 +189,7 @@ impl World {
             Event::Tick { node, life } if self.lives(node, life) => {
                 self.after(TICK, Event::Tick { node, life });
                 self.feed(node, Input::Tick)?;
+                self.note_services(node);
                 self.check_tick(node)
             }
             Event::Io { node, life, io } if self.lives(node, life) => self.on_io(node, io),
@@ -195,7 +200,11 @@ impl World {
             Event::ClientsGone { node, life } if self.lives(node, life) => {
                 self.feed(node, Input::ClientsGone)
             }
+            Event::Services { node, life, run, fails } if self.lives(node, life) => {
+                self.on_services(node, run, fails)
+            }
             Event::Tick { .. }
+            | Event::Services { .. }
             | Event::Io { .. }
             | Event::FreshId { .. }
             | Event::ClientsGone { .. } => Ok(()),
@@ -223,7 +232,8 @@ impl World {
             Event::Tick { node, .. }
             | Event::Io { node, .. }
             | Event::FreshId { node, .. }
-            | Event::ClientsGone { node, .. } => *node,
+            | Event::ClientsGone { node, .. }
+            | Event::Services { node, .. } => *node,
             Event::Net(NetEvent::Arrive { to: node, .. } | NetEvent::Reset { at: node, .. }) => {
                 *node
             }

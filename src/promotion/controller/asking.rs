@@ -179,6 +179,7 @@ impl Controller {
             }
             ControllerTimer::Preference => self.owner_first = false,
             ControllerTimer::Idle => self.nobody_serves = self.waits_for_owner,
+            ControllerTimer::StopBudget => self.stops_there = false,
             ControllerTimer::ArbiterLease
             | ControllerTimer::PeerLease
             | ControllerTimer::Grant
@@ -341,10 +342,16 @@ impl Controller {
     ) {
         let epoch = record.epoch;
         self.has_looked = true;
+        let was_stopped = self.known.as_ref().is_some_and(|known| known.stopped);
         self.learn(record, facts);
         match operation {
             Operation::Solo { .. } => self.solo = Some(epoch),
-            Operation::Promote { .. } => self.on_granted(epoch),
+            Operation::Promote { dead, .. } => {
+                // Whoever demoted stopped them before, and so did the supervisor of a dead run.
+                let may_run = dead.is_none() && !was_stopped;
+                self.let_services_stop(may_run, effects);
+                self.on_granted(epoch);
+            }
             Operation::Force { .. } if self.is_forcing() => self.on_granted(epoch),
             // The record is in line with what an operator decided, and lists this node alone.
             Operation::Force { .. } => self.solo = Some(epoch),

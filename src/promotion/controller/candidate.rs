@@ -5,12 +5,12 @@
 
 use super::Controller;
 use super::asking::history;
-use super::effect::{ControllerEffect, Obstacle, RecordStep, Won};
+use super::effect::{Bound, ControllerEffect, ControllerTimer, Obstacle, RecordStep, Won};
 use super::facts::{Facts, Standing};
 use super::force::Force;
 use super::planted::PlantedRule;
 use crate::metadata::Asked;
-use crate::promotion::arbiter::{ArbiterRecord, Eligible, Operation, Refused};
+use crate::promotion::arbiter::{ArbiterRecord, Eligible, Operation, Refused, grant_end};
 use crate::units::{DiskState, Epoch, Instance, Role, ServeMode};
 
 /// A promotion under way.
@@ -373,6 +373,19 @@ impl Controller {
     /// Somebody changed the record: the arbiter is asked about the new one.
     pub(super) fn on_conflict(&mut self) {
         self.set_stage(Stage::Voting);
+    }
+
+    /// The services of the old owner have their time to stop from the grant on: its leases were over
+    /// then (the invariant `StopBeforeStart`).
+    pub(super) fn let_services_stop(&mut self, may_run: bool, effects: &mut Vec<ControllerEffect>) {
+        let budget = self.settings.stop_budget;
+        self.stops_there = may_run && !budget.is_zero();
+        if self.stops_there && !self.settings.is_planted(PlantedRule::NoStopBudget) {
+            let after = grant_end(u32::try_from(budget.as_millis()).unwrap_or(u32::MAX));
+            self.set_timer(ControllerTimer::StopBudget, after, Bound::Late, effects);
+        } else {
+            self.stops_there = false;
+        }
     }
 
     pub(super) fn on_granted(&mut self, epoch: Epoch) {

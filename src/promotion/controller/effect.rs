@@ -76,6 +76,8 @@ pub enum ControllerTimer {
     Preference,
     /// The owner, which is connected, had its time to serve.
     Idle,
+    /// The services of the old owner had their time to stop.
+    StopBudget,
 }
 
 /// On which side of its time a timer must be when two clocks differ.

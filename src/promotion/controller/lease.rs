@@ -72,7 +72,8 @@ impl Leases {
             ControllerTimer::Repeat
             | ControllerTimer::Look
             | ControllerTimer::Preference
-            | ControllerTimer::Idle => {}
+            | ControllerTimer::Idle
+            | ControllerTimer::StopBudget => {}
         }
     }
 }

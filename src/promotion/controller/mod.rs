@@ -48,6 +48,9 @@ pub struct ControllerSettings {
     pub promotes: bool,
     /// `promotion.lease`.
     pub lease: Duration,
+    /// How long the services of the peer may take to stop once its leases are over; zero if nothing
+    /// has to.
+    pub stop_budget: Duration,
     /// Fingerprints of the keys of both nodes, in order of [`Side`]; zero without TLS.
     pub identities: [[u8; 32]; 2],
     /// The bug to be found.
@@ -83,6 +86,8 @@ pub struct Controller {
     /// A `Stop` was asked for, and may be granted late.
     may_be_stopped: bool,
     candidacy: Option<Candidacy>,
+    /// A promotion was granted, and the services of the old owner have their time to stop.
+    stops_there: bool,
     leases: Leases,
     is_silent: bool,
     /// A run of the peer that serves nothing more at any epoch up to this one.
@@ -113,6 +118,7 @@ impl Controller {
             is_kept: false,
             may_be_stopped: false,
             candidacy: None,
+            stops_there: false,
             leases: Leases::new(granted_before),
             is_silent: false,
             released: None,

@@ -141,6 +141,7 @@ impl Controller {
         }
         if let Some(epoch) = self.granted_epoch()
             && epoch == known.epoch
+            && !self.stops_there
             && may_serve(facts)
         {
             return Some(Act::Promote(epoch));

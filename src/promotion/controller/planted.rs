@@ -25,11 +25,13 @@ pub enum PlantedRule {
     LeaseNotNeeded,
     /// A record of the same owner counts as the answer to a request.
     AnswerByOwner,
+    /// The services of the old owner get no time to stop.
+    NoStopBudget,
 }
 
 impl PlantedRule {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::GrantsIgnored,
         Self::GrantsForgotten,
         Self::PairBeforePaired,
@@ -39,6 +41,7 @@ impl PlantedRule {
         Self::AskedBeforePromise,
         Self::LeaseNotNeeded,
         Self::AnswerByOwner,
+        Self::NoStopBudget,
     ];
 }
 

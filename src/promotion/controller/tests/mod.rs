@@ -81,6 +81,7 @@ impl Node {
             side: Side::Second,
             promotes: true,
             lease: Duration::from_secs(3),
+            stop_budget: Duration::ZERO,
             identities: [[0; 32]; 2],
             #[cfg(feature = "planted-bugs")]
             planted: None,

@@ -1,0 +1,82 @@
+//! Starts what carries out the hooks of each resource, and collects what they leave behind.
+
+use std::collections::BTreeMap;
+use std::task::{Context, Poll};
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{NodeConfig, NodeResource};
+use crate::hooks::{Driver, HookNews, Leaving, LeftBehind, Scene};
+use crate::promotion::services::ServiceOrder;
+
+/// What a data thread orders and hears.
+#[derive(Debug)]
+pub(super) struct ServiceEnds {
+    orders: watch::Sender<Option<ServiceOrder>>,
+    news: mpsc::Receiver<HookNews>,
+}
+
+impl ServiceEnds {
+    /// The newest order takes the place of the one before.
+    pub(super) fn order(&self, order: ServiceOrder) {
+        self.orders.send_replace(Some(order));
+    }
+
+    /// What came of one.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<HookNews> {
+        match self.news.poll_recv(cx) {
+            Poll::Ready(Some(news)) => Poll::Ready(news),
+            Poll::Ready(None) | Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+/// What has to be done for each resource if this process dies now.
+pub(super) type LeftBehinds = BTreeMap<String, LeftBehind>;
+
+/// News that may wait; a command tells 16 lines.
+const NEWS_MAX: usize = 64;
+
+/// Starts the hooks of a resource, if it has any. Call it on the control runtime.
+pub(super) fn start_services(
+    node: &NodeConfig,
+    resource: &NodeResource,
+    left: &watch::Sender<LeftBehinds>,
+    stop: CancellationToken,
+) -> Option<ServiceEnds> {
+    let hooks = resource.local.hooks.clone()?;
+    let scene = Scene {
+        cluster: node.cluster.clone(),
+        resource: resource.name.clone(),
+        node: node.node.name.clone(),
+        peer: node.peer.name.clone(),
+        path: resource.local.path.display().to_string(),
+        export: resource.local.export.to_string(),
+    };
+    let (orders, orders_out) = watch::channel(None);
+    let (news, news_out) = mpsc::channel(NEWS_MAX);
+    let (mine, mine_out) = watch::channel(LeftBehind::default());
+    tokio::spawn(collect(resource.name.clone(), mine_out, left.clone(), stop));
+    tokio::spawn(Driver { hooks, scene }.run(Leaving { orders: orders_out, news, left: mine }));
+    Some(ServiceEnds { orders, news: news_out })
+}
+
+/// Keeps the place of one resource among what all of them leave behind, until the daemon ends.
+async fn collect(
+    resource: String,
+    mut mine: watch::Receiver<LeftBehind>,
+    all: watch::Sender<LeftBehinds>,
+    stop: CancellationToken,
+) {
+    loop {
+        tokio::select! {
+            changed = mine.changed() => if changed.is_err() { return },
+            () = stop.cancelled() => return,
+        }
+        let left = mine.borrow_and_update().clone();
+        all.send_modify(|all| {
+            all.insert(resource.clone(), left);
+        });
+    }
+}
