@@ -112,6 +112,8 @@ impl Services {
         let (action, reason) = match (self.state, wanted.action) {
             (State::Unknown, _) if self.run == 0 => (ServiceAction::Stop, ServiceReason::Start),
             (State::Unknown, ServiceAction::Start) => (ServiceAction::Stop, wanted.reason),
+            // Nothing was started since this start that would have to stop faster.
+            (State::Stopping(_), _) if self.run == 1 => return None,
             (State::Unknown, ServiceAction::Stop | ServiceAction::StopNow)
             | (State::Off, ServiceAction::Start)
             | (State::Starting | State::On, ServiceAction::Stop | ServiceAction::StopNow)
@@ -193,6 +195,7 @@ mod tests {
         let first = services.settle(wanted(ServiceAction::Start)).expect("an order");
         assert_eq!((first.action, first.reason), (ServiceAction::Stop, ServiceReason::Start));
         assert_eq!(order(&mut services, ServiceAction::Start), None);
+        assert_eq!(order(&mut services, ServiceAction::StopNow), None);
         assert!(services.on_ended(first.run, Ok(())));
         assert_eq!(order(&mut services, ServiceAction::Start), Some((2, ServiceAction::Start)));
     }

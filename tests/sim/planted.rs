@@ -12,7 +12,7 @@ use hotpair::units::ReplicationMode;
 
 use crate::plan::Plan;
 use crate::run::run;
-use crate::scenarios::{failover, moments};
+use crate::scenarios::{failover, moments, services};
 use crate::witness::WitnessPlan;
 
 /// Seeds in which a planted bug must show.
@@ -112,6 +112,7 @@ const RULES_WALKED_INTO: &[(PlantedRule, WalkWithWitness)] = &[
     (PlantedRule::GrantsIgnored, failover::promotes_before_its_grant_is_over),
     (PlantedRule::GrantsForgotten, failover::promotes_after_a_restart),
     (PlantedRule::SoloOutlivesPair, failover::loses_the_answer_to_pair),
+    (PlantedRule::NoStopBudget, services::loses_its_lease),
 ];
 
 fn is_rule_walked_into(rule: PlantedRule) -> bool {

@@ -18,6 +18,8 @@ pub(crate) struct ServicesPlan {
     pub(crate) stop_within: Duration,
     /// Of 100 runs, so many fail.
     pub(crate) failures: u8,
+    /// Each takes as long as it may.
+    pub(crate) is_slow: bool,
 }
 
 impl ServicesPlan {
@@ -25,6 +27,7 @@ impl ServicesPlan {
         Self {
             stop_within: Duration::from_millis(*rng.choice(&[300, 1_000, 5_000]).unwrap()),
             failures: *rng.choice(&[0, 0, 5, 30]).unwrap(),
+            is_slow: rng.u8(..4) == 0,
         }
     }
 }
@@ -63,7 +66,13 @@ impl World {
             ServiceAction::Start | ServiceAction::Stop => SLOW,
         };
         // What fails may be what did not end in time.
-        let delay = if fails { longest } else { self.process_rng.u64(1_000_000..longest) };
+        let delay =
+            if fails || plan.is_slow { longest } else { self.process_rng.u64(1_000_000..longest) };
+        self.marks.add(match order.action {
+            ServiceAction::Start => "services start",
+            ServiceAction::Stop => "services stop",
+            ServiceAction::StopNow => "services stop at once",
+        });
         let life = self.nodes[at].life;
         self.after(delay, Event::Services { node: at, life, run: order.run, fails });
         Ok(())
@@ -103,6 +112,11 @@ impl World {
         if serves {
             self.services[at].excused = false;
         }
+    }
+
+    /// The newest order there.
+    pub(crate) fn services_order(&self, at: usize) -> Option<ServiceOrder> {
+        self.services[at].order
     }
 
     /// Whether the services of a machine may do something.

@@ -5,4 +5,5 @@ mod forced;
 pub(crate) mod moments;
 mod reconnect;
 mod resize;
+pub(crate) mod services;
 mod split_brain;
