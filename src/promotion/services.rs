@@ -20,7 +20,8 @@ pub enum ServiceAction {
 /// Why; hooks see it as `HOTPAIR_REASON`.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub enum ServiceReason {
-    /// The daemon starts, and something may run that it does not know of.
+    /// The resource is served for the first time; or the daemon starts, and something may run that it
+    /// does not know of.
     #[default]
     Start,
     /// The other node was lost; on the one that stops: the other node was promoted.

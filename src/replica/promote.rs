@@ -345,13 +345,18 @@ impl<M: MapMemory> Replica<M> {
         }
         let (why, reason) = if promoted.is_forced {
             ("forced by an operator", ServiceReason::Forced)
-        } else if is_handed {
+        } else if self.role.is_first_owner {
+            ("the arbiter's first record names it", ServiceReason::Start)
+        } else if is_handed || promoted.mode == ServeMode::Paired && asker.is_none() {
             ("the peer handed the role over", ServiceReason::Switchover)
-        } else if asker.is_none() && self.has_controller() {
+        } else if asker.is_none()
+            && self.controller.as_ref().is_some_and(|controller| !controller.is_operators())
+        {
             ("by the arbiter", ServiceReason::Failover)
         } else {
             ("by an operator", ServiceReason::Manual)
         };
+        self.role.is_first_owner = false;
         self.become_primary(why, reason);
         if promoted.generation.is_some() {
             self.has_own_generation();
@@ -382,6 +387,7 @@ impl<M: MapMemory> Replica<M> {
     /// The arbiter's record makes this node owner, with the peer eligible: what the old primary
     /// acknowledged is here, and stable.
     pub(super) fn take_over_by_arbiter(&mut self, epoch: Epoch) {
+        self.role.is_first_owner = self.records.stable().owner.is_none();
         self.records.change(Change::Promote(Promoted {
             epoch,
             mode: ServeMode::Paired,

@@ -42,6 +42,8 @@ pub(super) struct RoleState {
     pub(super) primary: Option<Primary>,
     pub(super) promoting: Option<Promoting>,
     pub(super) take_over: Option<TakeOver>,
+    /// It takes over what nobody owned before.
+    pub(super) is_first_owner: bool,
     /// Why this node is primary, or was last, as hooks are told.
     pub(super) why_primary: ServiceReason,
     pub(super) exit: Option<Exit>,

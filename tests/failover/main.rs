@@ -14,6 +14,7 @@ mod real;
 mod losses;
 mod pauses;
 mod scene;
+mod services;
 mod topologies;
 
 use std::process::ExitCode;
@@ -33,8 +34,16 @@ const CASES: &[Case] = &[
     case("both_nodes_lost_resume_by_themselves", losses::both_nodes_lost_resume),
     case("a_paused_primary_is_replaced_and_answers_nothing_late", pauses::a_paused_primary),
     case("a_short_pause_changes_nothing", pauses::a_short_pause),
+    Case { name: "services_follow_the_role", needs: SERVICES, run: services::follow_the_role },
+    Case {
+        name: "services_that_do_not_stop_keep_the_role_but_not_for_ever",
+        needs: SERVICES,
+        run: services::that_do_not_stop,
+    },
     Case { name: "each_topology_serves_where_it_must", needs: &[LAB], run: topologies::each },
 ];
+
+const SERVICES: &[Need] = &[LAB, Need::Program("arping")];
 
 const fn case(name: &'static str, run: fn()) -> Case {
     Case { name, needs: &[Need::Program("setpriv"), Need::Program("timeout")], run }

@@ -42,6 +42,8 @@ pub(crate) struct Plan {
     pub(crate) has_witness: bool,
     /// More lines for the section `[promotion]`, or after it.
     pub(crate) promotion_lines: &'static str,
+    /// More sections, at the end.
+    pub(crate) tail: String,
     /// The hosts of both nodes and of the witness, if each has one of its own.
     pub(crate) lab: Option<Lab>,
 }
@@ -59,6 +61,7 @@ impl Default for Plan {
             resource_lines: "",
             has_witness: false,
             promotion_lines: "",
+            tail: String::new(),
             lab: None,
         }
     }
@@ -252,6 +255,7 @@ impl Pair {
                 let _ = writeln!(text, "heartbeat = [\"{first}\", \"{second}\"]");
             }
         }
+        text.push_str(&self.plan.tail);
         text
     }
 

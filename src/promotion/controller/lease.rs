@@ -37,6 +37,11 @@ impl Leases {
         self.hold_down
     }
 
+    /// Whether this node holds a lease.
+    pub(super) fn is_held(&self) -> bool {
+        self.from_arbiter || self.from_peer
+    }
+
     /// Whether this node granted a lease that may not be over.
     pub(super) fn is_granted(&self) -> bool {
         self.granted.is_some()
@@ -108,8 +113,9 @@ impl Controller {
         match mode {
             ServeMode::Solo => true,
             ServeMode::Paired if self.settings.is_planted(PlantedRule::LeaseNotNeeded) => true,
+            // As long as the arbiter lists this node alone, no lease is needed.
             ServeMode::Paired | ServeMode::Gated => {
-                self.leases.from_arbiter || self.leases.from_peer
+                self.leases.is_held() || self.permit().is_some()
             }
             ServeMode::None | ServeMode::HandingOver => false,
         }

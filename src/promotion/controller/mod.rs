@@ -204,7 +204,7 @@ impl Controller {
     /// needed.
     pub fn lease_held(&self, mode: ServeMode) -> Option<u32> {
         let needs_one = matches!(mode, ServeMode::Paired | ServeMode::Gated);
-        (needs_one && self.may_read(mode)).then(|| self.settings.lease_ms())
+        (needs_one && self.leases.is_held()).then(|| self.settings.lease_ms())
     }
 
     /// Why the arbiter refused what was asked last; `None` if it did not.
@@ -220,6 +220,11 @@ impl Controller {
     /// Whether a promotion is asked for: then nothing is promised to the peer.
     pub fn is_candidate(&self) -> bool {
         self.candidacy.is_some()
+    }
+
+    /// Whether an operator asked for the promotion that is under way.
+    pub fn is_operators(&self) -> bool {
+        self.candidacy.as_ref().is_some_and(|candidacy| candidacy.request.is_some())
     }
 
     fn note(&mut self, facts: &Facts<'_>) {

@@ -39,6 +39,11 @@ impl Controller {
         }
         let is_paired = self.may_pair(facts) && !facts.is_recording;
         if is_paired && known.eligible == Eligible::Owner {
+            // From then on a lease is needed: without one there would be a moment in which nothing may
+            // be read, and services would stop.
+            if !self.leases.is_held() {
+                return Some(Operation::Renew);
+            }
             return Some(Operation::Pair { generation, history: history(facts) });
         }
         None

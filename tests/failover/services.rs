@@ -1,0 +1,177 @@
+//! Hooks and the virtual address: they are where the resource is served, and nowhere else.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use super::scene::Scene;
+use crate::real::lab::Lab;
+use crate::real::pair::{Plan, RESOURCE};
+use crate::real::process;
+
+/// The address that moves with the role.
+const ADDRESS: &str = "10.77.0.100";
+
+/// Three hosts, a pair with hooks, and what the hooks wrote down.
+struct Stage {
+    lab: Lab,
+    scene: Scene,
+    folder: tempfile::TempDir,
+}
+
+impl Stage {
+    /// Both nodes in sync, the services of the first one run.
+    fn new(seed: u64) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        let [start, stop] = ["start", "stop"].map(|name| {
+            let path = folder.path().join(name);
+            let own = folder.path().join(format!("{name}-$HOTPAIR_NODE"));
+            let text = format!(
+                "#!/bin/sh\necho \"$HOTPAIR_NODE $HOTPAIR_ACTION $HOTPAIR_REASON\" >> {}\n\
+                 if [ -e {own} ]; then . {own}; fi\n",
+                log.display(),
+                own = own.display()
+            );
+            write_script(&path, &text);
+            path
+        });
+        let lab = Lab::new();
+        let tail = format!(
+            "[resource.{RESOURCE}.hooks]\npromote = [{start:?}]\ndemote = [{stop:?}]\n\
+             virtual_ip = {{ address = \"{ADDRESS}/24\", device = \"eth0\" }}\nstop_within = \"2s\"\n"
+        );
+        let plan = Plan { has_witness: true, lab: Some(lab.clone()), tail, ..Plan::default() };
+        let scene = Scene::with(plan, seed);
+        let stage = Self { lab, scene, folder };
+        stage.wait_log(&["alpha demote start", "beta demote start", "alpha promote start"]);
+        stage.wait_address([true, false]);
+        stage
+    }
+
+    /// What the hooks of a node do next, as a line of shell.
+    fn next(&self, name: &str, node: &str, line: &str) {
+        fs::write(self.folder.path().join(format!("{name}-{node}")), line).unwrap();
+    }
+
+    fn log(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// Waits for these lines, in any order, and forgets them.
+    fn wait_log(&self, lines: &[&str]) {
+        let mut wanted: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
+        wanted.sort();
+        self.scene.pair.news.wait_for(&format!("{lines:?} in the log"), || {
+            let mut log = self.log();
+            log.sort();
+            (log == wanted).then_some(())
+        });
+        fs::remove_file(self.folder.path().join("log")).unwrap();
+    }
+
+    /// Waits for these lines in this order, and forgets them.
+    fn wait_order(&self, lines: &[&str]) {
+        self.scene
+            .pair
+            .news
+            .wait_for(&format!("{lines:?} in the log"), || (self.log() == lines).then_some(()));
+        fs::remove_file(self.folder.path().join("log")).unwrap();
+    }
+
+    fn has_address(&self, host: usize) -> bool {
+        let mut words = self.lab.wrapper(host);
+        words.extend(["ip", "-4", "address", "show", "dev", "eth0"].map(str::to_owned));
+        process::run_well(&words[0], &words[1..]).contains(ADDRESS)
+    }
+
+    fn wait_address(&self, at: [bool; 2]) {
+        self.scene.pair.news.wait_for(&format!("the address at {at:?}"), || {
+            ([0, 1].map(|host| self.has_address(host)) == at).then_some(())
+        });
+    }
+
+    fn wait_services(&self, at: usize, state: &str) {
+        let node = &self.scene.pair.nodes[at];
+        self.scene.pair.news.wait_for(&format!("services that are {state}"), || {
+            (node.field("/services/state") == state).then_some(())
+        });
+    }
+
+    /// What the third host learns when it asks for the address: the card of that node.
+    fn neighbour_is(&self, at: usize) -> bool {
+        let mut words = self.lab.wrapper(2);
+        let ask = ["arping", "-c", "1", "-w", "2", "-I", "eth0", ADDRESS];
+        words.extend(ask.map(str::to_owned));
+        let said = process::run(&words[0], &words[1..]).stdout;
+        let mut words = self.lab.wrapper(at);
+        words.extend(["cat", "/sys/class/net/eth0/address"].map(str::to_owned));
+        let card = process::run_well(&words[0], &words[1..]);
+        said.to_lowercase().contains(card.trim())
+    }
+}
+
+fn write_script(path: &PathBuf, text: &str) {
+    fs::write(path, text).unwrap();
+    fs::set_permissions(Path::new(path), fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// As planned, after a crash of the worker, and after the loss of a node.
+pub(crate) fn follow_the_role() {
+    let mut stage = Stage::new(31);
+    assert!(stage.neighbour_is(0));
+    stage.scene.pair.nodes[0].well(&["switchover", RESOURCE]);
+    stage.wait_order(&["alpha demote switchover", "beta promote switchover"]);
+    stage.wait_address([false, true]);
+    stage.wait_services(1, "running");
+    assert!(stage.neighbour_is(1), "the network was told");
+    stage.scene.serves_all(1);
+    stage.scene.is_whole_again();
+    // The supervisor stops them before it says that its worker is dead.
+    stage.scene.pair.nodes[1].kill_worker();
+    stage.wait_order(&["beta demote failover", "alpha promote failover", "beta demote start"]);
+    stage.wait_address([true, false]);
+    stage.scene.serves_all(0);
+    stage.scene.is_whole_again();
+    // Nobody stops them on a node whose daemon is gone at once, until it is started again.
+    stage.scene.pair.nodes[0].kill();
+    stage.wait_order(&["beta promote failover"]);
+    stage.scene.serves_all(1);
+    assert!(stage.has_address(0));
+    stage.scene.pair.nodes[0].run();
+    stage.wait_order(&["alpha demote start"]);
+    stage.wait_address([false, true]);
+    stage.scene.is_whole_again();
+}
+
+/// A hook that fails keeps the role, and says so; one that hangs does not keep the other node from
+/// serving.
+pub(crate) fn that_do_not_stop() {
+    let mut stage = Stage::new(32);
+    stage.next("stop", "alpha", "echo disk is busy; exit 7");
+    let refused = stage.scene.pair.nodes[0].refused(&["switchover", RESOURCE]);
+    assert!(refused.contains("do not stop: ") && refused.contains("exit status: 7"), "{refused}");
+    // Tried three times, and what it stopped halfway is started again.
+    let tries = ["alpha demote switchover"; 3];
+    stage.wait_order(&[tries[0], tries[1], tries[2], "alpha promote resumed"]);
+    stage.wait_address([true, false]);
+    stage.scene.serves_all(0);
+    let lines = stage.scene.pair.nodes[0].daemon().lines();
+    assert!(lines.iter().any(|line| line.contains("disk is busy")), "{lines:#?}");
+    stage.next("stop", "alpha", "sleep 600");
+    for host in [1, 2] {
+        stage.lab.cut(0, host);
+        stage.lab.cut(host, 0);
+    }
+    stage.wait_order(&["alpha demote lease-lost", "beta promote failover"]);
+    // The address goes first, and in time.
+    stage.wait_address([false, true]);
+    stage.wait_services(0, "failed");
+    let why = stage.scene.pair.nodes[0].field("/services/failure").to_string();
+    assert!(why.contains("was killed"), "{why}");
+    stage.scene.serves_all(1);
+    stage.next("stop", "alpha", "true");
+    stage.lab.heal();
+    stage.scene.is_whole_again();
+}
