@@ -8,9 +8,10 @@ use super::heartbeat::HeartbeatEnds;
 use super::timers::Timers;
 use crate::arbiter::Order;
 use crate::heartbeat::{Advert, HeartbeatNews};
+use crate::hooks::Lease;
 use crate::promotion::Clocks;
 use crate::promotion::arbiter::{Asked, Request};
-use crate::promotion::controller::ControllerInput;
+use crate::promotion::controller::{ControllerInput, ControllerTimer};
 use crate::replica::{Effect, Input, Replica};
 use crate::store::MappedMap;
 use crate::units::{DiskState, Instance, Instant, ServeMode};
@@ -88,6 +89,12 @@ impl ControllerEnds {
             *advert = new;
             is_new
         });
+    }
+
+    /// How long this node serves without a further word.
+    pub(super) fn lease(&self, core: &Replica<MappedMap>) -> Lease {
+        let held = [ControllerTimer::ArbiterLease, ControllerTimer::PeerLease];
+        Lease { is_needed: core.needs_lease(), held: held.map(|timer| self.timers.end_of(timer)) }
     }
 
     /// The data thread runs.

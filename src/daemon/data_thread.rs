@@ -198,6 +198,9 @@ impl DataThread {
         self.reply_runs();
         if let Some(controller) = &mut self.ends.controller {
             controller.advertise(&self.core);
+            if let Some(services) = &self.ends.services {
+                services.lease(controller.lease(&self.core));
+            }
         }
         self.flush(cx);
         self.publish();

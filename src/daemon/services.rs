@@ -1,19 +1,22 @@
 //! Starts what carries out the hooks of each resource, and collects what they leave behind.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::clock;
 use crate::config::{NodeConfig, NodeResource};
-use crate::hooks::{Driver, HookNews, Leaving, LeftBehind, Scene};
+use crate::hooks::{Driver, HookNews, Lease, Leaving, LeftBehind, Scene};
 use crate::promotion::services::ServiceOrder;
 
 /// What a data thread orders and hears.
 #[derive(Debug)]
 pub(super) struct ServiceEnds {
     orders: watch::Sender<Option<ServiceOrder>>,
+    lease: watch::Sender<Lease>,
     news: mpsc::Receiver<HookNews>,
 }
 
@@ -21,6 +24,11 @@ impl ServiceEnds {
     /// The newest order takes the place of the one before.
     pub(super) fn order(&self, order: ServiceOrder) {
         self.orders.send_replace(Some(order));
+    }
+
+    /// How long the services may run if this thread says nothing more.
+    pub(super) fn lease(&self, lease: Lease) {
+        self.lease.send_if_modified(|old| std::mem::replace(old, lease) != lease);
     }
 
     /// What came of one.
@@ -58,8 +66,10 @@ pub(super) fn start_services(
     let (news, news_out) = mpsc::channel(NEWS_MAX);
     let (mine, mine_out) = watch::channel(LeftBehind::default());
     tokio::spawn(collect(resource.name.clone(), mine_out, left.clone(), stop));
-    tokio::spawn(Driver { hooks, scene }.run(Leaving { orders: orders_out, news, left: mine }));
-    Some(ServiceEnds { orders, news: news_out })
+    let (lease, lease_out) = watch::channel(Lease::default());
+    let driver = Driver { hooks, scene, lease: lease_out, clock: Arc::new(clock::both) };
+    tokio::spawn(driver.run(Leaving { orders: orders_out, news, left: mine }));
+    Some(ServiceEnds { orders, lease, news: news_out })
 }
 
 /// Keeps the place of one resource among what all of them leave behind, until the daemon ends.

@@ -63,6 +63,14 @@ impl Timers {
         self.set.insert(timer, made);
     }
 
+    /// The end of a lease that runs.
+    pub(super) fn end_of(&self, timer: ControllerTimer) -> Option<Early> {
+        match self.set.get(&timer) {
+            Some(Timer::Early(early)) => Some(*early),
+            Some(Timer::Late(_)) | None => None,
+        }
+    }
+
     /// The next timer that is over; it does not run any more.
     pub(super) fn fire(&mut self, now: Clocks) -> Option<ControllerTimer> {
         let is_over = |timer: &Timer| match timer {

@@ -1,5 +1,9 @@
 //! Carries out what the core orders for the services of one resource.
 
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
 use tokio::sync::{mpsc, watch};
 
 use super::command::HookError;
@@ -8,6 +12,7 @@ use super::run::{Told, run};
 use super::virtual_ip;
 use crate::config::Hooks;
 use crate::promotion::services::{ServiceAction, ServiceOrder, ServiceReason};
+use crate::promotion::{Clocks, Early};
 
 /// What it tells.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -48,13 +53,37 @@ pub struct Leaving {
     pub left: watch::Sender<LeftBehind>,
 }
 
+/// How long the node serves without a further word.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Lease {
+    /// It serves by a lease.
+    pub is_needed: bool,
+    /// Those that it holds; one is enough.
+    pub held: [Option<Early>; 2],
+}
+
+impl Lease {
+    fn is_over(self, now: Clocks) -> bool {
+        self.is_needed && self.held.iter().flatten().all(|lease| lease.is_over(now))
+    }
+}
+
 /// The hooks of one resource.
-#[derive(Debug)]
 pub struct Driver {
     /// What runs.
     pub hooks: Hooks,
     /// What they are told.
     pub scene: Scene,
+    /// Until when they may run if the core says nothing more: its thread may hang in the kernel.
+    pub lease: watch::Receiver<Lease>,
+    /// Both clocks, now.
+    pub clock: Arc<dyn Fn() -> Clocks + Send + Sync>,
+}
+
+impl fmt::Debug for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Driver").field("scene", &self.scene).finish_non_exhaustive()
+    }
 }
 
 impl Driver {
@@ -62,6 +91,7 @@ impl Driver {
     pub async fn run(self, ends: Leaving) {
         let Leaving { mut orders, news, left } = ends;
         let mut is_announced = false;
+        let mut started = None;
         loop {
             let order = tokio::select! {
                 changed = orders.changed() => match changed {
@@ -69,13 +99,20 @@ impl Driver {
                     Err(_) => return,
                 },
                 () = self.announce(&news), if is_announced => continue,
+                () = self.lapse(), if started.is_some() => started.take().map(stop_by_itself),
             };
             let Some(order) = order else { continue };
             is_announced = false;
+            started = (order.action == ServiceAction::Start).then_some(order);
             let ended = tokio::select! {
                 ended = self.carry_out(order, &news, &left) => ended,
-                // The next turn takes the newer order; what ran is killed.
-                Ok(()) = wait_for_another(&orders, order) => {
+                // The next turn takes the newer order, or stops by itself; what ran is killed.
+                () = async {
+                    tokio::select! {
+                        () = wait_for_another(&orders) => {}
+                        () = self.lapse(), if started.is_some() => {}
+                    }
+                } => {
                     left.send_modify(|left| left.group = None);
                     continue;
                 }
@@ -84,6 +121,16 @@ impl Driver {
             let result = ended.map_err(|error| error.to_string());
             // A core that is gone waits for nothing.
             let _ = news.send(HookNews::Ended { run: order.run, result }).await;
+        }
+    }
+
+    /// Ends when the lease by which the services run is over, and the core did not say so itself.
+    async fn lapse(&self) {
+        let mut looks = 0;
+        while looks < LOOKS {
+            tokio::time::sleep(LOOK).await;
+            let is_over = self.lease.borrow().is_over((self.clock)());
+            looks = if is_over { looks + 1 } else { 0 };
         }
     }
 
@@ -129,11 +176,21 @@ impl Driver {
     }
 }
 
-/// Ends when there is another order than this one. It is not marked as seen.
-async fn wait_for_another(
-    orders: &watch::Receiver<Option<ServiceOrder>>,
-    order: ServiceOrder,
-) -> Result<(), watch::error::RecvError> {
-    let mut orders = orders.clone();
-    orders.wait_for(|newest| *newest != Some(order)).await.map(drop)
+/// What the core would have ordered. Its own order comes when it runs again, under another number.
+fn stop_by_itself(started: ServiceOrder) -> ServiceOrder {
+    let (action, reason) = (ServiceAction::StopNow, ServiceReason::LeaseLost);
+    ServiceOrder { run: 0, action, reason, ..started }
 }
+
+/// Ends when there is an order that was not seen yet. It is not marked as seen.
+async fn wait_for_another(orders: &watch::Receiver<Option<ServiceOrder>>) {
+    // Without anybody who could order something what runs goes on.
+    if orders.clone().changed().await.is_err() {
+        std::future::pending().await
+    }
+}
+
+/// Time between two looks at the lease, and how many in a row find it over before the services stop:
+/// the core is faster if it runs at all.
+const LOOK: Duration = Duration::from_millis(50);
+const LOOKS: u32 = 5;

@@ -14,6 +14,6 @@ mod virtual_ip;
 mod tests;
 
 pub use command::{HookError, kill_group};
-pub use driver::{Driver, HookNews, Leaving, LeftBehind};
+pub use driver::{Driver, HookNews, Lease, Leaving, LeftBehind};
 pub use plan::{Plan, Scene, Step};
 pub use run::{Told, run};

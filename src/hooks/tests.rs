@@ -3,14 +3,17 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use super::{Driver, HookNews, Leaving, LeftBehind, Plan, Scene, Told, run};
+use super::{Driver, HookNews, Lease, Leaving, LeftBehind, Plan, Scene, Told, run};
 use crate::config::{Hook, Hooks, VirtualIp};
 use crate::promotion::services::{ServiceAction, ServiceOrder, ServiceReason};
-use crate::units::Epoch;
+use crate::promotion::{Clocks, Early};
+use crate::units::{Epoch, Instant};
 
 fn scene() -> Scene {
     Scene {
@@ -123,12 +126,52 @@ async fn a_hook_that_is_not_there_is_named() {
     assert!(ended.unwrap_err().starts_with("/nonexistent/start-site cannot be started: No such"));
 }
 
+/// A driver, how long it may run, and its clocks.
+fn driver(hooks: Hooks) -> (Driver, watch::Sender<Lease>, Arc<AtomicU64>) {
+    let (lease, lease_out) = watch::channel(Lease::default());
+    let now = Arc::new(AtomicU64::new(0));
+    let shown = Arc::clone(&now);
+    let clock = move || {
+        let now = Instant(shown.load(Ordering::Relaxed));
+        Clocks { boottime: now, raw: now }
+    };
+    let driver = Driver { hooks, scene: scene(), lease: lease_out, clock: Arc::new(clock) };
+    (driver, lease, now)
+}
+
+#[tokio::test]
+async fn services_stop_with_their_lease_although_the_core_says_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let start = script(folder.path(), "start", "true");
+    let stop = script(folder.path(), "stop", "echo $HOTPAIR_REASON");
+    let (driver, lease, now) = driver(hooks(vec![start], vec![stop]));
+    let (orders, orders_out) = watch::channel(None);
+    let (news, mut news_out) = mpsc::channel(16);
+    let (left, mut left_out) = watch::channel(LeftBehind::default());
+    let until = |end: u64| Some(Early::new(Clocks::default(), Duration::from_nanos(end)));
+    lease.send_replace(Lease { is_needed: true, held: [until(1_000), until(2_000)] });
+    let task = tokio::spawn(driver.run(Leaving { orders: orders_out, news, left }));
+    orders.send_replace(Some(order(1, ServiceAction::Start)));
+    assert_eq!(news_out.recv().await, Some(HookNews::Ended { run: 1, result: Ok(()) }));
+    now.store(1_999, Ordering::Relaxed);
+    assert!(left_out.borrow_and_update().plan.is_some());
+    now.store(2_000, Ordering::Relaxed);
+    let said = HookNews::Event {
+        kind: "hook-output",
+        reason: format!("{}: lease-lost", folder.path().join("stop").display()),
+    };
+    assert_eq!(news_out.recv().await, Some(said));
+    left_out.wait_for(|left| left.plan.is_none()).await.unwrap();
+    drop(orders);
+    task.await.unwrap();
+}
+
 #[tokio::test]
 async fn a_new_order_kills_what_runs_and_what_is_left_behind_is_known() {
     let folder = tempfile::tempdir().unwrap();
     let began = script(folder.path(), "began", "echo began; sleep 600");
     let stop = script(folder.path(), "stop", "true");
-    let driver = Driver { hooks: hooks(vec![began], vec![stop]), scene: scene() };
+    let (driver, _lease, _now) = driver(hooks(vec![began], vec![stop]));
     let (orders, orders_out) = watch::channel(None);
     let (news, mut news_out) = mpsc::channel(16);
     let (left, mut left_out) = watch::channel(LeftBehind::default());

@@ -221,6 +221,12 @@ impl<M: MapMemory> Replica<M> {
             }
     }
 
+    /// Whether this node serves by a lease, and not without an end.
+    pub fn needs_lease(&self) -> bool {
+        let mode = self.records.stable().serve_mode;
+        self.controller.as_ref().is_some_and(|controller| controller.needs_lease(mode))
+    }
+
     /// Whether this primary asks the peer for a lease with its heartbeats.
     pub fn wants_lease(&self) -> bool {
         self.controller.as_ref().is_some_and(|controller| controller.wants_lease(&self.facts()))

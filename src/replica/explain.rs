@@ -83,7 +83,7 @@ impl<M: MapMemory> Replica<M> {
             }
             DiskState::UpToDate | DiskState::Outdated | DiskState::Inconsistent => {}
         }
-        if let Some(refused) = self.explain_pause() {
+        if let Some(refused) = self.explain_pause().or_else(|| self.explain_services()) {
             return refused;
         }
         if self.role.is_primary() {
@@ -109,6 +109,13 @@ impl<M: MapMemory> Replica<M> {
             }
         };
         let next = format!("look at the arbiter, then: hotpair status {resource} --watch");
+        Some(Refused { why, next })
+    }
+
+    fn explain_services(&self) -> Option<Refused> {
+        let failure = self.services.as_ref()?.failure()?;
+        let why = format!("the services of this node did not start or stop: {failure}");
+        let next = "hotpair events (what the hook said), and mend the hook".to_owned();
         Some(Refused { why, next })
     }
 

@@ -121,6 +121,11 @@ impl Controller {
         }
     }
 
+    /// Whether reads may be answered only by a lease.
+    pub fn needs_lease(&self, mode: ServeMode) -> bool {
+        matches!(mode, ServeMode::Paired | ServeMode::Gated) && self.permit().is_none()
+    }
+
     /// Whether this primary wants the peer to grant it a lease.
     pub fn wants_lease(&self, facts: &Facts<'_>) -> bool {
         facts.is_primary && facts.leaving.is_none()
