@@ -6,6 +6,7 @@
 //! before trusting it.
 
 mod check;
+mod etcd;
 mod file;
 mod mistake;
 mod promotion;
@@ -20,6 +21,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use self::check::{parse, state_dirs};
+pub use self::etcd::{EtcdAt, EtcdEndpoint};
 use self::mistake::Marked;
 pub use self::mistake::{Caution, ConfigError, Mistake, Warning};
 pub use self::promotion::{Arbiter, Auto, PATHS_MAX, Promotion, WitnessAt};

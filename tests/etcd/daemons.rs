@@ -1,0 +1,113 @@
+//! A pair of real daemons with etcd.
+
+use crate::cluster::Cluster;
+use crate::oracle::ledger::Floor;
+use crate::real::pair::{Node, Pair, Plan, RESOURCE};
+use crate::real::record::Record;
+
+const RECORD: &str = "/hotpair/v1/test/r/record";
+
+/// Both nodes in sync, the first one primary.
+fn pair(cluster: &Cluster, record: &Record) -> Pair {
+    let plan = Plan { etcd: cluster.urls(), ..Plan::default() };
+    let pair = Pair::start(plan, &record.first_image());
+    wait_eligible(&pair, 1);
+    pair
+}
+
+/// Waits until a node could take over: both are in sync and the arbiter knows.
+fn wait_eligible(pair: &Pair, at: usize) {
+    pair.wait_in_sync();
+    pair.news.wait_for("the secondary to be eligible", || {
+        let is_ready = pair.nodes.iter().all(Node::reaches_arbiter)
+            && pair.nodes[at].field("/promotion/takes_over") == true;
+        is_ready.then_some(())
+    });
+}
+
+fn new_record(seed: u64) -> Record {
+    Record::new(Plan::default().size, seed)
+}
+
+/// Under load: the worker dies, then the whole daemon, then the secondary, then a leader of etcd.
+/// What was acknowledged is there, and both nodes come back.
+pub(crate) fn a_pair_fails_over() {
+    let mut cluster = Cluster::start(3);
+    let mut record = new_record(1);
+    let mut pair = pair(&cluster, &record);
+    for (primary, only_worker) in [(0, true), (1, false)] {
+        let other = 1 - primary;
+        let load = pair.load(primary, record);
+        load.wait_for_answers(500);
+        if only_worker {
+            pair.nodes[primary].kill_worker();
+        } else {
+            pair.nodes[primary].kill();
+        }
+        record = load.join().record;
+        record.check_errors("errors from a healthy pair");
+        let mut client = pair.nodes[other].connect();
+        record.epoch_serves();
+        record.read_whole(&client.read_all().unwrap());
+        record.check_reads();
+        drop(client);
+        if !only_worker {
+            pair.nodes[primary].run();
+        }
+        wait_eligible(&pair, primary);
+    }
+    let load = pair.load(0, record);
+    load.wait_for_answers(300);
+    let leader = cluster.leader();
+    cluster.kill(leader);
+    pair.nodes[1].kill();
+    load.wait_for_answers(300);
+    cluster.spawn(leader);
+    pair.nodes[1].run();
+    load.wait_for_answers(300);
+    let ended = load.stop();
+    assert!(ended.broken.is_none(), "{:?}", ended.broken);
+    record = ended.record;
+    record.check_errors("the client must not notice");
+    wait_eligible(&pair, 1);
+    pair.nodes[0].well(&["switchover", RESOURCE]);
+    pair.wait_serves(1);
+    wait_eligible(&pair, 0);
+    let image = pair.equal_image();
+    record.check_image("both data files", &image, Floor::Acknowledged);
+}
+
+/// A value of a stranger: whoever serves goes on, nobody is promoted, and both nodes name the key.
+pub(crate) fn garbage_halts_safely() {
+    let cluster = Cluster::start(1);
+    let record = new_record(2);
+    let mut pair = pair(&cluster, &record);
+    let sound = cluster.value(RECORD);
+    cluster.ctl(&["put", RECORD, "garbage"]);
+    let load = pair.load(0, record);
+    for node in &pair.nodes {
+        pair.news.wait_for("status to name the key", || {
+            node.say(&["status"]).stdout.contains(RECORD).then_some(())
+        });
+    }
+    load.wait_for_answers(500);
+    pair.nodes[0].kill();
+    let record = load.join().record;
+    let other = &pair.nodes[1];
+    pair.news.wait_for("explain to say why", || {
+        let said = other.well(&["explain", RESOURCE]);
+        (said.contains("was not written by this release") && said.contains("hotpair status"))
+            .then_some(())
+    });
+    assert_eq!(other.field("/role"), "secondary");
+    assert!(other.refused(&["promote", RESOURCE]).contains("was not written by this release"));
+    assert_eq!(cluster.value(RECORD), "garbage");
+    cluster.ctl(&["put", RECORD, &sound]);
+    pair.wait_serves(1);
+    let mut client = pair.nodes[1].connect();
+    let mut record = record;
+    record.epoch_serves();
+    record.read_whole(&client.read_all().unwrap());
+    record.check_reads();
+    assert!(!pair.nodes[1].say(&["status"]).stdout.contains(RECORD));
+}
