@@ -145,9 +145,21 @@ impl Cluster {
         self.members[at].process.take().expect("it was started").kill();
     }
 
-    /// SIGSTOP: its connections stay, and nothing answers.
+    /// SIGSTOP: its connections stay, and nothing answers. Every thread has stopped when this
+    /// returns.
     pub(crate) fn pause(&self, at: usize) {
         self.signal(at, Signal::STOP);
+        let id = self.members[at].process.as_ref().expect("it was started").id();
+        // The state follows the name, which is in parentheses. Source: proc(5).
+        let is_stopped = |task: &std::path::Path| {
+            let stat = std::fs::read_to_string(task.join("stat")).unwrap_or_default();
+            stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+        };
+        self.news.wait_for("a member to stop", || {
+            let tasks = std::fs::read_dir(format!("/proc/{id}/task")).unwrap();
+            let mut tasks = tasks.map(|task| task.unwrap().path());
+            tasks.all(|task| is_stopped(&task)).then_some(())
+        });
     }
 
     /// SIGCONT.

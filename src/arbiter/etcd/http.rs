@@ -168,7 +168,7 @@ impl Link {
         };
         if !status.is_success() {
             let message = match serde_json::from_slice(&body) {
-                Ok(Failure { message: Value::String(message) }) => message,
+                Ok(Failure { message }) if !message.is_empty() => message,
                 _ => "no reason given".to_owned(),
             };
             let message = message.chars().take(MESSAGE_LEN_MAX).collect();

@@ -195,8 +195,8 @@ pub(super) struct Authenticated {
 /// Why etcd did not do it.
 #[derive(Debug, Deserialize)]
 pub(super) struct Failure {
-    #[serde(default, alias = "error")]
-    pub(super) message: Value,
+    #[serde(default)]
+    pub(super) message: String,
 }
 
 /// One line of a watch.
@@ -322,5 +322,7 @@ mod tests {
             assert!(serde_json::from_str::<Outcome>(text).is_err(), "{text}");
         }
         assert!(serde_json::from_str::<KeptAlive>(r#"{"error":{}}"#).is_err());
+        let refused = r#"{"error":"etcdserver: a","message":"etcdserver: a","code":5}"#;
+        assert_eq!(serde_json::from_str::<Failure>(refused).unwrap().message, "etcdserver: a");
     }
 }
