@@ -106,11 +106,12 @@ fn read(key: &'static str, path: &Path, secrecy: Secrecy) -> Result<Vec<u8>, Dae
     };
     let mend = || format!("correct `{key}`, or let this user read the file");
     let unreadable = |error: std::io::Error| failed(error.to_string(), mend());
-    let file = File::open(path).map_err(unreadable)?;
-    let found = file.metadata().map_err(unreadable)?;
-    if !found.is_file() {
+    // To open a pipe would wait for whoever writes to it.
+    if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
         return Err(failed("it is not a regular file".to_owned(), mend()));
     }
+    let file = File::open(path).map_err(unreadable)?;
+    let found = file.metadata().map_err(unreadable)?;
     let mode = found.mode() & 0o777;
     if secrecy == Secrecy::Secret && mode & 0o077 != 0 {
         let what = format!("others can read or write it (mode {mode:03o})");

@@ -1,6 +1,7 @@
 //! Real members of etcd, each a process of its own.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 
 use hotpair::config::EtcdEndpoint;
 use rustix::process::Signal;
@@ -25,11 +26,22 @@ pub(crate) struct Cluster {
     members: Vec<Member>,
     pub(crate) news: News,
     folder: TempDir,
+    is_encrypted: bool,
 }
 
 impl Cluster {
     /// `count` members that have a leader.
     pub(crate) fn start(count: usize) -> Self {
+        Self::with(count, false)
+    }
+
+    /// A member that speaks TLS with clients, and takes only those with a certificate.
+    #[cfg(feature = "_tls")]
+    pub(crate) fn start_tls() -> Self {
+        Self::with(1, true)
+    }
+
+    fn with(count: usize, is_encrypted: bool) -> Self {
         let folder = tempfile::Builder::new().prefix("hotpair-etcd-").tempdir().unwrap();
         let (second, third) = (fastrand::u8(1..=254), fastrand::u8(..));
         let members = (1..).take(count).map(|fourth| {
@@ -38,7 +50,13 @@ impl Cluster {
             let (other, peers) = reserve(host, Type::STREAM);
             Member { clients, peers, process: None, _reserved: [first, other] }
         });
-        let mut cluster = Self { members: members.collect(), news: News::default(), folder };
+        let mut cluster =
+            Self { members: members.collect(), news: News::default(), folder, is_encrypted };
+        #[cfg(feature = "_tls")]
+        if is_encrypted {
+            let SocketAddr::V4(address) = cluster.members[0].clients else { unreachable!() };
+            crate::tls::make(cluster.folder(), *address.ip());
+        }
         for at in 0..count {
             cluster.spawn(at);
         }
@@ -49,7 +67,7 @@ impl Cluster {
     /// Where clients reach each member.
     pub(crate) fn endpoints(&self) -> Vec<EtcdEndpoint> {
         let endpoint = |member: &Member| EtcdEndpoint {
-            is_encrypted: false,
+            is_encrypted: self.is_encrypted,
             host: member.clients.ip().to_string(),
             port: member.clients.port(),
         };
@@ -61,6 +79,16 @@ impl Cluster {
         self.endpoints().iter().map(ToString::to_string).collect()
     }
 
+    /// Where its files are.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Files of the authority, the certificate and its key.
+    fn pems(&self) -> [String; 3] {
+        ["ca.pem", "cert.pem", "key.pem"].map(|name| self.folder().join(name).display().to_string())
+    }
+
     /// Starts a member, for the first time or again.
     pub(crate) fn spawn(&mut self, at: usize) {
         let peers = self.members.iter().enumerate();
@@ -68,7 +96,9 @@ impl Cluster {
         let (clients, mine) = (self.members[at].clients, self.members[at].peers);
         let name = format!("m{at}");
         let state = self.folder.path().join(&name).display().to_string();
-        let (clients, mine) = (format!("http://{clients}"), format!("http://{mine}"));
+        let scheme = if self.is_encrypted { "https" } else { "http" };
+        let (clients, mine) = (format!("{scheme}://{clients}"), format!("http://{mine}"));
+        let [ca, certificate, key] = self.pems();
         let words = [
             "--name",
             &name,
@@ -91,6 +121,17 @@ impl Cluster {
             "--election-timeout",
             "500",
         ];
+        let encrypted = [
+            "--client-cert-auth",
+            "--trusted-ca-file",
+            &ca,
+            "--cert-file",
+            &certificate,
+            "--key-file",
+            &key,
+        ];
+        let mut words = words.to_vec();
+        words.extend(encrypted.iter().filter(|_| self.is_encrypted));
         let member = &mut self.members[at];
         assert!(member.process.is_none(), "{name} runs already");
         member.process = Some(Process::start(&name, "etcd", &words, &self.news));
@@ -108,6 +149,11 @@ impl Cluster {
     pub(crate) fn try_ctl(&self, words: &[&str]) -> Said {
         let mut all = vec!["--endpoints".to_owned(), self.urls().join(",")];
         all.extend(words.iter().map(|word| (*word).to_owned()));
+        if self.is_encrypted {
+            let flags = ["--cacert", "--cert", "--key"];
+            let pairs = flags.into_iter().zip(self.pems());
+            all.extend(pairs.flat_map(|(flag, pem)| [flag.to_owned(), pem]));
+        }
         process::run("etcdctl", &all)
     }
 
@@ -151,7 +197,7 @@ impl Cluster {
         self.signal(at, Signal::STOP);
         let id = self.members[at].process.as_ref().expect("it was started").id();
         // The state follows the name, which is in parentheses. Source: proc(5).
-        let is_stopped = |task: &std::path::Path| {
+        let is_stopped = |task: &Path| {
             let stat = std::fs::read_to_string(task.join("stat")).unwrap_or_default();
             stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
         };

@@ -168,6 +168,30 @@ pub(crate) fn another_store() {
     }
 }
 
+/// What docs/OPERATIONS.md shows about users of etcd, typed line by line.
+pub(crate) fn the_page_is_right() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/OPERATIONS.md");
+    let page = std::fs::read_to_string(path).unwrap();
+    let (_, section) = page.split_once("\n## 24. With etcd\n").unwrap();
+    let commands: Vec<&str> =
+        section.lines().filter_map(|line| line.strip_prefix("etcdctl ")).collect();
+    let (last, setup) = commands.split_last().unwrap();
+    assert!(setup.contains(&"auth enable"), "{setup:?}");
+    let cluster = Cluster::start(1);
+    let ctl = |command: &str| cluster.ctl(&command.split_whitespace().collect::<Vec<_>>());
+    for command in setup {
+        ctl(command);
+    }
+    let with = || EtcdSettings { login: Some(login("hotpair", "PASSWORD")), ..settings(&cluster) };
+    let mut nodes = [Node::with(with(), A), Node::with(with(), B)];
+    enroll(&mut nodes);
+    nodes[0].lease();
+    let shown = ctl(last);
+    for key in ["/hotpair/v1/office/id", RECORD, SERVING] {
+        assert!(shown.contains(key), "{shown}");
+    }
+}
+
 /// With authentication every request needs a token, which comes from the password.
 pub(crate) fn a_user_logs_in() {
     let cluster = Cluster::start(1);

@@ -15,6 +15,9 @@ mod node;
 mod oracle;
 #[path = "../real/mod.rs"]
 mod real;
+mod strangers;
+#[cfg(feature = "_tls")]
+mod tls;
 
 use std::process::ExitCode;
 
@@ -29,7 +32,15 @@ const CASES: &[Case] = &[
     case("a_request_whose_answer_was_lost_is_done_once", life::a_lost_answer),
     case("another_store_or_an_older_one_is_not_believed", life::another_store),
     case("a_user_logs_in_with_its_password", life::a_user_logs_in),
+    case("the_commands_of_the_operations_page_let_a_node_in", life::the_page_is_right),
+    #[cfg(feature = "_tls")]
+    case("both_ends_show_a_certificate_where_etcd_asks_for_one", tls::both_ends_are_known),
     case("a_value_of_a_stranger_stops_the_resource_and_is_named", faults::a_stranger_writes),
+    Case {
+        name: "something_else_than_etcd_harms_nobody",
+        needs: &[],
+        run: strangers::strangers_harm_nobody,
+    },
     case("a_lost_leader_stops_nobody", faults::a_lost_leader),
     case("a_member_that_is_cut_off_is_left", faults::a_silent_member),
     case("no_leader_that_was_cut_off_renews_a_lease", faults::a_stale_leader),

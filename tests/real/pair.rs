@@ -263,7 +263,7 @@ impl Pair {
                 node.state_dir.display(),
                 node.control.display(),
             );
-            if self.plan.has_arbiter() {
+            if self.witness.is_some() || !self.plan.etcd.is_empty() {
                 let [first, second] = node.heartbeat;
                 let _ = writeln!(text, "heartbeat = [\"{first}\", \"{second}\"]");
             }

@@ -30,6 +30,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Requests that are answered from one look. etcd takes 128 operations in one transaction: the key
 /// `id`, and four keys of each resource.
 const BATCH_MAX: usize = 30;
+/// Ticks of a connection after which it was steady; the first one comes at once.
+const STEADY_TICKS: u64 = 1;
+
 /// Whoever is served is gone: break.
 type OrGone<T> = ControlFlow<(), T>;
 
@@ -51,11 +54,11 @@ pub async fn run_etcd(
     let mut failures = 0;
     let mut pause = PAUSE_MIN;
     for at in (0..driver.lane.settings.endpoints.len()).cycle() {
-        let (was_reachable, error) = match driver.session(at).await {
+        let (was_steady, error) = match driver.session(at).await {
             ControlFlow::Break(()) => return,
             ControlFlow::Continue(ended) => ended,
         };
-        if was_reachable {
+        if was_steady {
             (failures, pause) = (0, PAUSE_MIN);
         }
         failures += 1;
@@ -99,7 +102,9 @@ impl Drop for Bell {
 }
 
 impl Driver {
-    /// Serves over one connection; returns whether it came about, and why it ended.
+    /// Serves over one connection; returns why it ended, and whether it was steady before. One that
+    /// fails at its first requests is not: else members that refuse a request would be asked in turn
+    /// without a pause.
     async fn session(&mut self, at: usize) -> OrGone<(bool, EtcdError)> {
         let (settings, keys) = (self.lane.settings.clone(), self.lane.keys.clone());
         let endpoint = settings.endpoints[at].clone();
@@ -121,6 +126,7 @@ impl Driver {
             Bell { task: tokio::spawn(ring), rings: rings_out }
         };
         let mut bell = Some(listen());
+        let mut tick_count = 0_u64;
         let mut ticks = interval(settings.limit / 2);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -139,12 +145,13 @@ impl Driver {
                     self.look(&mut link).await?
                 }
                 _ = ticks.tick() => {
+                    tick_count += 1;
                     bell = bell.or_else(|| Some(listen()));
                     self.look(&mut link).await?
                 }
             };
             if let Err(error) = done {
-                return ControlFlow::Continue((true, error));
+                return ControlFlow::Continue((tick_count > STEADY_TICKS, error));
             }
         }
     }
