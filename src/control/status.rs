@@ -557,6 +557,13 @@ mod tests {
         assert_eq!(reach(true).arbiter.reachable, Some(true));
         assert!(reach(true).warnings.is_empty());
         assert_eq!(reach(false).arbiter.reachable, Some(false));
+        let spoiled = [("vm1".to_owned(), "the value of the key /k cannot be used".to_owned())];
+        let reach_of =
+            ArbiterReach { is_reachable: true, spoiled: spoiled.into(), ..ArbiterReach::default() };
+        let status = NodeStatus::new(&facts, Some(&reach_of), &Paths::default(), Vec::new());
+        let said =
+            "vm1: nobody can be promoted by the witness: the value of the key /k cannot be used";
+        assert!(status.warnings[0].starts_with(said), "{:?}", status.warnings);
         let said = "the witness is not reachable, so nobody can be promoted by it: connection \
                     refused";
         assert_eq!(reach(false).warnings, [said]);

@@ -127,3 +127,25 @@ pub(crate) fn garbage_halts_safely() {
     record.check_reads();
     assert!(!pair.nodes[1].say(&["status"]).stdout.contains(RECORD));
 }
+
+/// A file that etcd needs and that cannot be used: the daemon says which key names it, and what to do.
+pub(crate) fn a_bad_file_is_named() {
+    for (promotion_lines, said, next) in [
+        (
+            "etcd_user = \"u\"\netcd_password_file = \"/nonexistent/password\"",
+            "`etcd_password_file` /nonexistent/password: No such file",
+            "correct `etcd_password_file`",
+        ),
+        (
+            "etcd_user = \"u\"\netcd_password_file = \"/etc/passwd\"",
+            "`etcd_password_file` /etc/passwd: others can read or write it (mode 644)",
+            "chmod 600 /etc/passwd",
+        ),
+    ] {
+        let etcd = vec!["http://127.0.0.1:1".to_owned()];
+        let pair = Pair::prepare(Plan { etcd, promotion_lines, ..Plan::default() });
+        pair.nodes[0].well(&["init", RESOURCE, "--from", "empty"]);
+        let refused = pair.nodes[0].refused(&["run"]);
+        assert!(refused.contains(said) && refused.contains(next), "{refused}");
+    }
+}

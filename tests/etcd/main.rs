@@ -46,6 +46,11 @@ const CASES: &[Case] = &[
     case("no_leader_that_was_cut_off_renews_a_lease", faults::a_stale_leader),
     case("a_compacted_watch_loses_no_change", faults::a_compaction),
     case("without_a_majority_nothing_is_granted", faults::no_majority),
+    Case {
+        name: "a_file_that_cannot_be_used_is_named",
+        needs: &[Need::Program("setpriv"), Need::Program("timeout")],
+        run: daemons::a_bad_file_is_named,
+    },
     case("a_pair_with_etcd_fails_over", daemons::a_pair_fails_over),
     case("garbage_in_etcd_halts_a_pair_safely_and_is_named", daemons::garbage_halts_safely),
 ];
