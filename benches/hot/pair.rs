@@ -168,7 +168,8 @@ impl Pair {
             | Effect::CloseExport(_)
             | Effect::AskArbiter(_)
             | Effect::SetTimer { .. }
-            | Effect::GrantLease(_) => {
+            | Effect::GrantLease(_)
+            | Effect::Services(_) => {
                 panic!("nothing here asks for {effect:?}")
             }
         };

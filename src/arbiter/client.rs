@@ -75,6 +75,14 @@ pub enum News {
         /// What it gets.
         reply: Reply,
     },
+    /// What the arbiter has stored of a resource is none of ours; said again when that changes. Its
+    /// requests are refused.
+    Spoiled {
+        /// Name of the resource.
+        resource: String,
+        /// For people; `None` once it is well again.
+        why: Option<String>,
+    },
     /// The record of a resource changed.
     Changed {
         /// Name of the resource.

@@ -45,6 +45,48 @@ pub enum ClientSecurity {
     },
 }
 
+/// How a node protects its connections to etcd.
+#[cfg(feature = "etcd")]
+#[derive(Clone, Debug)]
+pub enum EtcdSecurity {
+    /// Every member is `http://`.
+    Plain,
+    /// Members at `https://` show a certificate of a configured authority, for their name.
+    #[cfg(feature = "_tls")]
+    Tls {
+        /// Trusts these authorities only.
+        config: std::sync::Arc<rustls::ClientConfig>,
+    },
+}
+
+#[cfg(feature = "etcd")]
+impl EtcdSecurity {
+    /// The client's part of the handshake, if the member has TLS.
+    #[cfg_attr(
+        not(feature = "_tls"),
+        expect(clippy::unused_async, reason = "only a handshake takes time")
+    )]
+    pub(super) async fn connect(
+        &self,
+        endpoint: &crate::config::EtcdEndpoint,
+        socket: TcpStream,
+    ) -> std::io::Result<Box<dyn Stream>> {
+        if !endpoint.is_encrypted {
+            return Ok(Box::new(socket));
+        }
+        match self {
+            Self::Plain => Err(std::io::ErrorKind::Unsupported.into()),
+            #[cfg(feature = "_tls")]
+            Self::Tls { config } => {
+                let name = rustls::pki_types::ServerName::try_from(endpoint.host.clone());
+                let name = name.map_err(std::io::Error::other)?;
+                let connector = tokio_rustls::TlsConnector::from(config.clone());
+                Ok(Box::new(connector.connect(name, socket).await?))
+            }
+        }
+    }
+}
+
 impl ServerSecurity {
     /// Whether letters are encrypted.
     pub fn is_encrypted(&self) -> bool {

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use toml::Spanned;
 
+use super::etcd::{EtcdEndpoint, EtcdUser};
 use super::values::{
     AbsolutePath, AddressWord, ArbiterWord, AutoWord, ByteCount, DeviceWord, Encryption, Export,
     Failback, FlushOn, HookWord, Identity, Kind, Name, PeerAddress, SocketPath, TimeSpan, Written,
@@ -132,18 +133,18 @@ pub(super) struct PromotionSection {
     pub(super) flap_limit: Later,
     /// Command that cuts the peer off.
     pub(super) fence: Later,
-    /// Addresses of etcd.
-    pub(super) etcd: Later,
-    /// Its authority.
-    pub(super) etcd_ca: Later,
-    /// Our certificate for it.
-    pub(super) etcd_cert: Later,
+    /// Members of etcd.
+    pub(super) etcd: Option<Spanned<Vec<Spanned<Written<EtcdEndpoint>>>>>,
+    /// Who vouches for them.
+    pub(super) etcd_ca: Field<AbsolutePath>,
+    /// Our certificate for them.
+    pub(super) etcd_cert: Field<AbsolutePath>,
     /// The key of that.
-    pub(super) etcd_key: Later,
+    pub(super) etcd_key: Field<AbsolutePath>,
     /// Our user there.
-    pub(super) etcd_user: Later,
+    pub(super) etcd_user: Field<EtcdUser>,
     /// File with the password of that.
-    pub(super) etcd_password_file: Later,
+    pub(super) etcd_password_file: Field<AbsolutePath>,
 }
 
 /// `[resource.NAME]`.

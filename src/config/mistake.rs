@@ -218,6 +218,34 @@ pub enum Mistake {
     /// Nobody to ask.
     #[error("auto = \"arbiter\" needs an arbiter")]
     NeedsArbiter,
+    /// The build cannot ask etcd.
+    #[error("arbiter = \"etcd\", and this build of hotpair has no etcd")]
+    NoEtcd,
+    /// The build has no TLS for etcd.
+    #[error("a member of etcd is `https://`, and this build of hotpair has no TLS")]
+    NoTlsForEtcd,
+    /// No members, or too many.
+    #[error("`etcd` names 1 to {max} members, found {found}")]
+    EndpointCount {
+        /// How many there are.
+        found: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// One member twice.
+    #[error("the member {endpoint} of etcd stands twice")]
+    SameEndpoint {
+        /// Which.
+        endpoint: String,
+    },
+    /// A lease that etcd does not keep so.
+    #[error("`lease` ({}) must be 2s to 10m in whole seconds with etcd", time(*.lease))]
+    EtcdLease {
+        /// As it is written.
+        lease: Duration,
+        /// The nearest one that works.
+        instead: Duration,
+    },
     /// No paths, or too many.
     #[error("a node has 1 to {max} paths of heartbeats, found {found}")]
     PathCount {
@@ -350,6 +378,17 @@ impl Mistake {
             Self::TooManyHooks { .. } => {
                 "let one command, or one target of systemd, start the others".to_owned()
             }
+            Self::NoEtcd => "build it with the feature \"etcd\", or use a witness".to_owned(),
+            Self::NoTlsForEtcd => "build it with the feature \"tls\"".to_owned(),
+            Self::EndpointCount { .. } => {
+                "name the address for clients of each member: etcd = [\"http://192.0.2.3:2379\"]"
+                    .to_owned()
+            }
+            Self::SameEndpoint { .. } => "name each member once".to_owned(),
+            Self::EtcdLease { instead, .. } => format!(
+                "etcd counts whole seconds, and makes shorter leases longer: set `lease` to {}",
+                time(*instead)
+            ),
             Self::PathCount { .. } => {
                 "name one address of each network that both nodes are on".to_owned()
             }
@@ -394,6 +433,26 @@ pub enum Caution {
         /// The key.
         key: &'static str,
     },
+    /// A key of another kind of arbiter.
+    #[error("`{key}` has no effect without arbiter = \"{arbiter}\"")]
+    OtherArbiter {
+        /// The key.
+        key: &'static str,
+        /// The kind that it belongs to.
+        arbiter: &'static str,
+    },
+    /// A key of TLS, and no member has TLS.
+    #[error("`{key}` has no effect: no member of etcd is `https://`")]
+    HttpsOnly {
+        /// The key.
+        key: &'static str,
+    },
+    /// Whoever is on the way to etcd decides who serves.
+    #[error("what is said to {endpoint} is neither encrypted nor authenticated")]
+    EtcdInTheClear {
+        /// Which member.
+        endpoint: String,
+    },
     /// One cable decides.
     #[error("there is a single path of heartbeats")]
     SinglePath,
@@ -426,6 +485,14 @@ impl Caution {
             }
             Self::ArbiterOnly { .. } => {
                 "add arbiter = \"witness\" and witness = \"ADDRESS:PORT\", or remove it".to_owned()
+            }
+            Self::OtherArbiter { arbiter, .. } => {
+                format!("set arbiter = \"{arbiter}\", or remove it")
+            }
+            Self::HttpsOnly { .. } => "write https://, or remove it".to_owned(),
+            Self::EtcdInTheClear { .. } => {
+                "whoever reaches that network can decide who serves: write https:// and `etcd_ca`"
+                    .to_owned()
             }
             Self::SinglePath => {
                 "add a second network: heartbeat = [\"192.0.2.1:7789\", \"198.51.100.1:7789\"]"

@@ -6,6 +6,7 @@
 //! before trusting it.
 
 mod check;
+mod etcd;
 mod file;
 mod hooks;
 mod mistake;
@@ -21,6 +22,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use self::check::{parse, state_dirs};
+pub use self::etcd::{EtcdAt, EtcdEndpoint};
 pub use self::hooks::{HOOKS_MAX, Hook, Hooks, VirtualIp};
 use self::mistake::Marked;
 pub use self::mistake::{Caution, ConfigError, Mistake, Warning};

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use toml::Spanned;
 
+use super::EtcdAt;
 use super::check::{Check, LEASE, Timer, of, span_of};
 use super::file::{File, NodeSection, PromotionSection};
 use super::mistake::{Caution, Mistake, time};
@@ -38,6 +39,8 @@ pub enum Arbiter {
     None,
     /// `hotpair witness`.
     Witness(WitnessAt),
+    /// A cluster of etcd.
+    Etcd(EtcdAt),
 }
 
 /// Where a witness is.
@@ -58,8 +61,9 @@ impl Promotion {
         };
         match &self.arbiter {
             Arbiter::None => format!("auto={auto} arbiter=none"),
-            Arbiter::Witness(_) => {
-                format!("auto={auto} arbiter=witness lease={}", self.lease.as_nanos())
+            arbiter @ (Arbiter::Witness(_) | Arbiter::Etcd(_)) => {
+                let lease = self.lease.as_nanos();
+                format!("auto={auto} arbiter={} lease={lease}", arbiter.name())
             }
         }
     }
@@ -71,6 +75,7 @@ impl Arbiter {
         match self {
             Self::None => "none",
             Self::Witness(_) => "witness",
+            Self::Etcd(_) => "etcd",
         }
     }
 }
@@ -108,8 +113,8 @@ impl Check {
             AutoWord::Arbiter => Some(Auto::Arbiter),
             AutoWord::Later(value) => {
                 let (key, value) = ("auto", (*value).to_owned());
-                let instead = "this release has auto = \"arbiter\" with a witness, and auto = \
-                               \"off\"";
+                let instead = "this release has auto = \"arbiter\" with a witness or \
+                               etcd, and auto = \"off\"";
                 self.wrong(written.span(), Mistake::ComesLater { key, value, instead });
                 None
             }
@@ -118,15 +123,26 @@ impl Check {
 
     fn arbiter(&mut self, section: &PromotionSection, encryption: Encryption) -> Option<Arbiter> {
         let Some(written) = &section.arbiter else {
-            self.no_witness(section);
+            self.no_arbiter(section);
             return Some(Arbiter::None);
         };
         match of(written) {
             ArbiterWord::None => {
-                self.no_witness(section);
+                self.no_arbiter(section);
                 Some(Arbiter::None)
             }
+            ArbiterWord::Etcd => {
+                self.other_arbiter(
+                    "witness",
+                    [
+                        ("witness", section.witness.as_ref().map(Spanned::span)),
+                        ("witness_identity", section.witness_identity.as_ref().map(Spanned::span)),
+                    ],
+                );
+                self.etcd(section, written.span()).map(Arbiter::Etcd)
+            }
             ArbiterWord::Witness => {
+                self.no_etcd(section);
                 let span = written.span();
                 let at = "[promotion]";
                 let address = section.witness.as_ref().map(|address| of(address).0);
@@ -145,14 +161,15 @@ impl Check {
             }
             ArbiterWord::Later(value) => {
                 let (key, value) = ("arbiter", (*value).to_owned());
-                let instead = "this release has arbiter = \"witness\" and arbiter = \"none\"";
+                let instead = "this release has arbiter = \"witness\", \"etcd\" and \"none\"";
                 self.wrong(written.span(), Mistake::ComesLater { key, value, instead });
                 None
             }
         }
     }
 
-    fn no_witness(&mut self, section: &PromotionSection) {
+    fn no_arbiter(&mut self, section: &PromotionSection) {
+        self.no_etcd(section);
         let spans = [
             ("witness", section.witness.as_ref().map(Spanned::span)),
             ("witness_identity", section.witness_identity.as_ref().map(Spanned::span)),
@@ -171,12 +188,6 @@ impl Check {
             ("arbiter_loss", &section.arbiter_loss),
             ("flap_limit", &section.flap_limit),
             ("fence", &section.fence),
-            ("etcd", &section.etcd),
-            ("etcd_ca", &section.etcd_ca),
-            ("etcd_cert", &section.etcd_cert),
-            ("etcd_key", &section.etcd_key),
-            ("etcd_user", &section.etcd_user),
-            ("etcd_password_file", &section.etcd_password_file),
         ]);
         let lease = span_of(section.lease.as_ref()).unwrap_or(LEASE);
         // Without an arbiter the default lease is of no interest.
@@ -240,7 +251,9 @@ impl Check {
             let mend = "give each node its own address, or on one host its own port";
             self.same(last.clone().unwrap_or(0..0), "heartbeat", address.to_string(), mend);
         }
-        let Arbiter::Witness(_) = promotion.arbiter else { return };
+        if promotion.arbiter == Arbiter::None {
+            return;
+        }
         if first.len() < 2 {
             let auto = file.promotion.arbiter.as_ref().map(Spanned::span);
             self.warn(last.or(auto).unwrap_or(0..0), Caution::SinglePath);

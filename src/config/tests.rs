@@ -13,7 +13,7 @@ const KEYS: [&str; 2] = [
 ];
 
 /// The smallest file that says everything it must.
-fn good() -> String {
+pub(super) fn good() -> String {
     format!(
         r#"cluster = "office"
 [link]
@@ -34,7 +34,7 @@ size = "20GiB"
 }
 
 /// Each mistake as `line: message: mend`.
-fn complaints(text: &str) -> Vec<String> {
+pub(super) fn complaints(text: &str) -> Vec<String> {
     let err = parse(text).expect_err("a mistake");
     let shown = err.render("f", text, &Renderer::plain());
     assert!(shown.contains("error: ") && shown.contains("= help: "), "{shown}");
@@ -298,7 +298,7 @@ const CHANGES: &[(&str, &str, &str)] = &[
     (
         "size = \"20GiB\"",
         "size = \"20GiB\"\n[promotion]\nauto = \"fenced\"",
-        "15: auto = \"fenced\" comes with a later release: this release has auto = \"arbiter\" with a witness, and auto = \"off\"",
+        "15: auto = \"fenced\" comes with a later release: this release has auto = \"arbiter\" with a witness or etcd, and auto = \"off\"",
     ),
     (
         "size = \"20GiB\"",
@@ -332,8 +332,8 @@ const CHANGES: &[(&str, &str, &str)] = &[
     ),
     (
         "size = \"20GiB\"",
-        "size = \"20GiB\"\n[promotion]\narbiter = \"etcd\"",
-        "15: arbiter = \"etcd\" comes with a later release: this release has arbiter = \"witness\" and arbiter = \"none\"",
+        "size = \"20GiB\"\n[promotion]\narbiter = \"pacemaker\"",
+        "15: arbiter = \"pacemaker\" comes with a later release: this release has arbiter = \"witness\", \"etcd\" and \"none\"",
     ),
     (
         "size = \"20GiB\"",
@@ -574,7 +574,7 @@ fn every_key_of_the_contract_is_known() {
     if cfg!(feature = "_tls") {
         parse(&now).unwrap_or_else(|err| panic!("{}", err.render("f", &now, &Renderer::plain())));
     }
-    let later = FULL.replace("AUTO", "fenced").replace("ARBITER", "etcd");
+    let later = FULL.replace("AUTO", "fenced").replace("ARBITER", "pacemaker");
     assert_eq!(complaints(&later).iter().filter(|line| line.contains("later release")).count(), 2);
     let witness = FULL.replace("AUTO", "arbiter").replace("ARBITER", "witness");
     if cfg!(feature = "_tls") {

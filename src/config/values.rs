@@ -405,6 +405,7 @@ impl Text for AutoWord {
 pub(super) enum ArbiterWord {
     None,
     Witness,
+    Etcd,
     Later(&'static str),
 }
 
@@ -415,7 +416,7 @@ impl Text for ArbiterWord {
         match text {
             "none" => Some(Self::None),
             "witness" => Some(Self::Witness),
-            "etcd" => Some(Self::Later("etcd")),
+            "etcd" => Some(Self::Etcd),
             "pacemaker" => Some(Self::Later("pacemaker")),
             _ => None,
         }

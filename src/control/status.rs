@@ -3,6 +3,7 @@
 //! It is stable and only grows. Units are in the key names; a value that is unknown is null, never
 //! a magic number. The words come from the core ([`Status`]), the rest from [`Snapshot`].
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -50,6 +51,8 @@ pub struct ArbiterReach {
     pub is_reachable: bool,
     /// Why not, if that is known.
     pub trouble: Option<String>,
+    /// Resources of which it has stored something else than a record, and what.
+    pub spoiled: BTreeMap<String, String>,
 }
 
 /// One path of heartbeats, as this node sees it.
@@ -326,7 +329,14 @@ impl NodeStatus {
         for resource in &mut resources {
             resource.peer.paths.clone_from(&paths.paths);
         }
-        if let Some(ArbiterReach { is_reachable: false, trouble }) = reach {
+        for (resource, why) in reach.iter().flat_map(|reach| &reach.spoiled) {
+            warnings.push(format!(
+                "{resource}: nobody can be promoted by the {}: {why}; see \"When etcd holds \
+                 something else\" in the operations manual",
+                facts.arbiter
+            ));
+        }
+        if let Some(ArbiterReach { is_reachable: false, trouble, .. }) = reach {
             let why = trouble.as_deref().unwrap_or("it has not answered yet");
             warnings.push(format!(
                 "the {} is not reachable, so nobody can be promoted by it: {why}",
@@ -571,12 +581,19 @@ mod tests {
         facts.arbiter = "witness";
         let reach = |is_reachable: bool| {
             let trouble = (!is_reachable).then(|| "connection refused".to_owned());
-            let reach = ArbiterReach { is_reachable, trouble };
+            let reach = ArbiterReach { is_reachable, trouble, ..ArbiterReach::default() };
             NodeStatus::new(&facts, Some(&reach), &Paths::default(), Vec::new())
         };
         assert_eq!(reach(true).arbiter.reachable, Some(true));
         assert!(reach(true).warnings.is_empty());
         assert_eq!(reach(false).arbiter.reachable, Some(false));
+        let spoiled = [("vm1".to_owned(), "the value of the key /k cannot be used".to_owned())];
+        let reach_of =
+            ArbiterReach { is_reachable: true, spoiled: spoiled.into(), ..ArbiterReach::default() };
+        let status = NodeStatus::new(&facts, Some(&reach_of), &Paths::default(), Vec::new());
+        let said =
+            "vm1: nobody can be promoted by the witness: the value of the key /k cannot be used";
+        assert!(status.warnings[0].starts_with(said), "{:?}", status.warnings);
         let said = "the witness is not reachable, so nobody can be promoted by it: connection \
                     refused";
         assert_eq!(reach(false).warnings, [said]);

@@ -35,26 +35,39 @@ const NEWS_MAX: usize = 64;
 /// there before the lease is over.
 const DEAD_AFTER_PART: u32 = 3;
 
+/// Whom to ask, and how.
+enum Way {
+    Witness(ClientSettings),
+    #[cfg(feature = "etcd")]
+    Etcd(crate::arbiter::EtcdSettings),
+}
+
 /// Starts the connection to the arbiter, if there is one, with an end for each resource in order.
 /// Call it on the control runtime.
 ///
 /// # Errors
-/// If the key of this node or of the witness cannot be used.
+/// If the key of this node or of the witness cannot be used, or a file that etcd needs.
 pub(super) fn start_arbiter(
     node: &NodeConfig,
     instance: Instance,
 ) -> Result<Option<ArbiterWay>, DaemonError> {
-    let Arbiter::Witness(witness) = &node.promotion.arbiter else { return Ok(None) };
     let dead_after = (node.promotion.lease / DEAD_AFTER_PART).max(node.suspect_after);
-    let settings = ClientSettings {
-        address: witness.address,
-        security: security(node, witness)?,
-        cluster: node.cluster.clone(),
-        node: node.node.name.clone(),
-        side: node.side,
-        instance,
-        ping_every: node.interval,
-        dead_after,
+    let way = match &node.promotion.arbiter {
+        Arbiter::None => return Ok(None),
+        Arbiter::Witness(witness) => Way::Witness(ClientSettings {
+            address: witness.address,
+            security: security(node, witness)?,
+            cluster: node.cluster.clone(),
+            node: node.node.name.clone(),
+            side: node.side,
+            instance,
+            ping_every: node.interval,
+            dead_after,
+        }),
+        #[cfg(feature = "etcd")]
+        Arbiter::Etcd(etcd) => Way::Etcd(super::etcd::settings(node, etcd, dead_after)?),
+        #[cfg(not(feature = "etcd"))]
+        Arbiter::Etcd(_) => unreachable!("the configuration is refused without the feature"),
     };
     let (orders, orders_out) = mpsc::channel(ORDERS_MAX);
     let (news, news_out) = mpsc::channel(NEWS_MAX);
@@ -66,7 +79,11 @@ pub(super) fn start_arbiter(
         resources.insert(resource.name.clone(), told);
         ends.insert(resource.name.clone(), ArbiterEnds { orders: orders.clone(), news: told_out });
     }
-    tokio::spawn(run_client(settings, orders_out, news));
+    match way {
+        Way::Witness(settings) => tokio::spawn(run_client(settings, orders_out, news)),
+        #[cfg(feature = "etcd")]
+        Way::Etcd(settings) => tokio::spawn(crate::arbiter::run_etcd(settings, orders_out, news)),
+    };
     tokio::spawn(pass_on(resources, news_out, reach));
     Ok(Some(ArbiterWay { resources: ends, reach: reach_out }))
 }
@@ -80,7 +97,7 @@ async fn pass_on(
     while let Some(news) = news.recv().await {
         let (resource, input) = match news {
             News::Reachable { .. } => {
-                reach.send_replace(ArbiterReach { is_reachable: true, trouble: None });
+                reach.send_modify(|reach| (reach.is_reachable, reach.trouble) = (true, None));
                 // A data thread that does not keep up asks again by itself.
                 for told in resources.values() {
                     let _ = told.try_send(ControllerInput::ArbiterBack);
@@ -88,7 +105,16 @@ async fn pass_on(
                 continue;
             }
             News::Unreachable { why } => {
-                reach.send_replace(ArbiterReach { is_reachable: false, trouble: Some(why) });
+                reach.send_modify(|reach| (reach.is_reachable, reach.trouble) = (false, Some(why)));
+                continue;
+            }
+            News::Spoiled { resource, why } => {
+                reach.send_modify(|reach| {
+                    match why {
+                        Some(why) => reach.spoiled.insert(resource, why),
+                        None => reach.spoiled.remove(&resource),
+                    };
+                });
                 continue;
             }
             News::Answer { resource, id, reply } => {
@@ -108,7 +134,9 @@ pub(super) fn controller_settings(
     node: &NodeConfig,
     resource: &NodeResource,
 ) -> Option<ControllerSettings> {
-    let Arbiter::Witness(_) = &node.promotion.arbiter else { return None };
+    if node.promotion.arbiter == Arbiter::None {
+        return None;
+    }
     let mut identities = [[0; 32]; 2];
     if node.encryption == Encryption::Tls {
         for (side, config) in [(node.side, &node.node), (node.side.other(), &node.peer)] {

@@ -44,6 +44,18 @@ pub enum DaemonError {
         /// Which, and why.
         source: crate::heartbeat::HeartbeatError,
     },
+    /// A file that the connection to etcd needs.
+    #[error("`{key}` {}: {what}", path.display())]
+    EtcdFile {
+        /// The key of the configuration.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+        /// What to do about it.
+        mend: String,
+    },
     /// The metadata says another size than the configuration.
     #[error("{resource}: the configuration says {configured} bytes, the metadata {recorded}")]
     Size {
@@ -161,6 +173,7 @@ impl DaemonError {
                  `heartbeat` of this node in the configuration"
                     .to_owned(),
             ),
+            Self::EtcdFile { mend, .. } => Some(mend.clone()),
             Self::Size { recorded, configured, .. } if configured < recorded => Some(format!(
                 "it has grown, and never shrinks: correct `size` in the configuration of both \
                  nodes, to \"{}\"",

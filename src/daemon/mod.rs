@@ -13,6 +13,8 @@ mod clock;
 mod controller;
 mod data_thread;
 mod error;
+#[cfg(feature = "etcd")]
+mod etcd;
 mod exports;
 mod guide;
 mod heartbeat;

@@ -166,8 +166,7 @@ async fn serve(
     let (turned_away, turned_away_out) = watch::channel(None);
     let stop = CancellationToken::new();
     let mut arbiter = start_arbiter(node, instance)?;
-    let Supervision { said: _, will, left } = &supervision;
-    let mut heartbeat = start_heartbeat(node, instance, will.clone(), stop.clone())?;
+    let mut heartbeat = start_heartbeat(node, instance, supervision.will.clone(), stop.clone())?;
     for (resource, opened) in opened {
         let (handovers, handovers_out) = mpsc::channel(HANDOVERS_MAX);
         let (wants_link, wanted) = watch::channel(false);
@@ -185,7 +184,7 @@ async fn serve(
             trouble,
             guide: Guide::new(node, security, &resource.name),
             controller: controller_ends(&resource.name, arbiter.as_mut(), heartbeat.as_mut()),
-            services: start_services(node, &resource, left, stop.clone()),
+            services: start_services(node, &resource, &supervision.left, stop.clone()),
             exports: exports.clone(),
             events: events.clone(),
         };

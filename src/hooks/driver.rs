@@ -186,7 +186,7 @@ fn stop_by_itself(started: ServiceOrder) -> ServiceOrder {
 async fn wait_for_another(orders: &watch::Receiver<Option<ServiceOrder>>) {
     // Without anybody who could order something what runs goes on.
     if orders.clone().changed().await.is_err() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

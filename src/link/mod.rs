@@ -8,6 +8,8 @@
 mod connection;
 mod dial;
 mod error;
+#[cfg(all(feature = "_tls", feature = "etcd"))]
+mod etcd;
 #[cfg(feature = "_tls")]
 pub mod identity;
 mod inbox;
@@ -26,6 +28,8 @@ mod witness;
 pub use connection::{Connection, Counters, Handover};
 pub use dial::{Dialler, dials};
 pub use error::{HandshakeError, LinkError};
+#[cfg(all(feature = "_tls", feature = "etcd"))]
+pub use etcd::{EtcdKeys, NoEtcdKeys, etcd_client};
 pub use listen::{HANDSHAKE_TIMEOUT, ListenSettings, Listener, Route};
 pub use refusals::{Cause, Refusals};
 pub use security::{IdentityError, Security, fingerprint_of};

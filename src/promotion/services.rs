@@ -115,9 +115,11 @@ impl Services {
             (State::Unknown, ServiceAction::Start) => (ServiceAction::Stop, wanted.reason),
             // Nothing was started since this start that would have to stop faster.
             (State::Stopping(_), _) if self.run == 1 => return None,
-            (State::Unknown, ServiceAction::Stop | ServiceAction::StopNow)
+            (
+                State::Unknown | State::Starting | State::On,
+                ServiceAction::Stop | ServiceAction::StopNow,
+            )
             | (State::Off, ServiceAction::Start)
-            | (State::Starting | State::On, ServiceAction::Stop | ServiceAction::StopNow)
             | (State::Stopping(ServiceAction::Stop), ServiceAction::StopNow) => {
                 (wanted.action, wanted.reason)
             }

@@ -163,6 +163,10 @@ impl<M: MapMemory> Replica<M> {
                 "hotpair status says why the arbiter does not answer".to_owned()
             }
             Obstacle::Stopping => "start hotpair again".to_owned(),
+            Obstacle::Arbiter(arbiter::Refused::Unreadable) => format!(
+                "see what is there, and put back what was: etcdctl get --prefix \
+                 /hotpair/v1/CLUSTER/{resource}/; `hotpair status` names the key"
+            ),
             Obstacle::Primary
             | Obstacle::GrantHeld
             | Obstacle::HoldDown

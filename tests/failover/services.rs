@@ -38,8 +38,10 @@ impl Stage {
         });
         let lab = Lab::new();
         let tail = format!(
-            "[resource.{RESOURCE}.hooks]\npromote = [{start:?}]\ndemote = [{stop:?}]\n\
-             virtual_ip = {{ address = \"{ADDRESS}/24\", device = \"eth0\" }}\nstop_within = \"2s\"\n"
+            "[resource.{RESOURCE}.hooks]\npromote = [\"{}\"]\ndemote = [\"{}\"]\n\
+             virtual_ip = {{ address = \"{ADDRESS}/24\", device = \"eth0\" }}\nstop_within = \"2s\"\n",
+            start.display(),
+            stop.display(),
         );
         let plan = Plan { has_witness: true, lab: Some(lab.clone()), tail, ..Plan::default() };
         let scene = Scene::with(plan, seed);

@@ -40,6 +40,8 @@ pub(crate) struct Plan {
     pub(crate) resource_lines: &'static str,
     /// A third party says who serves: nodes promote themselves.
     pub(crate) has_witness: bool,
+    /// Members of etcd that say who serves, if no witness does.
+    pub(crate) etcd: Vec<String>,
     /// More lines for the section `[promotion]`, or after it.
     pub(crate) promotion_lines: &'static str,
     /// More sections, at the end.
@@ -60,10 +62,17 @@ impl Default for Plan {
             folders: [None, None],
             resource_lines: "",
             has_witness: false,
+            etcd: Vec::new(),
             promotion_lines: "",
             tail: String::new(),
             lab: None,
         }
+    }
+}
+
+impl Plan {
+    fn has_arbiter(&self) -> bool {
+        self.has_witness || !self.etcd.is_empty()
     }
 }
 
@@ -181,9 +190,9 @@ impl Pair {
         pair
     }
 
-    /// Makes the first node primary, or waits until the witness has.
+    /// Makes the first node primary, or waits until the arbiter has.
     fn begin(&mut self) {
-        if self.plan.has_witness {
+        if self.plan.has_arbiter() {
             self.wait_serves(0);
         } else {
             self.nodes[0].well(&["promote", RESOURCE]);
@@ -238,6 +247,13 @@ impl Pair {
                 witness.address, witness.identity_line, self.plan.promotion_lines,
             );
         }
+        if !self.plan.etcd.is_empty() {
+            let _ = write!(
+                text,
+                "[promotion]\nauto = \"arbiter\"\narbiter = \"etcd\"\netcd = {:?}\n{}\n",
+                self.plan.etcd, self.plan.promotion_lines,
+            );
+        }
         for (at, node) in self.nodes.iter().enumerate() {
             let relay = self.relays.as_ref().filter(|_| at != reader).map(|relays| &relays[at]);
             let _ = write!(
@@ -250,7 +266,7 @@ impl Pair {
                 node.state_dir.display(),
                 node.control.display(),
             );
-            if self.witness.is_some() {
+            if self.witness.is_some() || !self.plan.etcd.is_empty() {
                 let [first, second] = node.heartbeat;
                 let _ = writeln!(text, "heartbeat = [\"{first}\", \"{second}\"]");
             }
@@ -463,7 +479,7 @@ fn wait_for_end(process: Pid, news: &News) {
 /// A port of `host` for whoever asks for it by number, as a daemon does. The kernel lets one listener
 /// share it with this socket, which is bound and does not listen (`SO_REUSEADDR`, which daemons set
 /// too: socket(7)), and gives it to nobody who asks for any port.
-fn reserve(host: Ipv4Addr, kind: Type) -> (Socket, SocketAddr) {
+pub(crate) fn reserve(host: Ipv4Addr, kind: Type) -> (Socket, SocketAddr) {
     let socket = Socket::new(Domain::IPV4, kind, None).unwrap();
     socket.set_reuse_address(true).unwrap();
     socket.bind(&SocketAddr::from((host, 0)).into()).unwrap();

@@ -298,7 +298,7 @@ impl Node {
         loop {
             match self.said().await {
                 Said::Answer { id, reply, .. } if id == wanted => return Ok(reply),
-                Said::Answer { .. } | Said::Reachable { .. } => {}
+                Said::Answer { .. } | Said::Reachable { .. } | Said::Spoiled { .. } => {}
                 Said::Changed { record, .. } => self.pushed.push(*record),
                 Said::Unreachable { why } => return Err(why),
             }
@@ -328,7 +328,7 @@ impl Node {
         while self.pushed.is_empty() {
             match self.said().await {
                 Said::Changed { record, .. } => self.pushed.push(*record),
-                Said::Answer { .. } | Said::Reachable { .. } => {}
+                Said::Answer { .. } | Said::Reachable { .. } | Said::Spoiled { .. } => {}
                 Said::Unreachable { why } => panic!("{why}"),
             }
         }

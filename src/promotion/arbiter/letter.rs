@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::record::ArbiterRecord;
-use super::request::{Operation, Reply, Request, RequestId};
+use super::request::{Half, Operation, Reply, Request, RequestId};
 use super::stored::{NAME_LEN_MAX, is_name};
 use crate::units::{ArbiterId, Epoch, Generation, Instance, Side};
 use crate::wire::letter::{self, Head, LetterError, VERSION};
@@ -210,10 +210,7 @@ fn check_asked(asked: &Asked) -> Checked {
             check_generation(*generation)?;
             check_history(history)
         }
-        Operation::Enroll(half) => {
-            check_epoch(half.epoch)?;
-            check_generation(half.generation)
-        }
+        Operation::Enroll(half) => check_half(half),
         Operation::Solo { generation } => check_generation(*generation),
         Operation::Release { instance } => check_instance(*instance),
         Operation::Force { floor } => check_epoch(*floor),
@@ -226,7 +223,20 @@ fn check_asked(asked: &Asked) -> Checked {
     }
 }
 
-fn check_record(record: &ArbiterRecord) -> Checked {
+/// Whether a half can be what a node says.
+///
+/// # Errors
+/// What cannot be.
+pub fn check_half(half: &Half) -> Checked {
+    check_epoch(half.epoch)?;
+    check_generation(half.generation)
+}
+
+/// Whether a record can be what an arbiter has.
+///
+/// # Errors
+/// What cannot be.
+pub fn check_record(record: &ArbiterRecord) -> Checked {
     // A forced promotion may have made it a little higher than anybody may ask for.
     check_epoch(Epoch(record.epoch.0 / 2))?;
     check_generation(record.generation)?;
@@ -258,7 +268,7 @@ mod tests {
     use proptest::prelude::*;
     use serde::de::DeserializeOwned;
 
-    use super::super::{Eligible, Half, Refused, View};
+    use super::super::{Eligible, Refused, View};
     use super::*;
     use crate::wire::letter::{HEAD_LEN, LETTER_LEN_MAX, open_head, seal};
 

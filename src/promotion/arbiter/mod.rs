@@ -16,10 +16,10 @@ mod seat;
 mod stored;
 
 pub use access::{Allowed, check_identity, parse_allowed};
-pub use letter::{Ask, Asked, Hello, LEASE_MS_MAX, RENEWALS_MAX, Tell};
+pub use letter::{Ask, Asked, Hello, LEASE_MS_MAX, RENEWALS_MAX, Tell, check_half, check_record};
 pub use record::{ArbiterRecord, Eligible};
 pub use request::{Half, Operation, Refused, Reply, Request, RequestId, View};
-pub use rule::{Known, LeaseChange, Ruling, judge};
+pub use rule::{Known, LeaseChange, Ruling, enroll, judge};
 pub use seat::{Arbiter, ArbiterEffect, ArbiterInput, ArbiterTimer, grant_end, no_record};
 pub use stored::{StoredRecord, is_name};
 

@@ -232,6 +232,11 @@ pub enum Refused {
     /// The record could not be made stable.
     #[error("the arbiter could not make its record stable")]
     DiskFailed,
+    /// Somebody else wrote where the record is.
+    #[error(
+        "what the arbiter has stored of this resource was not written by this release of hotpair"
+    )]
+    Unreadable,
 }
 
 impl Refused {
@@ -242,7 +247,8 @@ impl Refused {
             | Self::OtherIdentity
             | Self::WrongStore
             | Self::RolledBack
-            | Self::DiskFailed => true,
+            | Self::DiskFailed
+            | Self::Unreadable => true,
             Self::Enrolled
             | Self::HalfMissing
             | Self::NotOwner

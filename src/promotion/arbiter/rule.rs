@@ -198,7 +198,11 @@ fn may_promote(record: &ArbiterRecord, known: Known<'_>, wish: Wish<'_>) -> Resu
 
 /// The first record, from what both nodes say of themselves, or from the one that is alone.
 /// `old` is the record that the store had before it was found to be rolled back.
-pub(super) fn enroll(
+///
+/// # Errors
+/// [`Refused::HalfMissing`] if they do not say the same; [`Refused::NotOwner`] if the one that is
+/// alone does not serve.
+pub fn enroll(
     arbiter: ArbiterId,
     old: Option<&ArbiterRecord>,
     request: &Request,
