@@ -18,4 +18,7 @@ mod mutants;
 mod net;
 mod node;
 mod pair;
+mod promises;
 mod search;
+mod third;
+mod witnessed;

@@ -101,7 +101,7 @@ fn explain(bounds: &Bounds) {
 /// How long the shortest way is looked for.
 const EXPLAIN_MAX: Duration = Duration::from_secs(20);
 
-fn holds(bounds: &Bounds) {
+pub(crate) fn holds(bounds: &Bounds) {
     let broken = search(bounds);
     if broken.is_some() {
         println!("model {}: breaks {broken:?}", bounds.name);
