@@ -69,6 +69,10 @@ pub(crate) struct Bounds {
     pub(crate) is_clock_broken: bool,
     /// Nothing but this is looked for.
     pub(crate) only: Option<Broken>,
+    /// This is not looked for.
+    pub(crate) but: Option<Broken>,
+    /// From each state service must come back.
+    pub(crate) comes_back: bool,
     /// The rule that the world breaks, to see that the checks notice.
     pub(crate) flaw: Option<Flaw>,
     #[cfg(feature = "planted-bugs")]
@@ -122,6 +126,8 @@ impl Bounds {
             quick: Quick::default(),
             is_clock_broken: false,
             only: None,
+            but: None,
+            comes_back: false,
             flaw: None,
             #[cfg(feature = "planted-bugs")]
             planted: None,
@@ -162,12 +168,13 @@ impl Bounds {
 
     /// A property does not hold.
     pub(crate) fn breaks(&self, name: Broken) -> Result<(), Broken> {
-        if self.only.is_none_or(|only| only == name) { Err(name) } else { Ok(()) }
+        if self.is_of_interest(Some(name)) { Err(name) } else { Ok(()) }
     }
 
     /// Whether a state that breaks this is one that is looked for.
     pub(crate) fn is_of_interest(&self, broken: Option<Broken>) -> bool {
-        broken.is_none_or(|broken| self.only.is_none_or(|only| only == broken))
+        let Some(broken) = broken else { return true };
+        self.only.is_none_or(|only| only == broken) && self.but != Some(broken)
     }
 
     /// Plants a bug of the arbiter.

@@ -18,6 +18,7 @@ mod mutants;
 mod net;
 mod node;
 mod pair;
+mod recovery;
 mod promises;
 mod search;
 mod third;

@@ -30,6 +30,9 @@ pub(crate) fn look(pair: &Pair, bounds: &Bounds) -> Result<(), Broken> {
     if goes_alone(pair, 0) && goes_alone(pair, 1) {
         bounds.breaks("OneWriter")?;
     }
+    if bounds.comes_back && !pair.comes_back(bounds) {
+        bounds.breaks("ServiceComesBack")?;
+    }
     Ok(())
 }
 

@@ -9,7 +9,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use hotpair::promotion::arbiter::{
-    Arbiter, ArbiterEffect, ArbiterInput, ArbiterRecord, ArbiterTimer, Operation, Reply, Request,
+    Arbiter, ArbiterEffect, ArbiterInput, ArbiterRecord, ArbiterTimer, Eligible, Operation, Reply, Request,
     RequestId,
 };
 use hotpair::promotion::controller::{ControllerInput, ControllerTimer};
@@ -41,6 +41,8 @@ pub(crate) struct Third {
     wills: [Option<(Instance, Epoch)>; 2],
     /// That node believes that every path to its peer is silent.
     is_silent: [bool; 2],
+    /// One node alone was eligible.
+    was_alone: bool,
     pub(crate) left: ThirdLeft,
 }
 
@@ -113,6 +115,7 @@ impl Third {
             granted_to: [None; 2],
             wills: [None; 2],
             is_silent: [false; 2],
+            was_alone: false,
             left: ThirdLeft::default(),
         }
     }
@@ -121,6 +124,12 @@ impl Third {
     pub(crate) fn lists_only(&self, at: usize) -> bool {
         let is_out = |record: &ArbiterRecord| record.owner == side(at) && !record.lists(side(1 - at));
         self.disk.as_ref().is_some_and(is_out)
+    }
+
+    /// Whether both are eligible again after one was not.
+    pub(crate) fn was_paired(&self) -> Option<bool> {
+        let record = self.disk.as_ref()?;
+        Some(self.was_alone && record.eligible == Eligible::Both)
     }
 
     /// A process of that node ended.
@@ -412,6 +421,7 @@ impl Pair {
         let Some(old) = &third.disk else { return Ok(()) };
         self.told.is_worn |= third.left.epochs == 0;
         third.left.epochs = third.left.epochs.saturating_sub(1);
+        third.was_alone |= record.eligible == Eligible::Owner;
         if record.epoch <= old.epoch {
             bounds.breaks("EpochMono")?;
         }
