@@ -12,6 +12,7 @@ use crate::metadata::MapMemory;
 use crate::promotion::controller::{
     self, Act, Controller, ControllerEffect, ControllerInput, Facts, Leaving, RecordStep,
 };
+use crate::promotion::controller::planted::PlantedRule;
 use crate::promotion::{Claim, PromoteHow};
 use crate::units::{DiskState, Instance, Role, VetoReason};
 
@@ -65,7 +66,15 @@ impl<M: MapMemory> Replica<M> {
             .controller
             .as_ref()
             .is_some_and(|it| it.is_candidate() || it.is_record_lost(&self.facts()));
+        if self.is_rule_planted(PlantedRule::VetoWhileAsked) {
+            return true;
+        }
         !is_bound && self.records.stable().arbitration.asked.is_none()
+    }
+
+    /// Whether a bug of these rules is planted.
+    pub(super) fn is_rule_planted(&self, rule: PlantedRule) -> bool {
+        self.settings.controller.as_ref().is_some_and(|settings| settings.is_planted(rule))
     }
 
     /// What the controller is shown.

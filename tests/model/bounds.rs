@@ -178,7 +178,14 @@ impl Bounds {
     }
 
     /// Plants a bug of the arbiter.
-    #[allow(clippy::unused_self, reason = "only with the feature planted-bugs")]
+    #[cfg(feature = "planted-bugs")]
+    pub(crate) fn plant_at_arbiter(&self, seat: &mut Arbiter) {
+        seat.plant(self.rule);
+    }
+
+    /// None, in this build.
+    #[cfg(not(feature = "planted-bugs"))]
+    #[expect(clippy::unused_self, reason = "same shape as with the feature planted-bugs")]
     pub(crate) fn plant_at_arbiter(&self, _seat: &mut Arbiter) {}
 
     /// The state in which the search begins.

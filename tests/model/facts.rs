@@ -114,6 +114,16 @@ pub(crate) const FACTS: &[Fact] = &[
         is_so: |_, pair| pair.nodes[1].files.record.arbitration.asked.is_some(),
     },
     Fact {
+        name: "a node follows again what it left",
+        is_so: |_, pair| {
+            let follows = |node: &Node| {
+                let record = &node.files.record;
+                record.arbitration.asked.is_some_and(|asked| record.promised < asked.last)
+            };
+            pair.nodes.iter().any(follows)
+        },
+    },
+    Fact {
         name: "the arbiter promotes the second node",
         is_so: |_, pair| pair.is_told(1, "role-changed", ": by the arbiter"),
     },

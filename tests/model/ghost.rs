@@ -144,7 +144,14 @@ impl Ghost {
         let [mine, theirs] = [&nodes[at].files.record, &nodes[1 - at].files.record];
         let is_alone = mine.serve_mode == ServeMode::Solo || theirs.disk == DiskState::Inconsistent;
         self.has_lost[at] |= has_lost;
-        if self.has_lost == [true; 2] {
+        // With an arbiter it is the owner that both are made equal to, whatever the other one has.
+        let has_owner = theirs.arbitration.epoch.0 > 0;
+        let is_doubtful = |node: usize| {
+            let Node { files, .. } = &nodes[node];
+            files.record.disk == DiskState::Outdated || files.record.place != files.place()
+        };
+        let are_doubtful = has_owner && is_doubtful(1 - at) && self.has_lost.contains(&true);
+        if self.has_lost == [true; 2] || are_doubtful {
             self.floor = [0, 1].map(|node| self.floor[node].min(self.flushed[node]));
             self.has_lost = [false; 2];
         } else if self.has_lost[at] && is_alone {

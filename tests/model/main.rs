@@ -9,6 +9,8 @@
 #![allow(clippy::print_stdout, reason = "the sizes of the searches are printed for people")]
 
 mod bounds;
+#[cfg(feature = "planted-bugs")]
+mod broken_rules;
 mod checks;
 mod disk;
 mod facts;

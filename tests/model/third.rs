@@ -23,7 +23,7 @@ use crate::pair::{Action, Pair, side};
 /// The arbiter, and what is on its way to or from it.
 #[derive(Clone, Debug, Hash)]
 pub(crate) struct Third {
-    seat: Arbiter,
+    pub(crate) seat: Arbiter,
     /// The stable record.
     pub(crate) disk: Option<ArbiterRecord>,
     /// Its timers that run.

@@ -14,10 +14,8 @@ impl Bounds {
         let sound = Self {
             flaw: None,
             third: Some(plenty),
-            only: None,
+            comes_back: false,
             is_clock_broken: false,
-            #[cfg(feature = "planted-bugs")]
-            planted: None,
             ..self.clone()
         };
         let left = Left { commands: 1, connections: 1, writes: 1, kills: 1, ..Left::default() };
@@ -52,6 +50,7 @@ impl Bounds {
         }
         pair.left = Left { next_request: pair.left.next_request, ..self.left };
         if let Some(third) = &mut pair.third {
+            self.plant_at_arbiter(&mut third.seat);
             third.left = self.third.expect("there is an arbiter");
         }
         pair
@@ -142,12 +141,30 @@ pub(crate) fn records() -> Bounds {
     }
 }
 
+/// The nodes are cut apart, and whatever is said after that is slow.
+pub(crate) fn cut_off() -> Bounds {
+    let large = u8::from(is_large());
+    Bounds {
+        left: Left { writes: 1 + large, cuts: 1, connections: large, ..Left::default() },
+        third: Some(ThirdLeft { epochs: 1 + large, ..LITTLE }),
+        quick: SLOW_WORDS,
+        expected: &[
+            "a primary waits for the arbiter",
+            "a primary has no lease",
+            "the second node asks to be promoted",
+            "the arbiter promotes the second node",
+            "a node goes on alone by the arbiter",
+        ],
+        ..Bounds::nothing("cut off", Begin::InSync)
+    }
+}
+
 /// Requests and replies overtake each other, come twice, are lost and repeated.
 pub(crate) fn disorder() -> Bounds {
     let large = u8::from(is_large());
     Bounds {
         left: Left { writes: 1, cuts: 1, connections: large, ..Left::default() },
-        third: Some(ThirdLeft { disorder: 1, repeats: 1, losses: large, ..LITTLE }),
+        third: Some(ThirdLeft { disorder: 1, repeats: large, losses: large, ..LITTLE }),
         quick: SLOW_WORDS,
         expected: &["a node goes on alone by the arbiter"],
         ..Bounds::nothing("disorder", Begin::InSync)
@@ -174,7 +191,7 @@ pub(crate) fn handover() -> Bounds {
         left: Left { commands: 1, cuts: 1, kills: large, connections: 1, ..Left::default() },
         third: Some(ThirdLeft { suspicions: large, ..LITTLE }),
         quick: SLOW_FRAMES,
-        typed: &[Typed::Switchover, Typed::Demote],
+        typed: &[Typed::Switchover],
         mortal: &[0, 1],
         expected: &["the role is handed over", "a handover is under way"],
         ..Bounds::nothing("handover", Begin::Written)
@@ -199,11 +216,23 @@ pub(crate) fn slow_handover() -> Bounds {
 pub(crate) fn repairing() -> Bounds {
     let large = u8::from(is_large());
     Bounds {
-        left: Left { writes: 1, cuts: 1, connections: 1 + large, ..Left::default() },
-        third: Some(ThirdLeft { disorder: 1, epochs: 2 + large, suspicions: large, ..LITTLE }),
+        left: Left { writes: large, cuts: 1, connections: 1 + large, ..Left::default() },
+        third: Some(ThirdLeft { disorder: 1, suspicions: large, ..LITTLE }),
         quick: SLOW_WORDS,
         expected: &["both are eligible again", "the second node is resynced"],
         ..Bounds::nothing("repairing", Begin::Alone)
+    }
+}
+
+/// The second node asks to be promoted while the first one comes back.
+pub(crate) fn returning() -> Bounds {
+    let large = u8::from(is_large());
+    Bounds {
+        left: Left { cuts: 1 + large, connections: 1, ..Left::default() },
+        third: Some(ThirdLeft { epochs: 1 + large, ..LITTLE }),
+        quick: SLOW_WORDS,
+        expected: &["the second node asks to be promoted", "a node follows again what it left"],
+        ..Bounds::nothing("returning", Begin::InSync)
     }
 }
 
@@ -231,11 +260,17 @@ fn a_node_that_dies_is_replaced() {
 #[test]
 fn of_two_nodes_that_are_cut_apart_one_goes_on() {
     holds(&partition());
+    holds(&cut_off());
 }
 
 #[test]
 fn records_are_stable_before_what_needs_them() {
     holds(&records());
+}
+
+#[test]
+fn a_candidate_whose_primary_lives_follows_it_again() {
+    holds(&returning());
 }
 
 #[test]
@@ -259,6 +294,14 @@ fn a_node_is_eligible_only_while_it_is_needed() {
     holds(&repairing());
 }
 
+/// Nothing fails any more, and time passes: then somebody serves.
+#[test]
+fn service_comes_back_from_every_state() {
+    for bounds in [cut_off(), partition(), blackout(), handover(), returning()] {
+        holds(&Bounds { comes_back: true, expected: &[], ..bounds });
+    }
+}
+
 #[test]
 fn a_power_loss_promotes_nobody_who_may_lack_writes() {
     holds(&blackout());
@@ -269,7 +312,7 @@ fn a_power_loss_promotes_nobody_who_may_lack_writes() {
 fn a_broken_clock_makes_reads_stale_and_nothing_else() {
     let broken = |bounds: Bounds| Bounds { is_clock_broken: true, expected: &[], ..bounds };
     let mut is_stale = false;
-    for bounds in [partition(), node_loss(), restarts()] {
+    for bounds in [cut_off(), partition()] {
         is_stale |= search(&Bounds { only: Some("FreshRead"), ..broken(bounds.clone()) }).is_some();
         let others = search(&Bounds { but: Some("FreshRead"), ..broken(bounds) });
         assert_eq!(others, None, "beside FreshRead");

@@ -25,10 +25,24 @@ pub enum PlantedRule {
     LeaseNotNeeded,
     /// A record of the same owner counts as the answer to a request.
     AnswerByOwner,
+    /// The arbiter promotes a node while the owner has a lease.
+    LeaseIgnored,
+    /// The secondary is told that it is complete before the record says that it is needed.
+    CompleteBeforePaired,
+    /// The arbiter makes no new epoch for an owner that is alone already.
+    SoloKeepsEpoch,
+    /// A former primary that lost power resumes without a comparison.
+    DoubtfulResumes,
+    /// A secondary that lost power asks to be promoted.
+    DoubtfulAsks,
+    /// A node that asks to be promoted vetoes itself, too.
+    VetoWhileAsked,
+    /// The role is handed over before both disks are flushed.
+    HandoverUnflushed,
 }
 
 impl PlantedRule {
-    /// All of them.
+    /// Those that seeds of the simulator find; the model finds the others, too.
     pub const ALL: [Self; 9] = [
         Self::GrantsIgnored,
         Self::GrantsForgotten,
@@ -45,7 +59,7 @@ impl PlantedRule {
 impl ControllerSettings {
     /// Whether this bug is planted.
     #[cfg(feature = "planted-bugs")]
-    pub(super) fn is_planted(&self, rule: PlantedRule) -> bool {
+    pub(crate) fn is_planted(&self, rule: PlantedRule) -> bool {
         self.planted == Some(rule)
     }
 
