@@ -66,9 +66,6 @@ impl<M: MapMemory> Replica<M> {
             .controller
             .as_ref()
             .is_some_and(|it| it.is_candidate() || it.is_record_lost(&self.facts()));
-        if self.is_rule_planted(PlantedRule::VetoWhileAsked) {
-            return true;
-        }
         !is_bound && self.records.stable().arbitration.asked.is_none()
     }
 

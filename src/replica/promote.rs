@@ -10,7 +10,6 @@ use super::{Effects, Replica};
 use crate::metadata::MapMemory;
 use crate::metadata::generation::{Lineage, Relation};
 use crate::promotion::controller::ControllerInput;
-use crate::promotion::controller::planted::PlantedRule;
 use crate::promotion::{self, Peer, PromoteHow, PromotePlan};
 use crate::units::{Epoch, Instant, Sequence, ServeMode, SessionId, VetoReason};
 use crate::wire::message::{HandOver, Message, Outdate};
@@ -410,14 +409,6 @@ impl<M: MapMemory> Replica<M> {
     pub(super) fn pump_take_over(&mut self, effects: &mut Effects) {
         let Some(take) = &self.role.take_over else { return };
         let last: Sequence = take.hand.last;
-        if self.is_rule_planted(PlantedRule::HandoverUnflushed) && take.step == TakeStep::Applying {
-            let hand = take.hand;
-            if let Some(take) = &mut self.role.take_over {
-                take.step = TakeStep::Ready;
-            }
-            self.send(Message::HandReady(hand), effects);
-            return;
-        }
         if take.step == TakeStep::Applying
             && self.applied_through().is_none_or(|through| through >= last)
             && self.io.write_count() == 0

@@ -5,8 +5,9 @@ use hotpair::replica::planted::Planted;
 
 use crate::bounds::Bounds;
 use crate::search::search;
+use crate::third::ThirdLeft;
 use crate::witnessed::{
-    blackout, cut_off, handover, partition, records, repairing, restarts, returning,
+    blackout, cut_off, leaving, partition, records, repairing, secondary_restart,
 };
 
 /// A rule of promotion is broken: this property must fail.
@@ -34,17 +35,18 @@ fn m2_the_arbiter_ignores_the_lease() {
 
 #[test]
 fn m3_a_restart_forgets_what_was_granted() {
-    finds(PlantedRule::GrantsForgotten, "FreshRead", restarts());
+    finds(PlantedRule::GrantsForgotten, "FreshRead", secondary_restart());
 }
 
 #[test]
 fn m4_a_node_is_complete_before_it_is_needed() {
-    finds(PlantedRule::CompleteBeforePaired, "PairedBeforeCandidate", repairing_records());
+    finds(PlantedRule::CompleteBeforePaired, "VetoBeforeSolo", leaving());
 }
 
 #[test]
 fn m5_a_node_is_eligible_before_it_is_needed() {
-    finds(PlantedRule::PairBeforePaired, "VetoBeforeSolo", repairing_records());
+    let third = records().third.map(|left| ThirdLeft { epochs: 3, ..left });
+    finds(PlantedRule::PairBeforePaired, "VetoBeforeSolo", Bounds { third, ..records() });
 }
 
 #[test]
@@ -59,7 +61,8 @@ fn m6_a_grant_outlives_the_request_after_it() {
 
 #[test]
 fn m7_a_silent_peer_counts_as_dead() {
-    finds(PlantedRule::PeerAssumedDead, "OneWriter", partition());
+    let third = cut_off().third.map(|left| ThirdLeft { suspicions: 2, ..left });
+    finds(PlantedRule::PeerAssumedDead, "OneWriter", Bounds { third, ..cut_off() });
 }
 
 #[test]
@@ -80,23 +83,14 @@ fn m10_a_record_of_the_same_owner_counts_as_an_answer() {
 
 #[test]
 fn m11_a_doubtful_primary_resumes() {
-    finds(PlantedRule::DoubtfulResumes, "DoubtfulNeverServes", blackout());
-}
-
-#[test]
-fn m12_a_doubtful_secondary_is_promoted() {
-    let bounds = Bounds { planted: Some(Planted::DoubtForgotten), ..blackout() };
+    let bounds = Bounds { mortal: &[0], ..doubt() };
     finds_in("DoubtForgotten".to_owned(), "NoLostAck", bounds);
 }
 
 #[test]
-fn m16_a_candidate_vetoes_itself() {
-    finds(PlantedRule::VetoWhileAsked, "ServiceComesBack", returning());
-}
-
-#[test]
-fn m17_a_role_is_handed_over_unflushed() {
-    finds(PlantedRule::HandoverUnflushed, "NoLostAck", handover());
+fn m12_a_doubtful_secondary_is_promoted() {
+    let bounds = Bounds { mortal: &[1], ..doubt() };
+    finds_in("DoubtForgotten".to_owned(), "NoLostAck", bounds);
 }
 
 #[test]
@@ -109,8 +103,9 @@ fn reads_need_a_lease() {
     finds(PlantedRule::LeaseNotNeeded, "FreshRead", cut_off());
 }
 
-/// Late requests do not matter to these: what is slow are the records.
-fn repairing_records() -> Bounds {
-    let quick = records().quick;
-    Bounds { name: "repairing, slow records", quick, ..repairing() }
+/// A node forgets that it lost power with a write that it had not flushed.
+fn doubt() -> Bounds {
+    let third = blackout().third.map(|left| ThirdLeft { looks: 2, ..left });
+    let planted = Some(Planted::DoubtForgotten);
+    Bounds { third, planted, flushes_at_once: false, ..blackout() }
 }

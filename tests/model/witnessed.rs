@@ -224,6 +224,32 @@ pub(crate) fn repairing() -> Bounds {
     }
 }
 
+/// The second node dies and comes back while the first one still counts on its lease.
+pub(crate) fn secondary_restart() -> Bounds {
+    let large = u8::from(is_large());
+    Bounds {
+        left: Left { writes: 1, kills: 1, connections: large, ..Left::default() },
+        third: Some(ThirdLeft { waits: 1, epochs: 1, ..LITTLE }),
+        quick: SLOW_WORDS,
+        mortal: &[1],
+        expected: &["a primary has no lease", "the arbiter promotes the second node"],
+        ..Bounds::nothing("secondary restart", Begin::InSync)
+    }
+}
+
+/// The second node leaves with a veto, and comes back before the arbiter knows that it left.
+pub(crate) fn leaving() -> Bounds {
+    let large = u8::from(is_large());
+    Bounds {
+        left: Left { commands: 1, connections: 1, writes: large, ..Left::default() },
+        third: Some(ThirdLeft { suspicions: 0, epochs: 1 + large, ..LITTLE }),
+        quick: Quick { words: false, ..SLOW_RECORDS },
+        typed: &[Typed::Stop],
+        expected: &["a node has a veto", "both are in sync again"],
+        ..Bounds::nothing("leaving", Begin::InSync)
+    }
+}
+
 /// The second node asks to be promoted while the first one comes back.
 pub(crate) fn returning() -> Bounds {
     let large = u8::from(is_large());
@@ -281,6 +307,7 @@ fn late_repeated_and_lost_requests_change_nothing() {
 #[test]
 fn restarts_forget_no_lease() {
     holds(&restarts());
+    holds(&secondary_restart());
 }
 
 #[test]
@@ -292,12 +319,17 @@ fn a_handover_has_one_owner_at_each_moment() {
 #[test]
 fn a_node_is_eligible_only_while_it_is_needed() {
     holds(&repairing());
+    holds(&leaving());
 }
 
 /// Nothing fails any more, and time passes: then somebody serves.
 #[test]
 fn service_comes_back_from_every_state() {
-    for bounds in [cut_off(), partition(), blackout(), handover(), returning()] {
+    let once = |bounds: Bounds| Bounds {
+        left: Left { power_losses: 1, ..bounds.left },
+        ..bounds
+    };
+    for bounds in [cut_off(), partition(), once(blackout()), handover(), returning()] {
         holds(&Bounds { comes_back: true, expected: &[], ..bounds });
     }
 }

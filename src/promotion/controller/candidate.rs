@@ -58,10 +58,7 @@ const GUARDS: &[Guard] = &[
         !facts.record.stopped && !it.known.as_ref().is_some_and(|known| known.stopped)
     }),
     guard(Obstacle::SplitBrain, true, |_, facts| !facts.record.split),
-    guard(Obstacle::NotUpToDate, true, |it, facts| {
-        facts.record.disk == DiskState::UpToDate
-            || it.settings.is_planted(PlantedRule::DoubtfulAsks)
-    }),
+    guard(Obstacle::NotUpToDate, true, |_, facts| facts.record.disk == DiskState::UpToDate),
     guard(Obstacle::RecordLost, true, |it, facts| !it.is_record_lost(facts)),
     guard(Obstacle::Vetoed, true, |_, facts| facts.record.veto.is_none()),
     guard(Obstacle::Pledged, true, |_, facts| !facts.record.hold),

@@ -106,8 +106,7 @@ impl Controller {
             && self.candidacy.is_none()
             && record.arbitration.asked.is_none()
             && !self.is_superseded(facts);
-        let is_fit = is_fit(facts) || self.settings.is_planted(PlantedRule::DoubtfulResumes);
-        was_primary && is_free && is_fit && !self.is_record_lost(facts)
+        was_primary && is_free && is_fit(facts) && !self.is_record_lost(facts)
     }
 
     /// Whether a node that was primary may go on because its peer says that it was not promoted.

@@ -31,14 +31,6 @@ pub enum PlantedRule {
     CompleteBeforePaired,
     /// The arbiter makes no new epoch for an owner that is alone already.
     SoloKeepsEpoch,
-    /// A former primary that lost power resumes without a comparison.
-    DoubtfulResumes,
-    /// A secondary that lost power asks to be promoted.
-    DoubtfulAsks,
-    /// A node that asks to be promoted vetoes itself, too.
-    VetoWhileAsked,
-    /// The role is handed over before both disks are flushed.
-    HandoverUnflushed,
 }
 
 impl PlantedRule {
