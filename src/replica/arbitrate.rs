@@ -12,7 +12,6 @@ use crate::metadata::MapMemory;
 use crate::promotion::controller::{
     self, Act, Controller, ControllerEffect, ControllerInput, Facts, Leaving, RecordStep,
 };
-use crate::promotion::controller::planted::PlantedRule;
 use crate::promotion::{Claim, PromoteHow};
 use crate::units::{DiskState, Instance, Role, VetoReason};
 
@@ -67,11 +66,6 @@ impl<M: MapMemory> Replica<M> {
             .as_ref()
             .is_some_and(|it| it.is_candidate() || it.is_record_lost(&self.facts()));
         !is_bound && self.records.stable().arbitration.asked.is_none()
-    }
-
-    /// Whether a bug of these rules is planted.
-    pub(super) fn is_rule_planted(&self, rule: PlantedRule) -> bool {
-        self.settings.controller.as_ref().is_some_and(|settings| settings.is_planted(rule))
     }
 
     /// What the controller is shown.

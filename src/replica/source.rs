@@ -15,7 +15,6 @@ use super::records::Change;
 use super::session::{Fault, SessionPart};
 use super::{Effects, Replica};
 use crate::metadata::MapMemory;
-use crate::promotion::controller::planted::PlantedRule;
 use crate::units::{
     BLOCK_LEN, BLOCKS_PER_CHUNK, BlockIndex, BlockRange, CHUNK_LEN, ChunkIndex, Instant, ServeMode,
     Transfer,
@@ -537,13 +536,9 @@ impl<M: MapMemory> Replica<M> {
             return;
         }
         let mode = self.records.stable().serve_mode;
-        let needs_record = mode != ServeMode::Paired || self.role.is_changing();
-        if self.role.is_primary() && needs_record {
+        if self.role.is_primary() && (mode != ServeMode::Paired || self.role.is_changing()) {
             self.set_source_stage(Stage::Recording);
             self.records.change(Change::Paired);
-            if self.is_rule_planted(PlantedRule::CompleteBeforePaired) {
-                self.end_source(effects);
-            }
         } else {
             self.end_source(effects);
         }

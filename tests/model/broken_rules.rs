@@ -6,9 +6,7 @@ use hotpair::replica::planted::Planted;
 use crate::bounds::Bounds;
 use crate::search::search;
 use crate::third::ThirdLeft;
-use crate::witnessed::{
-    blackout, cut_off, leaving, partition, records, repairing, secondary_restart,
-};
+use crate::witnessed::{blackout, cut_off, partition, records, repairing, secondary_restart};
 
 /// A rule of promotion is broken: this property must fail.
 fn finds(rule: PlantedRule, property: &'static str, bounds: Bounds) {
@@ -39,14 +37,8 @@ fn m3_a_restart_forgets_what_was_granted() {
 }
 
 #[test]
-fn m4_a_node_is_complete_before_it_is_needed() {
-    finds(PlantedRule::CompleteBeforePaired, "VetoBeforeSolo", leaving());
-}
-
-#[test]
 fn m5_a_node_is_eligible_before_it_is_needed() {
-    let third = records().third.map(|left| ThirdLeft { epochs: 3, ..left });
-    finds(PlantedRule::PairBeforePaired, "VetoBeforeSolo", Bounds { third, ..records() });
+    finds(PlantedRule::PairBeforePaired, "PairedBeforeEligible", repairing());
 }
 
 #[test]
@@ -79,12 +71,6 @@ fn m9_held_writes_are_answered_before_the_record() {
 #[test]
 fn m10_a_record_of_the_same_owner_counts_as_an_answer() {
     finds(PlantedRule::AnswerByOwner, "VetoBeforeSolo", repairing());
-}
-
-#[test]
-fn m11_a_doubtful_primary_resumes() {
-    let bounds = Bounds { mortal: &[0], ..doubt() };
-    finds_in("DoubtForgotten".to_owned(), "NoLostAck", bounds);
 }
 
 #[test]

@@ -189,9 +189,8 @@ impl Pair {
         {
             result = next.carry_out(action, bounds);
         }
-        let result = result
-            .and_then(|()| checks::look(&next))
-            .and_then(|()| promises::look(&next, bounds));
+        let result =
+            result.and_then(|()| checks::look(&next)).and_then(|()| promises::look(&next, bounds));
         next.broken = result.err();
         if next.told.is_worn || next.net.is_worn() || !bounds.is_of_interest(next.broken) {
             return None;
@@ -470,7 +469,8 @@ impl Pair {
         match work {
             Work::Write(value) => self.ghost.had[at] = value,
             Work::Record(_) => {
-                let is_only_one = self.third.as_ref().is_some_and(|third| third.lists_only(at));
+                let is_only_one = self.third.as_ref().is_some_and(|third| third.lists_only(at))
+                    || !bounds.is_of_interest(Some("VetoBeforeSolo"));
                 self.ghost.recorded(at, &old, &self.nodes, is_only_one)?;
                 self.note_force(at, &old);
             }

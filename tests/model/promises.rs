@@ -47,9 +47,8 @@ fn reads_are_fresh(pair: &Pair, at: usize) -> bool {
 /// Whether the node acknowledges writes that its peer does not have.
 fn goes_alone(pair: &Pair, at: usize) -> bool {
     let node = &pair.nodes[at];
-    node.core().is_some_and(|core| {
-        core.is_primary() && core.superblock().serve_mode == ServeMode::Solo
-    })
+    node.core()
+        .is_some_and(|core| core.is_primary() && core.superblock().serve_mode == ServeMode::Solo)
 }
 
 fn may_be_alone(pair: &Pair, third: &Third, at: usize) -> bool {

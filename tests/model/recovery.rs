@@ -15,7 +15,14 @@ impl Pair {
     /// every timer fires.
     pub(crate) fn comes_back(&self, bounds: &Bounds) -> bool {
         let (looks, beats) = (u8::MAX, u8::MAX);
-        let third = ThirdLeft { looks, beats, repeats: 200, waits: 200, epochs: 200, ..ThirdLeft::default() };
+        let third = ThirdLeft {
+            looks,
+            beats,
+            repeats: 200,
+            waits: 200,
+            epochs: 200,
+            ..ThirdLeft::default()
+        };
         let bounds = Bounds {
             quick: Quick { data: true, records: true, frames: true, words: true },
             comes_back: false,
@@ -49,7 +56,8 @@ impl Pair {
         for _ in 0..STEPS_MAX {
             let mut actions = Vec::new();
             self.progress(&mut actions);
-            let is_first = |action: &&Action| !matches!(action, Action::Word(Word::AskTwice { .. }));
+            let is_first =
+                |action: &&Action| !matches!(action, Action::Word(Word::AskTwice { .. }));
             let Some(action) = actions.iter().find(is_first) else { return };
             if self.broken.is_some() {
                 return;
@@ -84,7 +92,9 @@ impl Pair {
                     timer: ControllerTimer::ArbiterLease | ControllerTimer::PeerLease,
                     ..
                 }) => leases_end,
-                Action::Word(Word::Fire { .. } | Word::FireThird { .. } | Word::Beat { .. }) => true,
+                Action::Word(Word::Fire { .. } | Word::FireThird { .. } | Word::Beat { .. }) => {
+                    true
+                }
                 _ => false,
             };
             let mut due = Vec::new();

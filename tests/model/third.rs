@@ -9,8 +9,8 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use hotpair::promotion::arbiter::{
-    Arbiter, ArbiterEffect, ArbiterInput, ArbiterRecord, ArbiterTimer, Eligible, Operation, Reply, Request,
-    RequestId,
+    Arbiter, ArbiterEffect, ArbiterInput, ArbiterRecord, ArbiterTimer, Eligible, Operation, Reply,
+    Request, RequestId,
 };
 use hotpair::promotion::controller::{ControllerInput, ControllerTimer};
 use hotpair::replica::Input;
@@ -122,7 +122,8 @@ impl Third {
 
     /// Whether the record lists only that node.
     pub(crate) fn lists_only(&self, at: usize) -> bool {
-        let is_out = |record: &ArbiterRecord| record.owner == side(at) && !record.lists(side(1 - at));
+        let is_out =
+            |record: &ArbiterRecord| record.owner == side(at) && !record.lists(side(1 - at));
         self.disk.as_ref().is_some_and(is_out)
     }
 
@@ -151,9 +152,8 @@ impl Third {
 
     /// Replies that grant a lease to that node, and are too late now.
     fn drop_stale_leases(&mut self, to: usize, instance: Instance) {
-        self.tells[to].retain(|(id, reply)| {
-            id.instance != instance || !matches!(reply, Reply::Lease { .. })
-        });
+        self.tells[to]
+            .retain(|(id, reply)| id.instance != instance || !matches!(reply, Reply::Lease { .. }));
     }
 }
 
@@ -349,12 +349,7 @@ impl Pair {
         self.step(to, Input::Controller(input), bounds)
     }
 
-    fn fire(
-        &mut self,
-        at: usize,
-        timer: ControllerTimer,
-        bounds: &Bounds,
-    ) -> Result<(), Broken> {
+    fn fire(&mut self, at: usize, timer: ControllerTimer, bounds: &Bounds) -> Result<(), Broken> {
         let third = self.third();
         third.node_timers[at].remove(&timer);
         match timer {

@@ -176,7 +176,7 @@ pub(crate) fn restarts() -> Bounds {
     let large = u8::from(is_large());
     Bounds {
         left: Left { writes: 1, kills: 1, connections: 1, cuts: large, ..Left::default() },
-        third: Some(ThirdLeft { restarts: 1, looks: 1, waits: 1, ..LITTLE }),
+        third: Some(ThirdLeft { restarts: 1, looks: 1, waits: large, ..LITTLE }),
         quick: ALL_QUICK,
         mortal: &[0, 1],
         expected: &["the arbiter says that a node resumes", "the arbiter promotes the second node"],
@@ -325,10 +325,7 @@ fn a_node_is_eligible_only_while_it_is_needed() {
 /// Nothing fails any more, and time passes: then somebody serves.
 #[test]
 fn service_comes_back_from_every_state() {
-    let once = |bounds: Bounds| Bounds {
-        left: Left { power_losses: 1, ..bounds.left },
-        ..bounds
-    };
+    let once = |bounds: Bounds| Bounds { left: Left { power_losses: 1, ..bounds.left }, ..bounds };
     for bounds in [cut_off(), partition(), once(blackout()), handover(), returning()] {
         holds(&Bounds { comes_back: true, expected: &[], ..bounds });
     }

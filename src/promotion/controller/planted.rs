@@ -27,8 +27,6 @@ pub enum PlantedRule {
     AnswerByOwner,
     /// The arbiter promotes a node while the owner has a lease.
     LeaseIgnored,
-    /// The secondary is told that it is complete before the record says that it is needed.
-    CompleteBeforePaired,
     /// The arbiter makes no new epoch for an owner that is alone already.
     SoloKeepsEpoch,
 }
@@ -51,7 +49,7 @@ impl PlantedRule {
 impl ControllerSettings {
     /// Whether this bug is planted.
     #[cfg(feature = "planted-bugs")]
-    pub(crate) fn is_planted(&self, rule: PlantedRule) -> bool {
+    pub(super) fn is_planted(&self, rule: PlantedRule) -> bool {
         self.planted == Some(rule)
     }
 
