@@ -46,6 +46,7 @@ pub(crate) enum Begin {
 
 /// The bounds of one search.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 pub(crate) struct Bounds {
     pub(crate) name: &'static str,
     pub(crate) begin: Begin,
@@ -84,6 +85,7 @@ pub(crate) struct Bounds {
 /// What ends or arrives at once, before anything else happens. Each search leaves its own things
 /// slow.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 pub(crate) struct Quick {
     /// Reads, writes and syncs of data, the activity log and the map.
     pub(crate) data: bool,

@@ -396,16 +396,8 @@ impl Pair {
                 Ok(())
             }
             Effect::AskArbiter(request) => self.asks_third(at, request, bounds),
-            Effect::SetTimer { timer, .. } => {
-                if let Some(third) = &mut self.third {
-                    third.node_timers[at].insert(timer);
-                }
-                Ok(())
-            }
-            Effect::GrantLease(to) => {
-                self.grant_lease(at, to);
-                Ok(())
-            }
+            Effect::SetTimer { timer, .. } => self.set_timer(at, timer),
+            Effect::GrantLease(to) => self.grant_lease(at, to),
             _ => unreachable!("the others are I/O"),
         }
     }

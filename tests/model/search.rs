@@ -59,6 +59,7 @@ always! {
 }
 
 /// Searches until something is broken, or to the end. Returns what was broken.
+#[expect(clippy::disallowed_methods, reason = "how long it took is printed for people")]
 pub(crate) fn search(bounds: &Bounds) -> Option<&'static str> {
     let began = std::time::Instant::now();
     let checker = bounds.clone().checker().threads(1).finish_when(HasDiscoveries::AnyFailures);

@@ -288,15 +288,7 @@ impl Pair {
                 let record = self.third().pushes[to].take().expect("it is there");
                 self.tell(to, ControllerInput::Pushed(record), bounds)
             }
-            Word::Restart => {
-                let third = self.third();
-                third.left.restarts -= 1;
-                let mut effects = Vec::new();
-                third.seat = Arbiter::new(STORE, third.disk.clone(), &mut effects);
-                bounds.plant_at_arbiter(&mut third.seat);
-                third.timers.clear();
-                self.carry_out_third(effects, None, bounds)
-            }
+            Word::Restart => self.restart_third(bounds),
             Word::Fire { at, timer } => self.fire(at, timer, bounds),
             Word::FireThird { timer } => {
                 for at in 0..2 {
@@ -309,19 +301,7 @@ impl Pair {
                 third.seat.step(now, ArbiterInput::Timer(timer), &mut Vec::new());
                 Ok(())
             }
-            Word::Beat { to } => {
-                self.third().left.beats -= 1;
-                if std::mem::take(&mut self.third().is_silent[to]) {
-                    self.tell(to, ControllerInput::Silent(false), bounds)?;
-                }
-                let peer = self.nodes[1 - to].core().filter(|core| core.wants_lease());
-                match peer.map(|core| (core.instance(), core.superblock().epoch)) {
-                    Some((instance, epoch)) => {
-                        self.tell(to, ControllerInput::LeaseAsked { instance, epoch }, bounds)
-                    }
-                    None => Ok(()),
-                }
-            }
+            Word::Beat { to } => self.beat(to, bounds),
             Word::Suspect { at } => {
                 let third = self.third();
                 third.left.suspicions -= 1;
@@ -439,10 +419,44 @@ impl Pair {
         Ok(())
     }
 
+    /// A timer of a node runs.
+    #[expect(clippy::unnecessary_wraps, reason = "as other effects are carried out")]
+    pub(crate) fn set_timer(&mut self, at: usize, timer: ControllerTimer) -> Result<(), Broken> {
+        self.third().node_timers[at].insert(timer);
+        Ok(())
+    }
+
     /// A node grants its peer's run a lease.
-    pub(crate) fn grant_lease(&mut self, at: usize, to: Instance) {
+    #[expect(clippy::unnecessary_wraps, reason = "as other effects are carried out")]
+    pub(crate) fn grant_lease(&mut self, at: usize, to: Instance) -> Result<(), Broken> {
         let third = self.third();
         third.granted_to[at] = Some(to);
         third.grants[1 - at] = Some(to);
+        Ok(())
+    }
+
+    /// The arbiter dies, and starts with what is stable.
+    fn restart_third(&mut self, bounds: &Bounds) -> Result<(), Broken> {
+        let third = self.third();
+        third.left.restarts -= 1;
+        let mut effects = Vec::new();
+        third.seat = Arbiter::new(STORE, third.disk.clone(), &mut effects);
+        bounds.plant_at_arbiter(&mut third.seat);
+        third.timers.clear();
+        self.carry_out_third(effects, None, bounds)
+    }
+
+    fn beat(&mut self, to: usize, bounds: &Bounds) -> Result<(), Broken> {
+        self.third().left.beats -= 1;
+        if std::mem::take(&mut self.third().is_silent[to]) {
+            self.tell(to, ControllerInput::Silent(false), bounds)?;
+        }
+        let peer = self.nodes[1 - to].core().filter(|core| core.wants_lease());
+        match peer.map(|core| (core.instance(), core.superblock().epoch)) {
+            Some((instance, epoch)) => {
+                self.tell(to, ControllerInput::LeaseAsked { instance, epoch }, bounds)
+            }
+            None => Ok(()),
+        }
     }
 }

@@ -213,10 +213,7 @@ impl Arbiter {
             say(Reply::Refused(no_record(self.id, request.arbiter)));
             return;
         };
-        let mut holders: Vec<Instance> = self.leases.iter().map(|lease| lease.instance).collect();
-        if self.is_planted(PlantedRule::LeaseIgnored) {
-            holders.clear();
-        }
+        let holders = self.holders();
         let known = Known { leases: &holders, is_in_hold_down: self.is_in_hold_down };
         match judge(record, known, &request) {
             Ruling::Refuse(Refused::RolledBack) => {
@@ -252,6 +249,14 @@ impl Arbiter {
                 self.store(Storing { record, lease, to, id }, effects);
             }
         }
+    }
+
+    /// The runs that have a lease.
+    fn holders(&self) -> Vec<Instance> {
+        if self.is_planted(PlantedRule::LeaseIgnored) {
+            return Vec::new();
+        }
+        self.leases.iter().map(|lease| lease.instance).collect()
     }
 
     fn view(&self, now: Instant, promotion: Result<(), Refused>, record: ArbiterRecord) -> View {
