@@ -12,8 +12,8 @@ use crate::metadata::MapMemory;
 impl<M: MapMemory> Hash for Replica<M> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         (&self.records, &self.dirty, &self.log, &self.io).hash(state);
-        (&self.role, &self.link, &self.writes, &self.window).hash(state);
-        (&self.flushes, &self.background, &self.verify, &self.desk).hash(state);
+        (&self.role, &self.controller, &self.link, &self.writes, &self.window).hash(state);
+        (&self.flushes, &self.background, &self.verify, &self.desk, &self.services).hash(state);
         (&self.fresh_ids, &self.orphaned, self.now, self.size, &self.resize).hash(state);
     }
 }

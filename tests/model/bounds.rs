@@ -2,11 +2,17 @@
 
 use std::time::Duration;
 
+use hotpair::promotion::arbiter::Arbiter;
+use hotpair::promotion::controller::ControllerSettings;
+#[cfg(feature = "planted-bugs")]
+use hotpair::promotion::controller::planted::PlantedRule;
 use hotpair::replica::Settings;
 #[cfg(feature = "planted-bugs")]
 use hotpair::replica::planted::Planted;
 
+use crate::ghost::Broken;
 use crate::pair::{Action, Pair, Typed, Wanted, side};
+use crate::third::{ThirdLeft, Word};
 
 /// What may still happen; it only falls.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
@@ -40,6 +46,7 @@ pub(crate) enum Begin {
 
 /// The bounds of one search.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 pub(crate) struct Bounds {
     pub(crate) name: &'static str,
     pub(crate) begin: Begin,
@@ -55,10 +62,39 @@ pub(crate) struct Bounds {
     pub(crate) flushes_at_once: bool,
     /// What must happen in some state, so that the search is not vacuous.
     pub(crate) expected: &'static [&'static str],
+    /// What happens to the arbiter; `None` without one.
+    pub(crate) third: Option<ThirdLeft>,
+    /// What never waits.
+    pub(crate) quick: Quick,
+    /// Who grants a lease may believe that it is over before its holder does.
+    pub(crate) is_clock_broken: bool,
+    /// Nothing but this is looked for.
+    pub(crate) only: Option<Broken>,
+    /// This is not looked for.
+    pub(crate) but: Option<Broken>,
+    /// From each state service must come back.
+    pub(crate) comes_back: bool,
     /// The rule that the world breaks, to see that the checks notice.
     pub(crate) flaw: Option<Flaw>,
     #[cfg(feature = "planted-bugs")]
     pub(crate) planted: Option<Planted>,
+    #[cfg(feature = "planted-bugs")]
+    pub(crate) rule: Option<PlantedRule>,
+}
+
+/// What ends or arrives at once, before anything else happens. Each search leaves its own things
+/// slow.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
+pub(crate) struct Quick {
+    /// Reads, writes and syncs of data, the activity log and the map.
+    pub(crate) data: bool,
+    /// Writes of the node's record.
+    pub(crate) records: bool,
+    /// Frames between the nodes.
+    pub(crate) frames: bool,
+    /// What passes between the nodes and the arbiter.
+    pub(crate) words: bool,
 }
 
 /// What the world forgets although it must not.
@@ -88,9 +124,17 @@ impl Bounds {
             gates_early: true,
             flushes_at_once: true,
             expected: &[],
+            third: None,
+            quick: Quick::default(),
+            is_clock_broken: false,
+            only: None,
+            but: None,
+            comes_back: false,
             flaw: None,
             #[cfg(feature = "planted-bugs")]
             planted: None,
+            #[cfg(feature = "planted-bugs")]
+            rule: None,
         }
     }
 
@@ -110,11 +154,42 @@ impl Bounds {
             suspect_after: NEVER,
             io_timeout: NEVER,
             unflushed_age: NEVER,
+            controller: self.third.map(|_| ControllerSettings {
+                side: side(at),
+                promotes: true,
+                lease: Duration::from_secs(3),
+                stop_budget: Duration::ZERO,
+                identities: [[0; 32]; 2],
+                #[cfg(feature = "planted-bugs")]
+                planted: self.rule,
+            }),
             #[cfg(feature = "planted-bugs")]
             planted: self.planted,
             ..Settings::default()
         }
     }
+
+    /// A property does not hold.
+    pub(crate) fn breaks(&self, name: Broken) -> Result<(), Broken> {
+        if self.is_of_interest(Some(name)) { Err(name) } else { Ok(()) }
+    }
+
+    /// Whether a state that breaks this is one that is looked for.
+    pub(crate) fn is_of_interest(&self, broken: Option<Broken>) -> bool {
+        let Some(broken) = broken else { return true };
+        self.only.is_none_or(|only| only == broken) && self.but != Some(broken)
+    }
+
+    /// Plants a bug of the arbiter.
+    #[cfg(feature = "planted-bugs")]
+    pub(crate) fn plant_at_arbiter(&self, seat: &mut Arbiter) {
+        seat.plant(self.rule);
+    }
+
+    /// None, in this build.
+    #[cfg(not(feature = "planted-bugs"))]
+    #[expect(clippy::unused_self, reason = "same shape as with the feature planted-bugs")]
+    pub(crate) fn plant_at_arbiter(&self, _seat: &mut Arbiter) {}
 
     /// The state in which the search begins.
     pub(crate) fn first_state(&self) -> Pair {
@@ -138,6 +213,9 @@ impl Bounds {
             ]),
         }
         let sound = Self { flaw: None, ..self.clone() };
+        if self.third.is_some() {
+            return self.first_state_with_arbiter();
+        }
         for action in prelude {
             pair = pair.happens(action, &sound).expect("nothing refuses it");
             pair.settles(&sound);
@@ -150,12 +228,22 @@ impl Bounds {
 
 impl Pair {
     /// Everything that is under way ends.
-    fn settles(&mut self, bounds: &Bounds) {
+    pub(crate) fn settles(&mut self, bounds: &Bounds) {
         loop {
             let mut actions = Vec::new();
             self.progress(&mut actions);
             let inner = |action: &&Action| {
+                let is_word = matches!(
+                    action,
+                    Action::Word(
+                        Word::Ask { .. }
+                            | Word::Tell { .. }
+                            | Word::Push { .. }
+                            | Word::Grant { .. }
+                    )
+                );
                 matches!(action, Action::Deliver { .. } | Action::End { .. } | Action::Tick { .. })
+                    || is_word
             };
             let Some(action) = actions.iter().find(inner) else { return };
             *self = self.happens(*action, bounds).expect("progress is never refused");
@@ -183,6 +271,7 @@ impl Pair {
             }
         }
         let wants = |at: usize| self.nodes[at].process.as_ref().is_some_and(|it| it.wants_link);
+        self.words_under_way(actions);
         let dialer_is_free = self.nodes[0].process.as_ref().is_some_and(|it| it.link.is_none());
         if wants(0) && wants(1) && dialer_is_free && self.left.connections > 0 {
             actions.push(Action::Connect);
@@ -195,9 +284,10 @@ impl Pair {
         if left.cuts > 0 && self.net.is_alive() {
             actions.push(Action::Cut);
         }
-        if left.time > 0 {
+        if left.time > 0 && !self.has_lease() {
             actions.push(Action::PassTime);
         }
+        self.words_of_time(bounds, actions);
         for at in 0..2 {
             self.asks(at, actions);
             self.faults(at, bounds, actions);

@@ -5,7 +5,7 @@ use stateright::Property;
 use hotpair::units::{DiskState, ServeMode};
 
 use crate::bounds::Bounds;
-use crate::node::Ask;
+use crate::node::{Ask, Node};
 use crate::pair::Pair;
 
 /// One thing that some state must show.
@@ -107,6 +107,66 @@ pub(crate) const FACTS: &[Fact] = &[
         is_so: |_, pair| {
             let is_torn = |disk| disk == DiskState::Inconsistent;
             pair.nodes.iter().any(|it| it.process.is_none() && is_torn(it.files.record.disk))
+        },
+    },
+    Fact {
+        name: "the second node asks to be promoted",
+        is_so: |_, pair| pair.nodes[1].files.record.arbitration.asked.is_some(),
+    },
+    Fact {
+        name: "a node follows again what it left",
+        is_so: |_, pair| {
+            let follows = |node: &Node| {
+                let record = &node.files.record;
+                record.arbitration.asked.is_some_and(|asked| record.promised < asked.last)
+            };
+            pair.nodes.iter().any(follows)
+        },
+    },
+    Fact {
+        name: "the arbiter promotes the second node",
+        is_so: |_, pair| pair.is_told(1, "role-changed", ": by the arbiter"),
+    },
+    Fact {
+        name: "the arbiter says that a node resumes",
+        is_so: |_, pair| {
+            (0..2).any(|at| pair.is_told(at, "role-changed", "the arbiter says it owns it"))
+        },
+    },
+    Fact {
+        name: "a node goes on alone by the arbiter",
+        is_so: |_, pair| (0..2).any(|at| pair.is_told(at, "going-solo", "ArbiterSolo")),
+    },
+    Fact {
+        name: "a primary waits for the arbiter",
+        is_so: |_, pair| (0..2).any(|at| pair.is_told(at, "writes-held", "")),
+    },
+    Fact {
+        name: "a primary has no lease",
+        is_so: |_, pair| {
+            let is_withheld = |node: &Node| {
+                let process = node.process.as_ref().filter(|it| it.export.is_some());
+                process.is_some_and(|it| !it.core.may_answer_reads())
+            };
+            pair.nodes.iter().any(is_withheld)
+        },
+    },
+    Fact {
+        name: "a node has a veto",
+        is_so: |_, pair| pair.nodes.iter().any(|node| node.files.record.veto.is_some()),
+    },
+    Fact {
+        name: "a handover is under way",
+        is_so: |_, pair| {
+            let hands_over = |mode| mode == ServeMode::HandingOver;
+            pair.nodes.iter().any(|node| hands_over(node.files.record.serve_mode))
+        },
+    },
+    Fact {
+        name: "both are eligible again",
+        is_so: |_, pair| {
+            let asks = |pair: &Pair| pair.third.as_ref().and_then(|third| third.was_paired());
+            asks(pair) == Some(true)
         },
     },
 ];

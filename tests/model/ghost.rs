@@ -48,13 +48,15 @@ impl Ghost {
         at: usize,
         epoch: Epoch,
         nodes: &[Node; 2],
+        has_arbiter: bool,
     ) -> Result<(), Broken> {
         let files = &nodes[at].files;
         if files.record.disk != DiskState::UpToDate {
             return Err("DoubtfulNeverServes");
         }
         let other = nodes[1 - at].process.as_ref().and_then(|process| process.export);
-        if other.is_some() && !self.is_split {
+        // With an arbiter a node that is cut off keeps its export and answers nothing.
+        if other.is_some() && !self.is_split && !has_arbiter {
             return Err("OneWriter");
         }
         let is_older = self
@@ -83,7 +85,9 @@ impl Ghost {
         let is_alone = mine.serve_mode == ServeMode::Solo;
         let peer_has_it = self.had[1 - at] >= value || self.has_lost[1 - at];
         let newer = nodes[1 - at].process.as_ref().and_then(|process| process.export);
-        if newer.is_some_and(|newer| newer > mine.epoch) && !self.is_split {
+        // What the peer has may be answered late.
+        let is_late = mine.arbitration.epoch.0 > 0 && peer_has_it;
+        if newer.is_some_and(|newer| newer > mine.epoch) && !self.is_split && !is_late {
             return Err("OneWriter");
         }
         // A read may end later than this node was alone, and find what it acknowledged then.
@@ -140,7 +144,14 @@ impl Ghost {
         let [mine, theirs] = [&nodes[at].files.record, &nodes[1 - at].files.record];
         let is_alone = mine.serve_mode == ServeMode::Solo || theirs.disk == DiskState::Inconsistent;
         self.has_lost[at] |= has_lost;
-        if self.has_lost == [true; 2] {
+        // With an arbiter it is the owner that both are made equal to, whatever the other one has.
+        let has_owner = theirs.arbitration.epoch.0 > 0;
+        let is_doubtful = |node: usize| {
+            let Node { files, .. } = &nodes[node];
+            files.record.disk == DiskState::Outdated || files.record.place != files.place()
+        };
+        let are_doubtful = has_owner && is_doubtful(1 - at) && self.has_lost.contains(&true);
+        if self.has_lost == [true; 2] || are_doubtful {
             self.floor = [0, 1].map(|node| self.floor[node].min(self.flushed[node]));
             self.has_lost = [false; 2];
         } else if self.has_lost[at] && is_alone {
@@ -159,22 +170,27 @@ impl Ghost {
         self.is_split |= peer_runs || self.floor[1 - at] > self.floor[at];
     }
 
-    /// The record of node `at` changed from `old` to the one it has.
+    /// The record of node `at` changed from `old` to the one it has. It may be the only one that
+    /// the arbiter's record lists.
     pub(crate) fn recorded(
         &mut self,
         at: usize,
         old: &Superblock,
         nodes: &[Node; 2],
+        is_only_one: bool,
     ) -> Result<(), Broken> {
         let [mine, theirs] = [&nodes[at].files.record, &nodes[1 - at].files.record];
-        if mine.epoch < old.epoch || mine.promised < old.promised {
+        // Whoever asked for a promotion follows the primary again, if that lives.
+        let follows = old.arbitration.asked.is_some() && mine.promised >= mine.epoch;
+        if mine.epoch < old.epoch || (mine.promised < old.promised && !follows) {
             return Err("EpochMono");
         }
         let lowest = [0, 1].map(|node| nodes[node].files.data.lowest());
         let goes = |from: ServeMode, to: ServeMode| old.serve_mode == from && mine.serve_mode == to;
         let is_same_term = mine.epoch == old.epoch; // else it was promoted by force
         if is_same_term && goes(ServeMode::Paired, ServeMode::Solo) {
-            let is_vetoed = theirs.veto.is_some() || theirs.disk != DiskState::UpToDate;
+            let is_out = theirs.veto.is_some() || theirs.disk != DiskState::UpToDate;
+            let is_vetoed = is_out || is_only_one;
             if (self.counts_on_veto[at] || !mine.peer_never_promotes) && !is_vetoed {
                 return Err("VetoBeforeSolo");
             }

@@ -1,7 +1,8 @@
 //! Every state that two nodes can get into, within bounds: the real cores, and all orders of what
 //! can happen to them.
 //!
-//! This is `auto = "off"` with `arbiter = "none"`, one block, a few writes and faults. [`pair`] is
+//! `search.rs` is `auto = "off"` with `arbiter = "none"`, `witnessed.rs` is `auto = "arbiter"` with a
+//! witness ([`third`], [`promises`], [`recovery`]): one block, a few writes and faults. [`pair`] is
 //! the state and its actions, [`node`], [`disk`] and [`net`] what it is made of, [`ghost`] and
 //! [`checks`] what must hold, [`bounds`] how much may happen. `HOTPAIR_MODEL=large` searches more.
 
@@ -9,6 +10,8 @@
 #![allow(clippy::print_stdout, reason = "the sizes of the searches are printed for people")]
 
 mod bounds;
+#[cfg(feature = "planted-bugs")]
+mod broken_rules;
 mod checks;
 mod disk;
 mod facts;
@@ -18,4 +21,8 @@ mod mutants;
 mod net;
 mod node;
 mod pair;
+mod promises;
+mod recovery;
 mod search;
+mod third;
+mod witnessed;

@@ -9,18 +9,22 @@ use hotpair::units::{ByteRange, Epoch, Instant, Side};
 use hotpair::wire::message::{Frame, Message, RefusalCode};
 use hotpair::wire::payload::Payload;
 
-use crate::bounds::{Bounds, Flaw, Left};
+use crate::bounds::{Bounds, Flaw, Left, Quick};
 use crate::checks;
 use crate::disk::{Files, Work, size};
 use crate::ghost::{Broken, Ghost, have_diverged};
 use crate::net::Net;
 use crate::node::{Ask, Asked, Name, Node, Process, read_at_once};
+use crate::promises;
+use crate::third::{Third, Word};
 
 /// Both nodes, the connection, and what may still happen.
 #[derive(Clone, Debug)]
 pub(crate) struct Pair {
     pub(crate) nodes: [Node; 2],
     pub(crate) net: Net,
+    /// With an arbiter only.
+    pub(crate) third: Option<Box<Third>>,
     pub(crate) ghost: Ghost,
     pub(crate) left: Left,
     /// Time passes in one step, after which everything that waits for time is due.
@@ -50,11 +54,13 @@ pub(crate) struct Told {
     pub(crate) events: Vec<(usize, &'static str, String)>,
     pub(crate) answered: Option<(usize, Ask, bool)>,
     is_refused: bool,
+    /// The bounds do not let it go on.
+    pub(crate) is_worn: bool,
 }
 
 impl Hash for Pair {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (&self.nodes, &self.net, &self.ghost, self.left).hash(state);
+        (&self.nodes, &self.net, &self.third, &self.ghost, self.left).hash(state);
         (self.has_time_passed, self.broken).hash(state);
     }
 }
@@ -106,6 +112,8 @@ pub(crate) enum Action {
         typed: Typed,
     },
     PassTime,
+    /// Something between the nodes and the arbiter.
+    Word(Word),
 }
 
 /// What a client may want.
@@ -146,6 +154,7 @@ impl Pair {
         Self {
             nodes: [node(Birth::This, 0), node(Birth::Peer, 1)],
             net: Net::default(),
+            third: None,
             ghost: Ghost::default(),
             left,
             has_time_passed: false,
@@ -170,13 +179,21 @@ impl Pair {
     pub(crate) fn happens(&self, action: Action, bounds: &Bounds) -> Option<Self> {
         let mut next = self.clone();
         next.told = Told::default();
-        let result = next.carry_out(action, bounds);
-        next.broken = result.err();
-        if next.told.is_refused || next.net.is_worn() {
+        let mut result = next.carry_out(action, bounds);
+        let is_typed = self.third.is_none() || matches!(action, Action::Type { .. });
+        if (next.told.is_refused && is_typed) || next.told.is_worn || next.net.is_worn() {
             return None;
         }
-        if next.broken.is_none() {
-            next.broken = checks::look(&next).err();
+        while result.is_ok()
+            && let Some(action) = next.quick_action(bounds)
+        {
+            result = next.carry_out(action, bounds);
+        }
+        let result =
+            result.and_then(|()| checks::look(&next)).and_then(|()| promises::look(&next, bounds));
+        next.broken = result.err();
+        if next.told.is_worn || next.net.is_worn() || !bounds.is_of_interest(next.broken) {
+            return None;
         }
         Some(next)
     }
@@ -197,6 +214,31 @@ impl Pair {
             format!("{:?} {:?} {marked} {works:?}", node.files.data, record.serve_mode)
         };
         format!("{} | {} | {:?}", node(&self.nodes[0]), node(&self.nodes[1]), self.ghost.floor)
+    }
+
+    /// What goes on by itself, and is not worth an order of its own in this search.
+    fn quick_action(&self, bounds: &Bounds) -> Option<Action> {
+        let is_quick = |action: &Action| match *action {
+            Action::End { at, work } => {
+                let process = self.nodes[at].process.as_ref();
+                let is_record =
+                    process.is_some_and(|it| matches!(it.works[work].1, Work::Record(_)));
+                if is_record { bounds.quick.records } else { bounds.quick.data }
+            }
+            Action::Deliver { .. } => bounds.quick.frames,
+            Action::Tick { .. } => bounds.quick.data,
+            Action::Word(Word::Ask { place: 0, .. } | Word::Tell { place: 0, .. }) => {
+                bounds.quick.words
+            }
+            Action::Word(Word::Grant { .. } | Word::Push { .. }) => bounds.quick.words,
+            _ => false,
+        };
+        if bounds.quick == Quick::default() {
+            return None;
+        }
+        let mut actions = Vec::new();
+        self.progress(&mut actions);
+        actions.into_iter().find(is_quick)
     }
 
     fn carry_out(&mut self, action: Action, bounds: &Bounds) -> Result<(), Broken> {
@@ -222,6 +264,7 @@ impl Pair {
             Action::Ask { at, what } => self.ask(at, what, bounds),
             Action::Kill { at, is_landed } => {
                 self.left.kills -= 1;
+                self.leave_will(at);
                 self.crash(at, is_landed);
                 if bounds.flaw == Some(Flaw::Marks) {
                     self.nodes[at].files.forget_marks();
@@ -254,6 +297,7 @@ impl Pair {
                 }
                 Ok(())
             }
+            Action::Word(word) => self.carry_out_word(word, bounds),
         }
     }
 
@@ -262,7 +306,7 @@ impl Pair {
     }
 
     /// One step of a core, and all that follows at once.
-    fn step(&mut self, at: usize, input: Input, bounds: &Bounds) -> Result<(), Broken> {
+    pub(crate) fn step(&mut self, at: usize, input: Input, bounds: &Bounds) -> Result<(), Broken> {
         let now = self.now();
         let mut inputs = std::collections::VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
@@ -351,6 +395,9 @@ impl Pair {
                 self.told.events.push((at, event.kind, event.reason));
                 Ok(())
             }
+            Effect::AskArbiter(request) => self.asks_third(at, request, bounds),
+            Effect::SetTimer { timer, .. } => self.set_timer(at, timer),
+            Effect::GrantLease(to) => self.grant_lease(at, to),
             _ => unreachable!("the others are I/O"),
         }
     }
@@ -378,7 +425,7 @@ impl Pair {
     }
 
     fn open(&mut self, at: usize, epoch: Epoch) -> Result<(), Broken> {
-        self.ghost.opens(at, epoch, &self.nodes)?;
+        self.ghost.opens(at, epoch, &self.nodes, self.third.is_some())?;
         self.process(at).export = Some(epoch);
         Ok(())
     }
@@ -414,7 +461,9 @@ impl Pair {
         match work {
             Work::Write(value) => self.ghost.had[at] = value,
             Work::Record(_) => {
-                self.ghost.recorded(at, &old, &self.nodes)?;
+                let is_only_one = self.third.as_ref().is_some_and(|third| third.lists_only(at))
+                    || !bounds.is_of_interest(Some("VetoBeforeSolo"));
+                self.ghost.recorded(at, &old, &self.nodes, is_only_one)?;
                 self.note_force(at, &old);
             }
             Work::Read => {
@@ -491,10 +540,22 @@ impl Pair {
 
     fn crash(&mut self, at: usize, is_landed: bool) {
         self.ghost.counts_on_veto[at] = false;
+        if let Some(third) = &mut self.third {
+            third.forget_process(at);
+        }
         if let Some(value) = self.nodes[at].crash(is_landed) {
             self.ghost.had[at] = value;
         }
         self.net.cut();
+    }
+
+    /// The supervisor of a primary that is killed says that it serves nothing more.
+    fn leave_will(&mut self, at: usize) {
+        let Some(core) = self.nodes[at].core() else { return };
+        let (run, epoch, serves) = (core.instance(), core.superblock().epoch, core.is_primary());
+        if let Some(third) = self.third.as_mut().filter(|_| serves) {
+            third.leave_will(at, run, epoch);
+        }
     }
 
     fn type_command(&mut self, at: usize, typed: Typed, bounds: &Bounds) -> Result<(), Broken> {

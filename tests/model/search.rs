@@ -54,18 +54,23 @@ always! {
     "NoUnmarkedDifference" "ClearByVersion" "LogBeforeWrite" "StableBeforeCooling" "MirroredVerdict" "HonestPeersAgree"
     "DivergedStandsStill" "SplitIsReported" "VerdictTrue" "Converges" "HonestStatus"
     "RequestsAreAnswered" "OneReply" "Drained" "CoreAsserts"
+    "EligibleInSync" "RevokeBeforeGrant" "PromiseBeforeAsking" "PairedBeforeEligible"
+    "ServiceComesBack"
 }
 
 /// Searches until something is broken, or to the end. Returns what was broken.
+#[expect(clippy::disallowed_methods, reason = "how long it took is printed for people")]
 pub(crate) fn search(bounds: &Bounds) -> Option<&'static str> {
+    let began = std::time::Instant::now();
     let checker = bounds.clone().checker().threads(1).finish_when(HasDiscoveries::AnyFailures);
     let checker = checker.spawn_dfs().join();
     println!(
-        "model {}: {} states, {} steps, depth {}",
+        "model {}: {} states, {} steps, depth {}, {:.1} s",
         bounds.name,
         checker.unique_state_count(),
         checker.state_count(),
-        checker.max_depth()
+        checker.max_depth(),
+        began.elapsed().as_secs_f64()
     );
     let found = checker.discoveries();
     let broken = ALWAYS.iter().find(|name| found.contains_key(*name)).copied();
@@ -101,7 +106,7 @@ fn explain(bounds: &Bounds) {
 /// How long the shortest way is looked for.
 const EXPLAIN_MAX: Duration = Duration::from_secs(20);
 
-fn holds(bounds: &Bounds) {
+pub(crate) fn holds(bounds: &Bounds) {
     let broken = search(bounds);
     if broken.is_some() {
         println!("model {}: breaks {broken:?}", bounds.name);
@@ -111,7 +116,7 @@ fn holds(bounds: &Bounds) {
 }
 
 /// Whether the larger bounds were asked for.
-fn is_large() -> bool {
+pub(crate) fn is_large() -> bool {
     env::var("HOTPAIR_MODEL").is_ok_and(|value| value == "large")
 }
 

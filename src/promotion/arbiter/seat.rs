@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::record::ArbiterRecord;
 use super::request::{Half, Operation, Refused, Reply, Request, RequestId, View};
 use super::rule::{Known, LeaseChange, Ruling, enroll, judge};
+use crate::promotion::controller::planted::PlantedRule;
 use crate::units::{ArbiterId, Instance, Instant, Side};
 
 /// What happens to the arbiter of one resource.
@@ -70,6 +71,9 @@ pub struct Arbiter {
     /// What each node asked while a record was on its way to the disk.
     waiting: [Option<Box<Request>>; 2],
     owner_seen: Option<Instant>,
+    /// The bug to be found.
+    #[cfg(feature = "planted-bugs")]
+    planted: Option<PlantedRule>,
 }
 
 /// A lease that was granted to a run of the owner. Its end is told, not acted upon.
@@ -126,7 +130,27 @@ impl Arbiter {
             storing: None,
             waiting: [None, None],
             owner_seen: None,
+            #[cfg(feature = "planted-bugs")]
+            planted: None,
         }
+    }
+
+    /// Plants a bug to be found.
+    #[cfg(feature = "planted-bugs")]
+    pub fn plant(&mut self, rule: Option<PlantedRule>) {
+        self.planted = rule;
+    }
+
+    #[cfg(feature = "planted-bugs")]
+    fn is_planted(&self, rule: PlantedRule) -> bool {
+        self.planted == Some(rule)
+    }
+
+    /// Never, in this build.
+    #[cfg(not(feature = "planted-bugs"))]
+    #[expect(clippy::unused_self, reason = "same shape as with the feature planted-bugs")]
+    fn is_planted(&self, _rule: PlantedRule) -> bool {
+        false
     }
 
     /// The stable record.
@@ -189,7 +213,7 @@ impl Arbiter {
             say(Reply::Refused(no_record(self.id, request.arbiter)));
             return;
         };
-        let holders: Vec<Instance> = self.leases.iter().map(|lease| lease.instance).collect();
+        let holders = self.holders();
         let known = Known { leases: &holders, is_in_hold_down: self.is_in_hold_down };
         match judge(record, known, &request) {
             Ruling::Refuse(Refused::RolledBack) => {
@@ -214,10 +238,25 @@ impl Arbiter {
                 };
                 effects.push(ArbiterEffect::Reply { to, id, reply });
             }
+            Ruling::Change(new, _)
+                if self.is_planted(PlantedRule::SoloKeepsEpoch)
+                    && (new.owner, new.eligible) == (record.owner, record.eligible)
+                    && matches!(request.operation, Operation::Solo { .. }) =>
+            {
+                say(Reply::Done(Box::new(record.clone())));
+            }
             Ruling::Change(record, lease) => {
                 self.store(Storing { record, lease, to, id }, effects);
             }
         }
+    }
+
+    /// The runs that have a lease.
+    fn holders(&self) -> Vec<Instance> {
+        if self.is_planted(PlantedRule::LeaseIgnored) {
+            return Vec::new();
+        }
+        self.leases.iter().map(|lease| lease.instance).collect()
     }
 
     fn view(&self, now: Instant, promotion: Result<(), Refused>, record: ArbiterRecord) -> View {

@@ -27,10 +27,14 @@ pub enum PlantedRule {
     AnswerByOwner,
     /// The services of the old owner get no time to stop.
     NoStopBudget,
+    /// The arbiter promotes a node while the owner has a lease.
+    LeaseIgnored,
+    /// The arbiter makes no new epoch for an owner that is alone already.
+    SoloKeepsEpoch,
 }
 
 impl PlantedRule {
-    /// All of them.
+    /// Those that the simulator finds; the model finds the others, too.
     pub const ALL: [Self; 10] = [
         Self::GrantsIgnored,
         Self::GrantsForgotten,

@@ -1,0 +1,350 @@
+//! The searches with an arbiter.
+
+use crate::bounds::{Begin, Bounds, Left, Quick};
+use crate::pair::{Action, Pair, Typed, Wanted};
+use crate::search::{holds, is_large, search};
+use crate::third::{Third, ThirdLeft, Word};
+use hotpair::promotion::arbiter::Eligible;
+use hotpair::promotion::controller::ControllerTimer;
+
+impl Bounds {
+    /// The first node serves, both are eligible, and both of its leases hold.
+    pub(crate) fn first_state_with_arbiter(&self) -> Pair {
+        let plenty = ThirdLeft { looks: 99, beats: 99, epochs: 99, ..ThirdLeft::default() };
+        let sound = Self {
+            flaw: None,
+            third: Some(plenty),
+            comes_back: false,
+            is_clock_broken: false,
+            ..self.clone()
+        };
+        let left = Left { commands: 1, connections: 1, writes: 1, kills: 1, ..Left::default() };
+        let mut pair = Pair::new(left);
+        let mut third = Third::new();
+        third.left = plenty;
+        pair.third = Some(Box::new(third));
+        for action in [Action::Start { at: 0 }, Action::Start { at: 1 }, Action::Connect] {
+            pair.goes(action, &sound);
+        }
+        for round in 0..8 {
+            for at in 0..2 {
+                pair.goes(Action::Word(Word::Fire { at, timer: ControllerTimer::Look }), &sound);
+            }
+            if round == 2 {
+                pair.goes(Action::Type { at: 0, typed: Typed::Promote }, &sound);
+            }
+        }
+        let record = pair.third.as_ref().and_then(|third| third.disk.clone());
+        assert_eq!(record.map(|record| record.eligible), Some(Eligible::Both), "it begins in sync");
+        pair.goes(Action::Word(Word::Beat { to: 1 }), &sound);
+        if self.begin != Begin::InSync {
+            pair.goes(Action::Ask { at: 0, what: Wanted::Write }, &sound);
+        }
+        if self.begin == Begin::Alone {
+            pair.left.writes = 1;
+            pair.goes(Action::Kill { at: 1, is_landed: false }, &sound);
+            pair.goes(Action::Notice { at: 0 }, &sound);
+            pair.goes(Action::Ask { at: 0, what: Wanted::Write }, &sound);
+            let third = pair.third.as_ref().expect("there is an arbiter");
+            assert!(third.lists_only(0), "the first node is alone");
+        }
+        pair.left = Left { next_request: pair.left.next_request, ..self.left };
+        if let Some(third) = &mut pair.third {
+            self.plant_at_arbiter(&mut third.seat);
+            third.left = self.third.expect("there is an arbiter");
+        }
+        pair
+    }
+}
+
+impl Pair {
+    fn goes(&mut self, action: Action, bounds: &Bounds) {
+        *self = self.happens(action, bounds).expect("nothing refuses it");
+        self.settles(bounds);
+        assert_eq!(self.broken, None, "while the first state is made, after {action:?}");
+    }
+}
+
+/// All but what passes between the nodes and the arbiter.
+const SLOW_WORDS: Quick = Quick { data: true, records: true, frames: true, words: false };
+/// All but the writes of records.
+const SLOW_RECORDS: Quick = Quick { data: true, records: false, frames: true, words: true };
+/// All but the frames between the nodes.
+const SLOW_FRAMES: Quick = Quick { data: true, records: true, frames: false, words: true };
+/// Everything: what is left are faults, people and time.
+const ALL_QUICK: Quick = Quick { data: true, records: true, frames: true, words: true };
+
+/// What every search lets happen.
+const LITTLE: ThirdLeft = ThirdLeft {
+    looks: 0,
+    repeats: 0,
+    beats: 0,
+    suspicions: 1,
+    restarts: 0,
+    disorder: 0,
+    losses: 0,
+    waits: 0,
+    epochs: 2,
+};
+
+/// A node dies, and the other one goes on: every order of requests, replies and leases.
+pub(crate) fn node_loss() -> Bounds {
+    let large = u8::from(is_large());
+    Bounds {
+        left: Left { writes: 1, kills: 1, connections: large, ..Left::default() },
+        third: Some(ThirdLeft { epochs: 1 + large, looks: large, ..LITTLE }),
+        quick: SLOW_WORDS,
+        mortal: &[0, 1],
+        expected: &[
+            "the second node asks to be promoted",
+            "the arbiter promotes the second node",
+            "a node goes on alone by the arbiter",
+            "a primary has no lease",
+            "a write is acknowledged by both",
+            "a write is acknowledged alone",
+        ],
+        ..Bounds::nothing("node loss", Begin::InSync)
+    }
+}
+
+/// The nodes are cut apart, and meet again.
+pub(crate) fn partition() -> Bounds {
+    let large = u8::from(is_large());
+    Bounds {
+        left: Left { writes: 2, cuts: 1, connections: 1, kills: large, ..Left::default() },
+        third: Some(ThirdLeft { looks: 1, beats: 1, epochs: 2 + large, ..LITTLE }),
+        quick: ALL_QUICK,
+        mortal: &[0, 1],
+        expected: &[
+            "a primary waits for the arbiter",
+            "a node goes on alone by the arbiter",
+            "the arbiter promotes the second node",
+            "a primary steps down",
+            "a node has a veto",
+            "both are in sync again",
+            "both are eligible again",
+        ],
+        ..Bounds::nothing("partition", Begin::InSync)
+    }
+}
+
+/// The same, with the writes of records in any order with the rest.
+pub(crate) fn records() -> Bounds {
+    let large = u8::from(is_large());
+    Bounds {
+        left: Left { writes: 1, cuts: 1, connections: 1, kills: large, ..Left::default() },
+        third: Some(ThirdLeft { looks: large, beats: 1, ..LITTLE }),
+        quick: SLOW_RECORDS,
+        mortal: &[0, 1],
+        expected: &["a node goes on alone by the arbiter", "the arbiter promotes the second node"],
+        ..Bounds::nothing("records", Begin::InSync)
+    }
+}
+
+/// The nodes are cut apart, and whatever is said after that is slow.
+pub(crate) fn cut_off() -> Bounds {
+    let large = u8::from(is_large());
+    Bounds {
+        left: Left { writes: 1 + large, cuts: 1, connections: large, ..Left::default() },
+        third: Some(ThirdLeft { epochs: 1 + large, ..LITTLE }),
+        quick: SLOW_WORDS,
+        expected: &[
+            "a primary waits for the arbiter",
+            "a primary has no lease",
+            "the second node asks to be promoted",
+            "the arbiter promotes the second node",
+            "a node goes on alone by the arbiter",
+        ],
+        ..Bounds::nothing("cut off", Begin::InSync)
+    }
+}
+
+/// Requests and replies overtake each other, come twice, are lost and repeated.
+pub(crate) fn disorder() -> Bounds {
+    let large = u8::from(is_large());
+    Bounds {
+        left: Left { writes: 1, cuts: 1, connections: large, ..Left::default() },
+        third: Some(ThirdLeft { disorder: 1, repeats: large, losses: large, ..LITTLE }),
+        quick: SLOW_WORDS,
+        expected: &["a node goes on alone by the arbiter"],
+        ..Bounds::nothing("disorder", Begin::InSync)
+    }
+}
+
+/// Nodes and the arbiter restart: what was granted before counts still.
+pub(crate) fn restarts() -> Bounds {
+    let large = u8::from(is_large());
+    Bounds {
+        left: Left { writes: 1, kills: 1, connections: 1, cuts: large, ..Left::default() },
+        third: Some(ThirdLeft { restarts: 1, looks: 1, waits: large, ..LITTLE }),
+        quick: ALL_QUICK,
+        mortal: &[0, 1],
+        expected: &["the arbiter says that a node resumes", "the arbiter promotes the second node"],
+        ..Bounds::nothing("restarts", Begin::InSync)
+    }
+}
+
+/// The role is handed over or given up by operators, and a node dies or the link is lost.
+pub(crate) fn handover() -> Bounds {
+    let large = u8::from(is_large());
+    Bounds {
+        left: Left { commands: 1, cuts: 1, kills: large, connections: 1, ..Left::default() },
+        third: Some(ThirdLeft { suspicions: large, ..LITTLE }),
+        quick: SLOW_FRAMES,
+        typed: &[Typed::Switchover],
+        mortal: &[0, 1],
+        expected: &["the role is handed over", "a handover is under way"],
+        ..Bounds::nothing("handover", Begin::Written)
+    }
+}
+
+/// A handover whose requests and replies are slow.
+pub(crate) fn slow_handover() -> Bounds {
+    let large = u8::from(is_large());
+    Bounds {
+        left: Left { commands: 1, kills: 1, time: large, connections: large, ..Left::default() },
+        third: Some(ThirdLeft { suspicions: 0, losses: large, repeats: large, ..LITTLE }),
+        quick: SLOW_WORDS,
+        typed: &[Typed::Switchover],
+        mortal: &[0, 1],
+        expected: &["the role is handed over", "a handover is under way"],
+        ..Bounds::nothing("slow handover", Begin::InSync)
+    }
+}
+
+/// A node that was away is filled and made eligible, and the link is lost in the middle.
+pub(crate) fn repairing() -> Bounds {
+    let large = u8::from(is_large());
+    Bounds {
+        left: Left { writes: large, cuts: 1, connections: 1 + large, ..Left::default() },
+        third: Some(ThirdLeft { disorder: 1, suspicions: large, ..LITTLE }),
+        quick: SLOW_WORDS,
+        expected: &["both are eligible again", "the second node is resynced"],
+        ..Bounds::nothing("repairing", Begin::Alone)
+    }
+}
+
+/// The second node dies and comes back while the first one still counts on its lease.
+pub(crate) fn secondary_restart() -> Bounds {
+    let large = u8::from(is_large());
+    Bounds {
+        left: Left { writes: 1, kills: 1, connections: large, ..Left::default() },
+        third: Some(ThirdLeft { waits: 1, epochs: 1, ..LITTLE }),
+        quick: SLOW_WORDS,
+        mortal: &[1],
+        expected: &["a primary has no lease", "the arbiter promotes the second node"],
+        ..Bounds::nothing("secondary restart", Begin::InSync)
+    }
+}
+
+/// The second node leaves with a veto, and comes back before the arbiter knows that it left.
+pub(crate) fn leaving() -> Bounds {
+    let large = u8::from(is_large());
+    Bounds {
+        left: Left { commands: 1, connections: 1, writes: large, ..Left::default() },
+        third: Some(ThirdLeft { suspicions: 0, epochs: 1 + large, ..LITTLE }),
+        quick: Quick { words: false, ..SLOW_RECORDS },
+        typed: &[Typed::Stop],
+        expected: &["a node has a veto", "both are in sync again"],
+        ..Bounds::nothing("leaving", Begin::InSync)
+    }
+}
+
+/// The second node asks to be promoted while the first one comes back.
+pub(crate) fn returning() -> Bounds {
+    let large = u8::from(is_large());
+    Bounds {
+        left: Left { cuts: 1 + large, connections: 1, ..Left::default() },
+        third: Some(ThirdLeft { epochs: 1 + large, ..LITTLE }),
+        quick: SLOW_WORDS,
+        expected: &["the second node asks to be promoted", "a node follows again what it left"],
+        ..Bounds::nothing("returning", Begin::InSync)
+    }
+}
+
+/// Power is lost with a write that is not flushed.
+pub(crate) fn blackout() -> Bounds {
+    let large = u8::from(is_large());
+    Bounds {
+        left: Left { writes: 1, power_losses: 2, connections: 1 + large, ..Left::default() },
+        third: Some(ThirdLeft { waits: 1, looks: large, ..LITTLE }),
+        quick: ALL_QUICK,
+        mortal: &[0, 1],
+        expected: &[
+            "a node that lost power says that it is doubtful",
+            "the arbiter promotes the second node",
+        ],
+        ..Bounds::nothing("blackout", Begin::Written)
+    }
+}
+
+#[test]
+fn a_node_that_dies_is_replaced() {
+    holds(&node_loss());
+}
+
+#[test]
+fn of_two_nodes_that_are_cut_apart_one_goes_on() {
+    holds(&partition());
+    holds(&cut_off());
+}
+
+#[test]
+fn records_are_stable_before_what_needs_them() {
+    holds(&records());
+}
+
+#[test]
+fn a_candidate_whose_primary_lives_follows_it_again() {
+    holds(&returning());
+}
+
+#[test]
+fn late_repeated_and_lost_requests_change_nothing() {
+    holds(&disorder());
+}
+
+#[test]
+fn restarts_forget_no_lease() {
+    holds(&restarts());
+    holds(&secondary_restart());
+}
+
+#[test]
+fn a_handover_has_one_owner_at_each_moment() {
+    holds(&handover());
+    holds(&slow_handover());
+}
+
+#[test]
+fn a_node_is_eligible_only_while_it_is_needed() {
+    holds(&repairing());
+    holds(&leaving());
+}
+
+/// Nothing fails any more, and time passes: then somebody serves.
+#[test]
+fn service_comes_back_from_every_state() {
+    let once = |bounds: Bounds| Bounds { left: Left { power_losses: 1, ..bounds.left }, ..bounds };
+    for bounds in [cut_off(), partition(), once(blackout()), handover(), returning()] {
+        holds(&Bounds { comes_back: true, expected: &[], ..bounds });
+    }
+}
+
+#[test]
+fn a_power_loss_promotes_nobody_who_may_lack_writes() {
+    holds(&blackout());
+}
+
+/// Whether a grantor that ends first lets only reads be stale.
+#[test]
+fn a_broken_clock_makes_reads_stale_and_nothing_else() {
+    let broken = |bounds: Bounds| Bounds { is_clock_broken: true, expected: &[], ..bounds };
+    let mut is_stale = false;
+    for bounds in [cut_off(), partition()] {
+        is_stale |= search(&Bounds { only: Some("FreshRead"), ..broken(bounds.clone()) }).is_some();
+        let others = search(&Bounds { but: Some("FreshRead"), ..broken(bounds) });
+        assert_eq!(others, None, "beside FreshRead");
+    }
+    assert!(is_stale, "FreshRead");
+}
