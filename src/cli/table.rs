@@ -122,6 +122,10 @@ fn details(resource: &ResourceStatus) -> String {
         ("peer disk", peer.disk.map_or_else(unknown, |disk| disk.to_string())),
         ("replication", word(&peer.replication)),
     ];
+    if let Some(services) = &resource.services {
+        let why = services.failure.iter().map(|why| format!(" ({why})")).collect::<String>();
+        lines.push(("services", format!("{}{why}", services.state)));
+    }
     if at_risk.writes > 0 {
         let (writes, age) = (count(at_risk.writes, "write"), at_risk.age_ms);
         let bytes = say::size(at_risk.bytes);

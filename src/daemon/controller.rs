@@ -71,6 +71,7 @@ impl ControllerEnds {
     /// What beats say of the resource from here on.
     pub(super) fn advertise(&mut self, core: &Replica<MappedMap>) {
         let record = core.superblock();
+        let mut has_new_epoch = false;
         self.heartbeat.advert.send_if_modified(|advert| {
             let new = Advert {
                 epoch: record.epoch,
@@ -86,9 +87,13 @@ impl ControllerEnds {
                 alive: advert.alive,
             };
             let is_new = *advert != new;
+            has_new_epoch = advert.epoch != new.epoch;
             *advert = new;
             is_new
         });
+        if has_new_epoch {
+            self.heartbeat.epochs.notify_one();
+        }
     }
 
     /// How long this node serves without a further word.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -28,6 +28,8 @@ pub(super) struct HeartbeatEnds {
     /// Where it brings what a new session of the nodes is known by.
     /// `None` where another resource does so.
     pub(super) sessions: Option<mpsc::Sender<[u8; 32]>>,
+    /// Told when the advert has another epoch.
+    pub(super) epochs: Arc<Notify>,
 }
 
 /// The heartbeats of a node: for the data thread of each resource, and for `status`.
@@ -77,11 +79,13 @@ pub(super) fn start_heartbeat(
     let mut resources = BTreeMap::new();
     // One resource brings the secrets: with many, each node would keep others of them.
     let mut sessions = Some(sessions);
+    let epochs = Arc::new(Notify::new());
     for resource in &node.resources {
         let (advert, advert_out) = watch::channel(Advert::default());
         let (news, news_out) = mpsc::channel(NEWS_MAX);
         ends.push(ResourceEnds { name: resource.name.clone(), advert: advert_out, news });
-        let mine = HeartbeatEnds { advert, news: news_out, sessions: sessions.take() };
+        let epochs = Arc::clone(&epochs);
+        let mine = HeartbeatEnds { advert, news: news_out, sessions: sessions.take(), epochs };
         resources.insert(resource.name.clone(), mine);
     }
     let heartbeat =
@@ -89,7 +93,8 @@ pub(super) fn start_heartbeat(
     keep_keys(node.node.state_dir.join(KEYS_FILE), kept_out)?;
     let (last_words, last_words_out) = watch::channel(Vec::new());
     tokio::spawn(hand_on_will(last_words_out, will));
-    let around = Surroundings { sessions: sessions_out, keys: kept, status, will: last_words };
+    let around =
+        Surroundings { sessions: sessions_out, keys: kept, status, will: last_words, epochs };
     tokio::spawn(heartbeat.run(around, stop));
     let (paths, paths_out) = watch::channel(Paths::default());
     tokio::spawn(show(status_out, paths));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::UdpSocket;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -207,6 +207,9 @@ pub struct Surroundings {
     pub status: watch::Sender<HeartbeatStatus>,
     /// For the supervisor.
     pub will: watch::Sender<Vec<LastWord>>,
+    /// A resource has another epoch: a will of an older one is of no use to the peer, so it does not
+    /// wait for the next tick.
+    pub epochs: Arc<Notify>,
 }
 
 /// Datagrams that are taken before the clock is looked at again.
@@ -288,6 +291,7 @@ impl Heartbeat {
                     Some(exporter) => self.add_key(&exporter, &around),
                     None => has_sessions = false,
                 },
+                () = around.epochs.notified() => {}
                 () = readable(&self.sockets) => self.take(&mut buffer),
             }
             self.publish(&around);

@@ -126,6 +126,11 @@ fn kinds_of_source() -> BTreeSet<String> {
             }
         }
     }
+    for text in rust_files(&root().join("src/hooks")) {
+        for (at, word) in text.match_indices("kind: \"") {
+            kinds.insert(text[at + word.len()..].split('"').next().unwrap().to_owned());
+        }
+    }
     kinds
 }
 

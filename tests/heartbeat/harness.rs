@@ -11,7 +11,7 @@ use hotpair::heartbeat::{
 use hotpair::promotion::Clocks;
 use hotpair::units::{Epoch, Instance, Instant, Side};
 use rustix::time::{ClockId, clock_gettime};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +30,7 @@ pub(crate) struct Node {
     pub(crate) keys: watch::Receiver<Vec<u8>>,
     pub(crate) will: watch::Receiver<Vec<LastWord>>,
     pub(crate) status: watch::Receiver<HeartbeatStatus>,
+    pub(crate) epochs: Arc<Notify>,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -78,6 +79,7 @@ impl Node {
         let (status_in, status) = watch::channel(HeartbeatStatus::default());
         let (keys_in, keys) = watch::channel(Vec::new());
         let (will_in, will) = watch::channel(Vec::new());
+        let epochs = Arc::new(Notify::new());
         let ends = ResourceEnds { name: "vm1".to_owned(), advert: advert_out, news: news_in };
         let heartbeat = Heartbeat::bind(settings, vec![ends]).unwrap();
         let stop = CancellationToken::new();
@@ -86,9 +88,10 @@ impl Node {
             keys: keys_in,
             status: status_in,
             will: will_in,
+            epochs: Arc::clone(&epochs),
         };
         let task = tokio::spawn(heartbeat.run(around, stop.clone()));
-        Self { advert, news, sessions, keys, will, status, stop, task }
+        Self { advert, news, sessions, keys, will, status, epochs, stop, task }
     }
 
     pub(crate) async fn stop(self) {

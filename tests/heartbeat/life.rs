@@ -137,6 +137,21 @@ async fn the_last_word_of_a_dead_node_is_told() {
     assert_eq!((instance, epoch), (Instance(100), Epoch(0)));
 }
 
+/// A will of an older epoch is of no use to the peer, and a tick may be long in coming.
+#[tokio::test]
+async fn a_will_follows_the_epoch_at_once() {
+    let relay = Relay::start().await;
+    let hour = std::time::Duration::from_hours(1);
+    let mut settings = settings(0, relay.address(0), of_names());
+    (settings.interval, settings.suspect_after) = (hour, 4 * hour);
+    let mut node = Node::start_with(settings);
+    let old = node.will.wait_for(|will| !will.is_empty()).await.unwrap().clone();
+    node.advert.send_modify(|advert| advert.epoch = Epoch(16));
+    node.epochs.notify_one();
+    node.will.wait_for(|will| *will != old).await.unwrap();
+    node.stop().await;
+}
+
 #[tokio::test]
 async fn nobody_at_the_other_end_ends_nothing() {
     // The kernel answers what is sent to a port that nobody has with an error.
