@@ -123,7 +123,7 @@ fn details(resource: &ResourceStatus) -> String {
         ("replication", word(&peer.replication)),
     ];
     if let Some(services) = &resource.services {
-        let why = services.failure.iter().map(|why| format!(" ({why})")).collect::<String>();
+        let why = services.failure.as_ref().map_or(String::new(), |why| format!(" ({why})"));
         lines.push(("services", format!("{}{why}", services.state)));
     }
     if at_risk.writes > 0 {

@@ -64,10 +64,13 @@ pub(super) fn start_services(
     };
     let (orders, orders_out) = watch::channel(None);
     let (news, news_out) = mpsc::channel(NEWS_MAX);
-    let (mine, mine_out) = watch::channel(LeftBehind::default());
-    tokio::spawn(collect(resource.name.clone(), mine_out, left.clone(), stop));
     let (lease, lease_out) = watch::channel(Lease::default());
     let driver = Driver { hooks, scene, lease: lease_out, clock: Arc::new(clock::both) };
+    let (mine, mine_out) = watch::channel(driver.left_at_first());
+    left.send_modify(|left| {
+        left.insert(resource.name.clone(), driver.left_at_first());
+    });
+    tokio::spawn(collect(resource.name.clone(), mine_out, left.clone(), stop));
     tokio::spawn(driver.run(Leaving { orders: orders_out, news, left: mine }));
     Some(ServiceEnds { orders, lease, news: news_out })
 }

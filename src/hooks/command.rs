@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::plan::Step;
@@ -87,8 +87,10 @@ pub(super) async fn execute(
         .stderr(Stdio::piped())
         .process_group(0)
         .kill_on_drop(true);
-    let mut child = spawn(&mut command)
-        .await
+    let spawned = timeout_at(deadline, spawn(command)).await;
+    let took_too_long = HookError::TookTooLong { program: program(), limit };
+    let mut child = spawned
+        .map_err(|_| took_too_long)?
         .map_err(|source| HookError::NotStarted { program: program(), source })?;
     let id = child.id().and_then(|id| i32::try_from(id).ok());
     let mut group = Group(id);
@@ -117,6 +119,9 @@ pub(super) async fn execute(
         drop(group);
         // What hangs in the kernel does not end even so; nobody waits for it.
         let _ = timeout(KILLED, child.wait()).await;
+        for output in outputs.into_iter().flatten() {
+            output.abort();
+        }
         tell(Told::Group(None));
         return Err(HookError::TookTooLong { program: program(), limit });
     };
@@ -135,16 +140,30 @@ pub(super) async fn execute(
 
 /// A script that was written a moment ago may be open for writing in a process that is being forked
 /// somewhere: then the kernel calls it busy, for an instant.
-async fn spawn(command: &mut Command) -> io::Result<Child> {
+async fn spawn(mut command: Command) -> io::Result<Child> {
     for _ in 0..BUSY_TRIES {
-        match command.spawn() {
+        let spawned;
+        (command, spawned) = start(command).await?;
+        match spawned {
             Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {
                 tokio::time::sleep(BUSY_PAUSE).await;
             }
             spawned => return spawned,
         }
     }
-    command.spawn()
+    start(command).await?.1
+}
+
+/// On a thread that may wait: the file may be on a disk that hangs. If many hang no more are begun.
+#[expect(clippy::disallowed_methods, reason = "`STARTING` is the limit")]
+async fn start(mut command: Command) -> io::Result<(Command, io::Result<Child>)> {
+    let place = STARTING.acquire().await.map_err(io::Error::other)?;
+    let start = move || {
+        let spawned = command.spawn();
+        drop(place);
+        (command, spawned)
+    };
+    tokio::task::spawn_blocking(start).await.map_err(io::Error::other)
 }
 
 /// Reads to the end, so that the command never waits for us; lines that are too long are cut.
@@ -178,5 +197,7 @@ const LINE_LEN_MAX: usize = 256;
 const LAST_LINES: Duration = Duration::from_millis(50);
 /// Time to end for a command that was killed.
 const KILLED: Duration = Duration::from_secs(1);
+/// Commands that are being started at the same time, of all resources.
+static STARTING: Semaphore = Semaphore::const_new(16);
 const BUSY_TRIES: u32 = 10;
 const BUSY_PAUSE: Duration = Duration::from_millis(10);

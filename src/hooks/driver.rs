@@ -13,6 +13,7 @@ use super::virtual_ip;
 use crate::config::Hooks;
 use crate::promotion::services::{ServiceAction, ServiceOrder, ServiceReason};
 use crate::promotion::{Clocks, Early};
+use crate::units::Epoch;
 
 /// What it tells.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -34,7 +35,7 @@ pub enum HookNews {
 }
 
 /// What somebody else has to do if this process dies now.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct LeftBehind {
     /// The process group of the command that runs; it is killed first.
     pub group: Option<i32>,
@@ -119,8 +120,8 @@ impl Driver {
             };
             is_announced = order.action == ServiceAction::Start && ended.is_ok();
             let result = ended.map_err(|error| error.to_string());
-            // A core that is gone waits for nothing.
-            let _ = news.send(HookNews::Ended { run: order.run, result }).await;
+            // A core that hangs has room for this, and one that is gone waits for nothing.
+            let _ = news.try_send(HookNews::Ended { run: order.run, result });
         }
     }
 
@@ -134,6 +135,17 @@ impl Driver {
         }
     }
 
+    /// What has to be done before it has run: nobody knows what an earlier run of the daemon left.
+    pub fn left_at_first(&self) -> LeftBehind {
+        LeftBehind { group: None, plan: Some(self.stop_plan(Epoch(0))) }
+    }
+
+    /// How the services stop if this process cannot stop them.
+    fn stop_plan(&self, epoch: Epoch) -> Plan {
+        let (action, reason) = (ServiceAction::StopNow, ServiceReason::Failover);
+        Plan::of(ServiceOrder { run: 0, action, reason, epoch }, &self.hooks, &self.scene)
+    }
+
     async fn carry_out(
         &self,
         order: ServiceOrder,
@@ -142,19 +154,17 @@ impl Driver {
     ) -> Result<(), HookError> {
         let plan = Plan::of(order, &self.hooks, &self.scene);
         if order.action == ServiceAction::Start {
-            let stop = ServiceOrder {
-                action: ServiceAction::StopNow,
-                reason: ServiceReason::Failover,
-                ..order
-            };
-            let stop = Plan::of(stop, &self.hooks, &self.scene);
+            let stop = self.stop_plan(order.epoch);
             left.send_modify(|left| left.plan = Some(stop));
         }
         let mut tell = |told: Told<'_>| match told {
             Told::Group(group) => left.send_modify(|left| left.group = group),
             Told::Line { program, text } => {
                 let reason = format!("{program}: {text}");
-                let _ = news.try_send(HookNews::Event { kind: "hook-output", reason });
+                // Lines that nobody takes must not keep the end of a run from being told.
+                if news.capacity() > FOR_ENDS {
+                    let _ = news.try_send(HookNews::Event { kind: "hook-output", reason });
+                }
             }
         };
         let ended = run(&plan, &mut tell).await;
@@ -190,6 +200,8 @@ async fn wait_for_another(orders: &watch::Receiver<Option<ServiceOrder>>) {
     }
 }
 
+/// Places for news that lines of output do not take: a core that hangs orders nothing, so few runs end.
+const FOR_ENDS: usize = 8;
 /// Time between two looks at the lease, and how many in a row find it over before the services stop:
 /// the core is faster if it runs at all.
 const LOOK: Duration = Duration::from_millis(50);

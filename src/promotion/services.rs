@@ -4,7 +4,9 @@
 //! given up for a start, so that what is half stopped is not started over. After a start of the
 //! daemon nobody knows what runs, and the first order is to stop it.
 
-use crate::units::Epoch;
+use std::time::Duration;
+
+use crate::units::{Epoch, Instant};
 
 /// What hooks do to the services of a resource.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -99,28 +101,33 @@ pub struct Services {
     state: State,
     run: u64,
     failure: Option<String>,
+    ended: Instant,
 }
 
 impl Default for Services {
     fn default() -> Self {
-        Self { state: State::Unknown, run: 0, failure: None }
+        Self { state: State::Unknown, run: 0, failure: None, ended: Instant(0) }
     }
 }
 
 impl Services {
     /// Orders the next run, if one is due.
-    pub fn settle(&mut self, wanted: Wanted) -> Option<ServiceOrder> {
+    pub fn settle(&mut self, now: Instant, wanted: Wanted) -> Option<ServiceOrder> {
+        let is_to_be_repeated = self.failure.is_some() && now.since(self.ended) >= REPEAT_AFTER;
         let (action, reason) = match (self.state, wanted.action) {
-            (State::Unknown, _) if self.run == 0 => (ServiceAction::Stop, ServiceReason::Start),
+            // What an earlier run of the daemon left has no more time than after a lost lease.
+            (State::Unknown, _) if self.run == 0 => (ServiceAction::StopNow, ServiceReason::Start),
             (State::Unknown, ServiceAction::Start) => (ServiceAction::Stop, wanted.reason),
-            // Nothing was started since this start that would have to stop faster.
-            (State::Stopping(_), _) if self.run == 1 => return None,
             (
                 State::Unknown | State::Starting | State::On,
                 ServiceAction::Stop | ServiceAction::StopNow,
             )
             | (State::Off, ServiceAction::Start)
             | (State::Stopping(ServiceAction::Stop), ServiceAction::StopNow) => {
+                (wanted.action, wanted.reason)
+            }
+            // The other node may serve, so what did not stop is asked to again and again.
+            (State::Off, ServiceAction::StopNow) if is_to_be_repeated => {
                 (wanted.action, wanted.reason)
             }
             (State::Off, ServiceAction::Stop | ServiceAction::StopNow)
@@ -135,8 +142,15 @@ impl Services {
         Some(ServiceOrder { run: self.run, action, reason, epoch: wanted.epoch })
     }
 
-    /// A run ended. One that gave way to another does not count. Returns whether it did.
-    pub fn on_ended(&mut self, run: u64, result: Result<(), String>) -> bool {
+    /// A run ended. One that gave way to another does not count. Returns whether it did. Run 0 was ordered
+    /// by nobody: the services stopped with their lease while this core did not run, whatever it thinks.
+    pub fn on_ended(&mut self, now: Instant, run: u64, result: Result<(), String>) -> bool {
+        if run == 0 {
+            if matches!(self.state, State::Starting | State::On) {
+                (self.state, self.failure) = (State::Unknown, result.err());
+            }
+            return true;
+        }
         if run != self.run {
             return false;
         }
@@ -144,7 +158,7 @@ impl Services {
             State::Starting | State::On => State::On,
             State::Stopping(_) | State::Off | State::Unknown => State::Off,
         };
-        self.failure = result.err();
+        (self.failure, self.ended) = (result.err(), now);
         true
     }
 
@@ -178,28 +192,31 @@ impl Services {
     }
 }
 
+/// Time between two stops of what does not stop.
+const REPEAT_AFTER: Duration = Duration::from_secs(10);
+
 #[cfg(test)]
 mod tests {
     use super::{ServiceAction, ServiceOrder, ServiceReason, Services, Wanted};
-    use crate::units::Epoch;
+    use crate::units::{Epoch, Instant};
 
     fn wanted(action: ServiceAction) -> Wanted {
         Wanted { action, reason: ServiceReason::Manual, epoch: Epoch(4) }
     }
 
     fn order(services: &mut Services, action: ServiceAction) -> Option<(u64, ServiceAction)> {
-        let order = services.settle(wanted(action));
+        let order = services.settle(Instant(0), wanted(action));
         order.map(|ServiceOrder { run, action, .. }| (run, action))
     }
 
     #[test]
     fn what_runs_after_a_start_is_stopped_before_anything_is_started() {
         let mut services = Services::default();
-        let first = services.settle(wanted(ServiceAction::Start)).expect("an order");
-        assert_eq!((first.action, first.reason), (ServiceAction::Stop, ServiceReason::Start));
+        let first = services.settle(Instant(0), wanted(ServiceAction::Start)).expect("an order");
+        assert_eq!((first.action, first.reason), (ServiceAction::StopNow, ServiceReason::Start));
         assert_eq!(order(&mut services, ServiceAction::Start), None);
         assert_eq!(order(&mut services, ServiceAction::StopNow), None);
-        assert!(services.on_ended(first.run, Ok(())));
+        assert!(services.on_ended(Instant(0), first.run, Ok(())));
         assert_eq!(order(&mut services, ServiceAction::Start), Some((2, ServiceAction::Start)));
     }
 
@@ -207,29 +224,53 @@ mod tests {
     fn a_start_gives_way_to_a_stop_and_a_stop_to_none_but_a_faster_one() {
         let mut services = Services::default();
         assert!(order(&mut services, ServiceAction::Stop).is_some());
-        assert!(services.on_ended(1, Ok(())) && services.is_off());
+        assert!(services.on_ended(Instant(0), 1, Ok(())) && services.is_off());
         assert!(order(&mut services, ServiceAction::Start).is_some());
         assert_eq!(order(&mut services, ServiceAction::Stop), Some((3, ServiceAction::Stop)));
-        assert!(!services.on_ended(2, Ok(())), "the start gave way");
+        assert!(!services.on_ended(Instant(0), 2, Ok(())), "the start gave way");
         assert_eq!(order(&mut services, ServiceAction::Start), None);
         assert_eq!(order(&mut services, ServiceAction::StopNow), Some((4, ServiceAction::StopNow)));
         assert_eq!(order(&mut services, ServiceAction::Stop), None);
         assert!(!services.is_off());
-        assert!(services.on_ended(4, Ok(())) && services.is_off());
+        assert!(services.on_ended(Instant(0), 4, Ok(())) && services.is_off());
     }
 
     #[test]
     fn a_failure_is_told_until_a_later_run_goes_well() {
         let mut services = Services::default();
         assert!(order(&mut services, ServiceAction::StopNow).is_some());
-        services.on_ended(1, Err("it hangs".to_owned()));
+        services.on_ended(Instant(0), 1, Err("it hangs".to_owned()));
         assert_eq!((services.name(), services.failure()), ("failed", Some("it hangs")));
         assert_eq!(order(&mut services, ServiceAction::Stop), None);
         services.try_again();
         assert_eq!(order(&mut services, ServiceAction::Stop), Some((2, ServiceAction::Stop)));
-        services.on_ended(2, Ok(()));
+        services.on_ended(Instant(0), 2, Ok(()));
         assert_eq!((services.name(), services.failure()), ("stopped", None));
         services.try_again();
         assert_eq!(order(&mut services, ServiceAction::Stop), None);
+    }
+
+    #[test]
+    fn what_does_not_stop_where_nobody_serves_is_asked_to_again() {
+        let mut services = Services::default();
+        assert!(order(&mut services, ServiceAction::StopNow).is_some());
+        services.on_ended(Instant(0), 1, Err("it hangs".to_owned()));
+        let later = Instant(0).plus(super::REPEAT_AFTER);
+        let at =
+            |services: &mut Services, now| services.settle(now, wanted(ServiceAction::StopNow));
+        assert_eq!(at(&mut services, Instant(1)), None);
+        assert_eq!(at(&mut services, later).map(|order| order.run), Some(2));
+    }
+
+    #[test]
+    fn services_that_stopped_by_themselves_are_started_again() {
+        let mut services = Services::default();
+        assert!(order(&mut services, ServiceAction::Start).is_some());
+        services.on_ended(Instant(0), 1, Ok(()));
+        assert!(order(&mut services, ServiceAction::Start).is_some());
+        services.on_ended(Instant(0), 2, Ok(()));
+        assert_eq!(services.name(), "running");
+        assert!(services.on_ended(Instant(0), 0, Ok(())));
+        assert_eq!(order(&mut services, ServiceAction::Start), Some((3, ServiceAction::Stop)));
     }
 }

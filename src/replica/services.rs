@@ -16,7 +16,8 @@ impl<M: MapMemory> Replica<M> {
             self.services = Some(Services::default());
         }
         let wanted = self.wanted_services();
-        let Some(order) = self.services.as_mut().and_then(|services| services.settle(wanted))
+        let now = self.now;
+        let Some(order) = self.services.as_mut().and_then(|services| services.settle(now, wanted))
         else {
             return;
         };
@@ -29,8 +30,9 @@ impl<M: MapMemory> Replica<M> {
     /// A run of hooks ended.
     pub(super) fn on_services(&mut self, run: u64, result: Result<(), String>) {
         let failure = result.as_ref().err().cloned();
+        let now = self.now;
         let Some(services) = &mut self.services else { return };
-        if !services.on_ended(run, result) {
+        if !services.on_ended(now, run, result) {
             return;
         }
         let state = services.name();

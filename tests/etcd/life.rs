@@ -6,8 +6,8 @@ use hotpair::units::Instance;
 
 use crate::cluster::Cluster;
 use crate::node::{
-    A, B, LEASE, Node, RECORD, SERVING, enroll, enrolled, generation, half, login, promote,
-    settings, solo,
+    A, B, LEASE, Node, RECORD, RESOURCE, SERVING, enroll, enrolled, generation, half, login,
+    promote, settings, solo,
 };
 use crate::real::process;
 
@@ -102,6 +102,39 @@ pub(crate) fn a_lease_that_ended() {
     let Reply::Done(won) = b.ask(promote(None)) else { panic!("not promoted") };
     assert_eq!(won.owner, B);
     assert!(matches!(newer.ask(Operation::Renew), Reply::Conflict(record) if record.owner == B));
+}
+
+/// A resource that is served no more is free, while the same run serves another one.
+pub(crate) fn each_resource_has_its_own_lease() {
+    let cluster = Cluster::start(1);
+    let mut nodes = [A, B].map(|side| {
+        let mut settings = settings(&cluster);
+        settings.resources.push("vm2".to_owned());
+        Node::with(settings, side)
+    });
+    enroll(&mut nodes);
+    for node in &mut nodes {
+        node.resource = "vm2";
+    }
+    enroll(&mut nodes);
+    let [mut a, mut b] = nodes;
+    a.lease();
+    a.resource = RESOURCE;
+    a.lease();
+    a.resource = "vm2";
+    cluster.news.wait_for("the lease of the first one to end", || {
+        a.lease();
+        cluster.value(SERVING).is_empty().then_some(())
+    });
+    assert_ne!(cluster.value("/hotpair/v1/office/vm2/serving"), "");
+    assert_eq!(
+        b.ask(promote(None)),
+        Reply::Refused(Refused::LeaseHeld),
+        "the second one is served"
+    );
+    b.resource = RESOURCE;
+    let Reply::Done(won) = b.ask(promote(None)) else { panic!("not promoted") };
+    assert_eq!(won.owner, B);
 }
 
 /// The owner goes alone while the other node takes over: exactly one of them is told that it did.

@@ -27,6 +27,7 @@ const CASES: &[Case] = &[
     case("a_pair_enrolls_and_the_owner_gets_leases", life::a_pair_enrolls),
     case("a_dead_owner_is_replaced_when_its_lease_is_over", life::a_dead_owner_is_replaced),
     case("a_run_that_is_known_to_be_dead_is_replaced_at_once", life::a_dead_run_is_replaced),
+    case("each_resource_has_its_own_lease", life::each_resource_has_its_own_lease),
     case("a_lease_that_ended_is_taken_again_by_the_owner_only", life::a_lease_that_ended),
     case("of_two_requests_at_one_epoch_one_wins", life::of_two_requests_one_wins),
     case("a_request_whose_answer_was_lost_is_done_once", life::a_lost_answer),

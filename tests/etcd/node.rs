@@ -33,6 +33,8 @@ pub(crate) struct Node {
     orders: mpsc::Sender<Order>,
     news: mpsc::Receiver<News>,
     pub(crate) side: Side,
+    /// What it asks about.
+    pub(crate) resource: &'static str,
     pub(crate) instance: Instance,
     pub(crate) arbiter: ArbiterId,
     pub(crate) epoch: Epoch,
@@ -111,6 +113,7 @@ impl Node {
             orders,
             news,
             side,
+            resource: RESOURCE,
             instance,
             arbiter,
             epoch,
@@ -169,7 +172,7 @@ impl Node {
 
     /// Asks, without a wait for the answer.
     pub(crate) fn order(&self, request: &Request) {
-        let asked = Asked { resource: RESOURCE.to_owned(), request: request.clone() };
+        let asked = Asked { resource: self.resource.to_owned(), request: request.clone() };
         self.orders.blocking_send(Order::Ask(asked)).unwrap();
     }
 

@@ -101,16 +101,26 @@ impl Stage {
         });
     }
 
-    /// What the third host learns when it asks for the address: the card of that node.
-    fn neighbour_is(&self, at: usize) -> bool {
+    /// The third host sends something to the address, so that its kernel knows whose card has it.
+    fn neighbour_talks(&self) {
         let mut words = self.lab.wrapper(2);
-        let ask = ["arping", "-c", "1", "-w", "2", "-I", "eth0", ADDRESS];
-        words.extend(ask.map(str::to_owned));
-        let said = process::run(&words[0], &words[1..]).stdout;
+        let talk = format!("echo > /dev/udp/{ADDRESS}/9");
+        words.extend(["bash", "-c", &talk].map(str::to_owned));
+        process::run_well(&words[0], &words[1..]);
+        self.wait_neighbour(0);
+    }
+
+    /// Waits until the third host knows that the address is at that node. It asks nobody.
+    fn wait_neighbour(&self, at: usize) {
         let mut words = self.lab.wrapper(at);
         words.extend(["cat", "/sys/class/net/eth0/address"].map(str::to_owned));
         let card = process::run_well(&words[0], &words[1..]);
-        said.to_lowercase().contains(card.trim())
+        let mut words = self.lab.wrapper(2);
+        let show = ["ip", "neighbour", "show", "to", ADDRESS, "dev", "eth0"];
+        words.extend(show.map(str::to_owned));
+        self.scene.pair.news.wait_for("the third host to know the card", || {
+            process::run_well(&words[0], &words[1..]).contains(card.trim()).then_some(())
+        });
     }
 }
 
@@ -122,12 +132,12 @@ fn write_script(path: &PathBuf, text: &str) {
 /// As planned, after a crash of the worker, and after the loss of a node.
 pub(crate) fn follow_the_role() {
     let mut stage = Stage::new(31);
-    assert!(stage.neighbour_is(0));
+    stage.neighbour_talks();
     stage.scene.pair.nodes[0].well(&["switchover", RESOURCE]);
     stage.wait_order(&["alpha demote switchover", "beta promote switchover"]);
     stage.wait_address([false, true]);
     stage.wait_services(1, "running");
-    assert!(stage.neighbour_is(1), "the network was told");
+    stage.wait_neighbour(1);
     stage.scene.serves_all(1);
     stage.scene.is_whole_again();
     // The supervisor stops them before it says that its worker is dead.

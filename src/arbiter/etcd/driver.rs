@@ -17,7 +17,7 @@ use super::EtcdSettings;
 use super::error::EtcdError;
 use super::http::Link;
 use super::keys::Keys;
-use super::lane::{Answered, Did, Lane, introduce, needs_lease};
+use super::lane::{Answered, Did, Lane, introduce};
 use super::plan::{Entry, Spoiled};
 use super::watch;
 use crate::arbiter::client::{News, Order};
@@ -44,7 +44,7 @@ pub async fn run_etcd(
 ) {
     let keys = Keys::of(&settings.cluster, settings.nodes.clone());
     let mut driver = Driver {
-        lane: Lane { keys, lease: None, settings },
+        lane: Lane { keys, leases: BTreeMap::new(), settings },
         orders,
         news,
         trouble: None,
@@ -169,17 +169,19 @@ impl Driver {
 
     async fn answer_all(&mut self, link: &mut Link, batch: Vec<Asked>) -> OrGone<Did<()>> {
         for part in batch.chunks(BATCH_MAX) {
-            let needs_lease = part.iter().any(|asked| needs_lease(&asked.request.operation));
-            let lease = match self.lane.keep_lease(link, needs_lease).await {
-                Ok(lease) => lease,
-                Err(error) => return ControlFlow::Continue(Err(error)),
-            };
+            let mut leases = Vec::new();
+            for asked in part {
+                match self.lane.keep_lease(link, asked).await {
+                    Ok(lease) => leases.push(lease),
+                    Err(error) => return ControlFlow::Continue(Err(error)),
+                }
+            }
             let resources: Vec<&str> = part.iter().map(|asked| asked.resource.as_str()).collect();
             let found = match self.lane.look(link, &resources).await {
                 Ok(found) => found,
                 Err(error) => return ControlFlow::Continue(Err(error)),
             };
-            for asked in part {
+            for (asked, lease) in part.iter().zip(leases) {
                 let answered = self.lane.answer(link, lease, asked, &found).await;
                 match answered {
                     Ok(Answered::Reply(reply)) => {

@@ -1,5 +1,7 @@
 //! What a node does at one member for one request: look, plan, commit.
 
+use std::collections::BTreeMap;
+
 use tracing::debug;
 
 use super::EtcdSettings;
@@ -26,8 +28,9 @@ const ROUNDS_MAX: usize = 4;
 pub(super) struct Lane {
     pub(super) settings: EtcdSettings,
     pub(super) keys: Keys,
-    /// The etcd lease of this run, as long as it is not known to be over.
-    pub(super) lease: Option<i64>,
+    /// The etcd lease of this run for each resource, as long as it is not known to be over. One that is
+    /// served no more ends, while another one is served on.
+    pub(super) leases: BTreeMap<String, i64>,
 }
 
 /// A lease that holds.
@@ -85,29 +88,29 @@ impl Lane {
         read_entry(self.place(resource), &self.keys, found.0, &found.1)
     }
 
-    /// Keeps the lease of this run alive, or asks for one. What is put on it is there at least as
-    /// long as the lease counts from before this.
-    pub(super) async fn keep_lease(&mut self, link: &mut Link, is_needed: bool) -> Did<Lease> {
-        let none = Lease { id: 0, kept_by: None };
-        if !is_needed {
-            return Ok(none);
+    /// Keeps the lease of this run for what is asked alive, or asks for one, if that needs a lease.
+    /// What is put on it is there at least as long as the lease counts from before this.
+    pub(super) async fn keep_lease(&mut self, link: &mut Link, asked: &Asked) -> Did<Lease> {
+        if !needs_lease(&asked.request.operation) {
+            return Ok(Lease { id: 0, kept_by: None });
         }
+        let resource = asked.resource.as_str();
         let ttl_s = self.settings.lease.as_millis().div_ceil(1_000);
         let ttl_s = u64::try_from(ttl_s).expect("a lease has at most ten minutes");
-        if let Some(id) = self.lease {
+        if let Some(&id) = self.leases.get(resource) {
             let kept: KeptAlive = link.call("/v3/lease/keepalive", &keepalive_body(id)).await?;
             if kept.result.ttl_s > 0 && kept.result.ttl_s.unsigned_abs() >= ttl_s {
                 return Ok(Lease { id, kept_by: Some(kept.result.header) });
             }
-            debug!("the etcd lease is over");
-            self.lease = None;
+            debug!(resource, "the etcd lease is over");
+            self.leases.remove(resource);
         }
         let granted: Granted = link.call("/v3/lease/grant", &grant_body(ttl_s)).await?;
         if granted.id == 0 || granted.ttl_s.unsigned_abs() < ttl_s {
             let what = "it granted no lease, or a shorter one";
             return Err(EtcdError::Odd { endpoint: link.endpoint(), what });
         }
-        self.lease = Some(granted.id);
+        self.leases.insert(resource.to_owned(), granted.id);
         Ok(Lease { id: granted.id, kept_by: None })
     }
 
@@ -135,7 +138,7 @@ impl Lane {
             let done: Outcome = match link.call("/v3/kv/txn", &transaction.body()).await {
                 // It ended since it was kept alive: the next request takes a new one.
                 Err(error) if error.is_of_lease() => {
-                    self.lease = None;
+                    self.leases.remove(resource);
                     return Ok(Answered::Unsettled);
                 }
                 done => done?,
@@ -201,7 +204,7 @@ pub(super) fn named(link: &Link, keys: &Keys, found: &Outcome) -> Did<ArbiterId>
     read_arbiter(keys, found.header.cluster_id, id).map_err(EtcdError::Spoiled)
 }
 
-pub(super) fn needs_lease(operation: &Operation) -> bool {
+fn needs_lease(operation: &Operation) -> bool {
     match operation {
         Operation::Renew | Operation::Promote { .. } | Operation::Enroll(_) => true,
         Operation::Read

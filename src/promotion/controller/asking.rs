@@ -342,14 +342,12 @@ impl Controller {
     ) {
         let epoch = record.epoch;
         self.has_looked = true;
-        let was_stopped = self.known.as_ref().is_some_and(|known| known.stopped);
         self.learn(record, facts);
         match operation {
             Operation::Solo { .. } => self.solo = Some(epoch),
             Operation::Promote { dead, .. } => {
-                // Whoever demoted stopped them before, and so did the supervisor of a dead run.
-                let may_run = dead.is_none() && !was_stopped;
-                self.let_services_stop(may_run, effects);
+                // The supervisor of a dead run has stopped them before it said so.
+                self.let_services_stop(dead.is_none(), effects);
                 self.on_granted(epoch);
             }
             Operation::Force { .. } if self.is_forcing() => self.on_granted(epoch),

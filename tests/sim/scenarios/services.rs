@@ -8,7 +8,7 @@ use hotpair::units::{ReplicationMode, Role};
 
 use super::failover::{is_whole_again, serves, until_eligible};
 use crate::plan::Plan;
-use crate::script::{A, B, Script, promote};
+use crate::script::{A, B, Script};
 use crate::services::ServicesPlan;
 use crate::witness::WitnessPlan;
 use crate::world::World;
@@ -96,19 +96,6 @@ pub(crate) fn loses_its_lease(witness: WitnessPlan) {
 }
 
 #[test]
-fn after_a_demotion_nobody_waits_for_services() {
-    let mut script = pair(WitnessPlan::calm(), 0);
-    script.command(A, Command::Demote).unwrap();
-    assert!(!script.world.services_run(A));
-    script.pass(4_000); // the lease that B granted is over
-    let before = script.world.now;
-    script.command(B, promote()).unwrap();
-    script.until_serving(B);
-    assert!(script.world.now - before < 3_000_000_000, "they were stopped before");
-    is_whole_again(&mut script);
-}
-
-#[test]
 fn what_a_dead_daemon_left_is_stopped_before_the_next_one_starts_it() {
     let mut script = pair(WitnessPlan::calm(), 0);
     script.pass(4_000);
@@ -117,7 +104,7 @@ fn what_a_dead_daemon_left_is_stopped_before_the_next_one_starts_it() {
     script.start(A);
     let order = |world: &World, run| world.services_order(A).filter(|order| order.run == run);
     script.until_exactly("nobody knows what runs there", |world| {
-        order(world, 1).is_some_and(|order| order.action == ServiceAction::Stop)
+        order(world, 1).is_some_and(|order| order.action == ServiceAction::StopNow)
     });
     script.until_exactly("they are started by a daemon that knows", |world| {
         order(world, 2).is_some_and(|order| order.action == ServiceAction::Start)
