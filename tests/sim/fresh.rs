@@ -25,13 +25,27 @@ fn fresh_seeds() {
         replay(seed);
         return;
     }
+    run_seeds("sim", number("HOTPAIR_SEEDS"), Plan::draw);
+}
+
+/// Seeds with an arbiter: `HOTPAIR_WITNESS_SEEDS` is how many.
+#[test]
+fn fresh_seeds_with_a_witness() {
+    if let Some(seed) = hex("HOTPAIR_WITNESS_SEED") {
+        replay_plan(Plan::draw_with_witness(seed));
+        return;
+    }
+    run_seeds("witness", number("HOTPAIR_WITNESS_SEEDS"), Plan::draw_with_witness);
+}
+
+/// Runs so many seeds, or until the time that was given is over.
+fn run_seeds(name: &'static str, count: Option<u64>, draw: impl Fn(u64) -> Plan) {
     let first = hex("HOTPAIR_FIRST_SEED").unwrap_or_else(seed_of_the_commit);
-    let count = number("HOTPAIR_SEEDS").unwrap_or(SEEDS);
     let budget = number("HOTPAIR_SIM_SECONDS").map(std::time::Duration::from_secs);
     let began = stopwatch();
-    let mut totals = Totals::default();
-    for seed in (0..count).map(|at| first.wrapping_add(at)) {
-        totals.add(&run(&Plan::draw(seed), None));
+    let mut totals = Totals { name, ..Totals::default() };
+    for seed in (0..count.unwrap_or(SEEDS)).map(|at| first.wrapping_add(at)) {
+        totals.add(&run(&draw(seed), None));
         if totals.seeds.is_multiple_of(SEEDS_PER_LINE) {
             totals.tell(first, began.elapsed().as_secs());
         }
@@ -42,24 +56,6 @@ fn fresh_seeds() {
     let seconds = began.elapsed().as_secs_f64();
     totals.print(first, seconds);
     totals.tell(first, began.elapsed().as_secs());
-    assert!(totals.failed.is_empty(), "{} seeds broke something", totals.failed.len());
-}
-
-/// Seeds with an arbiter: `HOTPAIR_WITNESS_SEEDS` is how many.
-#[test]
-fn fresh_seeds_with_a_witness() {
-    if let Some(seed) = hex("HOTPAIR_WITNESS_SEED") {
-        replay_plan(Plan::draw_with_witness(seed));
-        return;
-    }
-    let first = hex("HOTPAIR_FIRST_SEED").unwrap_or_else(seed_of_the_commit);
-    let count = number("HOTPAIR_WITNESS_SEEDS").unwrap_or(SEEDS);
-    let began = stopwatch();
-    let mut totals = Totals::default();
-    for seed in (0..count).map(|at| first.wrapping_add(at)) {
-        totals.add(&run(&Plan::draw_with_witness(seed), None));
-    }
-    totals.print(first, began.elapsed().as_secs_f64());
     assert!(totals.failed.is_empty(), "{} seeds broke something", totals.failed.len());
 }
 
@@ -74,6 +70,8 @@ fn the_same_seed_has_the_same_trace() {
 
 #[derive(Default)]
 struct Totals {
+    /// Of the piece of a campaign.
+    name: &'static str,
     seeds: u64,
     events: u64,
     answered: u64,
@@ -103,7 +101,10 @@ impl Totals {
     /// The line that `tools/campaign` looks for, also of a run that is stopped.
     fn tell(&self, first: u64, seconds: u64) {
         let (seeds, failures) = (self.seeds, self.failed.len());
-        println!("sim: seeds={seeds} first={first:x} failures={failures} seconds={seconds}");
+        println!(
+            "{}: seeds={seeds} first={first:x} failures={failures} seconds={seconds}",
+            self.name
+        );
     }
 
     fn print(&self, first: u64, seconds: f64) {
