@@ -386,7 +386,7 @@ impl Controller {
         }
     }
 
-    /// What an operator types is asked for at once.
+    /// What an operator types, and what has become possible, is asked for at once.
     pub(super) fn put_off_no_more(&mut self) {
         self.asking.is_put_off = false;
     }

@@ -104,6 +104,11 @@ impl Controller {
     pub(super) fn on_released(&mut self, instance: Instance, epoch: Epoch) {
         let newest = self.released.filter(|it| it.instance == instance).map(|it| it.epoch);
         let epoch = newest.map_or(epoch, |newest| newest.max(epoch));
+        // What was refused because of a lease is asked for again: whoever holds it is dead. The same word
+        // comes many times, and counts once.
+        if newest != Some(epoch) {
+            self.put_off_no_more();
+        }
         self.released = Some(Released { instance, epoch });
         self.leases.release(instance, epoch);
     }

@@ -290,6 +290,19 @@ fn nobody_asks_while_a_lease_of_its_own_may_hold() {
 }
 
 #[test]
+fn a_release_that_comes_after_a_refusal_is_used_at_once() {
+    let mut node = Node::secondary();
+    node.lose_peer();
+    let held = Err(Refused::LeaseHeld);
+    node.answer_view(arbiter_record(4, Side::First, Eligible::Both), held);
+    assert!(!node.has_asked_for_promotion(), "the lease is not over");
+    node.tell(ControllerInput::Released { instance: PEER, epoch: Epoch(4) });
+    assert!(matches!(node.asked().operation, Operation::PreVote { .. }));
+    node.answer_view(arbiter_record(4, Side::First, Eligible::Both), held);
+    assert!(node.has_asked_for_promotion(), "of a run that is dead");
+}
+
+#[test]
 fn a_release_ends_only_what_was_granted_up_to_its_epoch() {
     let mut node = Node::secondary();
     node.tell(ControllerInput::LeaseAsked { instance: PEER, epoch: Epoch(8) });
