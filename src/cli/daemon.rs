@@ -27,8 +27,9 @@ pub(super) fn run(common: &Common, run: &Run) -> Result<(), Failure> {
     let node = configuration::node(common)?;
     start_log(&run.log);
     end_with_a_panic();
-    // Without an arbiter nobody waits for the word that a worker is dead.
-    if run.supervised || node.promotion.arbiter == Arbiter::None {
+    // Where nobody is promoted by itself nobody waits for a worker that is dead.
+    let is_manual = node.promotion.arbiter == Arbiter::None && !node.promotion.auto.promotes();
+    if run.supervised || is_manual {
         return Ok(daemon::run(&node, run.supervised)?);
     }
     let binary = std::env::current_exe().map_err(|error| {

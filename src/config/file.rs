@@ -132,7 +132,7 @@ pub(super) struct PromotionSection {
     /// Most promotions in a time.
     pub(super) flap_limit: Later,
     /// Command that cuts the peer off.
-    pub(super) fence: Later,
+    pub(super) fence: Field<AbsolutePath>,
     /// Members of etcd.
     pub(super) etcd: Option<Spanned<Vec<Spanned<Written<EtcdEndpoint>>>>>,
     /// Who vouches for them.

@@ -218,6 +218,18 @@ pub enum Mistake {
     /// Nobody to ask.
     #[error("auto = \"arbiter\" needs an arbiter")]
     NeedsArbiter,
+    /// Whoever is asked for nothing decides nothing.
+    #[error("auto = \"heartbeat-only\" asks no arbiter, and there is arbiter = \"{arbiter}\"")]
+    ArbiterUnasked {
+        /// Which.
+        arbiter: &'static str,
+    },
+    /// Nothing to fence with.
+    #[error("auto = \"fenced\" needs a fence command")]
+    NeedsFence,
+    /// One cable would decide alone.
+    #[error("auto = \"heartbeat-only\" needs two paths of heartbeats")]
+    SinglePath,
     /// The build cannot ask etcd.
     #[error("arbiter = \"etcd\", and this build of hotpair has no etcd")]
     NoEtcd,
@@ -375,6 +387,20 @@ impl Mistake {
                 "add arbiter = \"witness\" and witness = \"ADDRESS:PORT\", or set auto = \"off\""
                     .to_owned()
             }
+            Self::ArbiterUnasked { .. } => {
+                "set auto = \"arbiter\", which never makes two primaries, or arbiter = \"none\""
+                    .to_owned()
+            }
+            Self::NeedsFence => {
+                "add a line such as: fence = \"/etc/hotpair/fence\"; it must end with 0 only if the \
+                 other node is off"
+                    .to_owned()
+            }
+            Self::SinglePath => {
+                "add a second network on both nodes: heartbeat = [\"192.0.2.1:7789\", \
+                 \"198.51.100.1:7789\"]; or use a witness, with auto = \"arbiter\""
+                    .to_owned()
+            }
             Self::TooManyHooks { .. } => {
                 "let one command, or one target of systemd, start the others".to_owned()
             }
@@ -453,6 +479,17 @@ pub enum Caution {
         /// Which member.
         endpoint: String,
     },
+    /// A key of the fence command.
+    #[error("`{key}` has no effect: {why}")]
+    NoFence {
+        /// The key.
+        key: &'static str,
+        /// Why not.
+        why: &'static str,
+    },
+    /// Split brain, accepted by name.
+    #[error("auto = \"heartbeat-only\" makes two primaries whenever the nodes miss each other")]
+    TwoPrimaries,
     /// One cable decides.
     #[error("there is a single path of heartbeats")]
     SinglePath,
@@ -492,6 +529,12 @@ impl Caution {
             Self::HttpsOnly { .. } => "write https://, or remove it".to_owned(),
             Self::EtcdInTheClear { .. } => {
                 "whoever reaches that network can decide who serves: write https:// and `etcd_ca`"
+                    .to_owned()
+            }
+            Self::NoFence { .. } => "set auto = \"fenced\", or remove it".to_owned(),
+            Self::TwoPrimaries => {
+                "each then acknowledges writes that the other lacks, and one side's are given up by \
+                 hand; with a witness, or with auto = \"fenced\", that cannot happen"
                     .to_owned()
             }
             Self::SinglePath => {

@@ -6,10 +6,11 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::EtcdAt;
-use super::check::{Check, LEASE, Timer, of, span_of};
+use super::check::{Check, Timer, of, span_of};
+use super::fence::{Fence, lease};
 use super::file::{File, NodeSection, PromotionSection};
 use super::mistake::{Caution, Mistake, time};
-use super::values::{ArbiterWord, AutoWord, Failback, PeerAddress, Written};
+use super::values::{ArbiterWord, Failback, PeerAddress, Written};
 use super::{Encryption, Identity, Node};
 
 /// Who may serve when a node is gone.
@@ -21,6 +22,8 @@ pub struct Promotion {
     pub arbiter: Arbiter,
     /// How long a right to serve holds; at least three times `suspect_after`.
     pub lease: Duration,
+    /// The command that cuts the other node off, if anything runs it.
+    pub fence: Option<Fence>,
 }
 
 /// Who promotes a secondary without an operator.
@@ -30,6 +33,10 @@ pub enum Auto {
     Off,
     /// The arbiter.
     Arbiter,
+    /// The fence command, and with an arbiter that first.
+    Fenced,
+    /// The silence of the other node: two primaries are possible.
+    HeartbeatOnly,
 }
 
 /// Who remembers who may serve.
@@ -55,14 +62,16 @@ pub struct WitnessAt {
 impl Promotion {
     /// What both nodes must agree on, as text.
     pub(super) fn settings_text(&self) -> String {
-        let auto = match self.auto {
-            Auto::Off => "off",
-            Auto::Arbiter => "arbiter",
-        };
+        let (auto, lease) = (self.auto.name(), self.lease.as_nanos());
         match &self.arbiter {
-            Arbiter::None => format!("auto={auto} arbiter=none"),
+            Arbiter::None => match (self.auto, &self.fence) {
+                (Auto::HeartbeatOnly, _) => format!("auto={auto} arbiter=none lease={lease}"),
+                (_, Some(fence)) => {
+                    format!("auto={auto} arbiter=none fence_delay={}", fence.delay.as_nanos())
+                }
+                (_, None) => format!("auto={auto} arbiter=none"),
+            },
             arbiter @ (Arbiter::Witness(_) | Arbiter::Etcd(_)) => {
-                let lease = self.lease.as_nanos();
                 format!("auto={auto} arbiter={} lease={lease}", arbiter.name())
             }
         }
@@ -88,7 +97,7 @@ impl Check {
         suspect_after: Duration,
     ) -> Option<Promotion> {
         let section = &file.promotion;
-        let auto = self.auto(section);
+        let auto = section.auto.as_ref().map_or(Auto::Off, |written| of(written).0);
         let arbiter = self.arbiter(section, encryption);
         let failback = section.failback.as_ref();
         if let Some((written, Failback::After(after))) = failback.map(|it| (it, of(it))) {
@@ -96,29 +105,13 @@ impl Check {
             let instead = "this release moves a resource back by hand: failback = \"manual\"";
             self.wrong(written.span(), Mistake::ComesLater { key: "failback", value, instead });
         }
-        let lease = span_of(section.lease.as_ref()).unwrap_or(LEASE);
         let has_arbiter = arbiter.as_ref().is_some_and(|it| *it != Arbiter::None);
-        self.promotion_timers(file, suspect_after, has_arbiter);
-        if auto == Some(Auto::Arbiter) && arbiter == Some(Arbiter::None) {
-            let span = section.auto.as_ref().map_or(0..0, Spanned::span);
-            self.wrong(span, Mistake::NeedsArbiter);
-        }
-        Some(Promotion { auto: auto?, arbiter: arbiter?, lease })
-    }
-
-    fn auto(&mut self, section: &PromotionSection) -> Option<Auto> {
-        let Some(written) = &section.auto else { return Some(Auto::Off) };
-        match of(written) {
-            AutoWord::Off => Some(Auto::Off),
-            AutoWord::Arbiter => Some(Auto::Arbiter),
-            AutoWord::Later(value) => {
-                let (key, value) = ("auto", (*value).to_owned());
-                let instead = "this release has auto = \"arbiter\" with a witness or \
-                               etcd, and auto = \"off\"";
-                self.wrong(written.span(), Mistake::ComesLater { key, value, instead });
-                None
-            }
-        }
+        let counts_lease = has_arbiter || auto == Auto::HeartbeatOnly;
+        self.promotion_timers(file, suspect_after, counts_lease);
+        let arbiter = arbiter?;
+        self.who_promotes(section, auto, &arbiter);
+        let fence = self.fence(file, suspect_after, auto, &arbiter);
+        Some(Promotion { auto, arbiter, lease: lease(section), fence })
     }
 
     fn arbiter(&mut self, section: &PromotionSection, encryption: Encryption) -> Option<Arbiter> {
@@ -173,7 +166,10 @@ impl Check {
         let spans = [
             ("witness", section.witness.as_ref().map(Spanned::span)),
             ("witness_identity", section.witness_identity.as_ref().map(Spanned::span)),
-            ("lease", section.lease.as_ref().map(Spanned::span)),
+            (
+                "lease",
+                section.lease.as_ref().map(Spanned::span).filter(|_| !counts_silence(section)),
+            ),
         ];
         for (key, span) in spans {
             if let Some(span) = span {
@@ -182,39 +178,24 @@ impl Check {
         }
     }
 
-    fn promotion_timers(&mut self, file: &File, suspect_after: Duration, has_arbiter: bool) {
+    fn promotion_timers(&mut self, file: &File, suspect_after: Duration, counts_lease: bool) {
         let section = &file.promotion;
         self.not_yet(&[
             ("arbiter_loss", &section.arbiter_loss),
             ("flap_limit", &section.flap_limit),
-            ("fence", &section.fence),
         ]);
-        let lease = span_of(section.lease.as_ref()).unwrap_or(LEASE);
-        // Without an arbiter the default lease is of no interest.
-        let written = file.heartbeat.suspect_after.as_ref().filter(|_| has_arbiter);
+        let lease = lease(section);
+        // Where nothing is counted by it the default lease is of no interest.
+        let written = file.heartbeat.suspect_after.as_ref().filter(|_| counts_lease);
         let suspect: Timer<'_> = ("suspect_after", written, suspect_after);
         let grace = section.arbiter_grace.as_ref();
-        let delay = section.fence_delay.as_ref();
         self.timers(("lease", section.lease.as_ref(), lease), 3, suspect);
         if let Some(grace_is) = span_of(grace) {
             let lease = ("lease", section.lease.as_ref(), lease);
             self.timers(("arbiter_grace", grace, grace_is), 3, lease);
         }
-        if let Some(delay_is) = span_of(delay) {
-            self.timers(
-                ("fence_delay", delay, delay_is),
-                2,
-                ("suspect_after", None, suspect_after),
-            );
-        }
-        for (key, value) in [
-            ("arbiter_grace", grace),
-            ("fence_delay", delay),
-            ("fence_timeout", section.fence_timeout.as_ref()),
-        ] {
-            if let Some(value) = value {
-                self.warn(value.span(), Caution::NotYet { key });
-            }
+        if let Some(grace) = grace {
+            self.warn(grace.span(), Caution::NotYet { key: "arbiter_grace" });
         }
     }
 
@@ -251,10 +232,12 @@ impl Check {
             let mend = "give each node its own address, or on one host its own port";
             self.same(last.clone().unwrap_or(0..0), "heartbeat", address.to_string(), mend);
         }
-        if promotion.arbiter == Arbiter::None {
+        if promotion.arbiter == Arbiter::None && !promotion.auto.promotes() {
             return;
         }
-        if first.len() < 2 {
+        self.enough_paths(file, nodes, promotion.auto);
+        let [first, _] = nodes.each_ref().map(|node| &node.heartbeat);
+        if first.len() < 2 && promotion.auto != Auto::HeartbeatOnly {
             let auto = file.promotion.arbiter.as_ref().map(Spanned::span);
             self.warn(last.or(auto).unwrap_or(0..0), Caution::SinglePath);
         }
@@ -265,6 +248,11 @@ impl Check {
             }
         }
     }
+}
+
+/// Whether `auto` promotes by silence alone, which is counted by the lease.
+fn counts_silence(section: &PromotionSection) -> bool {
+    section.auto.as_ref().is_some_and(|written| of(written).0 == Auto::HeartbeatOnly)
 }
 
 /// Most paths of heartbeats.

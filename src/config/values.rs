@@ -13,6 +13,7 @@ use std::time::Duration;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 
 use super::hooks::Hook;
+use super::promotion::Auto;
 use crate::units::ReplicationMode;
 
 /// A value that a user writes as text.
@@ -380,21 +381,17 @@ impl Text for FlushOn {
 
 /// Who promotes by itself.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum AutoWord {
-    Off,
-    Arbiter,
-    Later(&'static str),
-}
+pub(super) struct AutoWord(pub(super) Auto);
 
 impl Text for AutoWord {
     const EXPECTED: &'static str = "\"off\", \"arbiter\", \"fenced\" or \"heartbeat-only\"";
 
     fn read(text: &str) -> Option<Self> {
         match text {
-            "off" => Some(Self::Off),
-            "arbiter" => Some(Self::Arbiter),
-            "fenced" => Some(Self::Later("fenced")),
-            "heartbeat-only" => Some(Self::Later("heartbeat-only")),
+            "off" => Some(Self(Auto::Off)),
+            "arbiter" => Some(Self(Auto::Arbiter)),
+            "fenced" => Some(Self(Auto::Fenced)),
+            "heartbeat-only" => Some(Self(Auto::HeartbeatOnly)),
             _ => None,
         }
     }

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::error::DaemonError;
 use crate::arbiter::{ClientSecurity, ClientSettings, News, Order, run_client};
-use crate::config::{Arbiter, Auto, Encryption, Identity, NodeConfig, NodeResource, WitnessAt};
+use crate::config::{Arbiter, Encryption, Identity, NodeConfig, NodeResource, WitnessAt};
 use crate::control::ArbiterReach;
 use crate::promotion::controller::{ControllerInput, ControllerSettings};
 use crate::units::Instance;
@@ -145,9 +145,10 @@ pub(super) fn controller_settings(
     }
     Some(ControllerSettings {
         side: node.side,
-        promotes: node.promotion.auto == Auto::Arbiter,
+        promotes: node.promotion.auto.promotes(),
         lease: node.promotion.lease,
         stop_budget: resource.peer_stop_budget,
+        fence: super::fence::fence_use(node),
         identities,
         #[cfg(feature = "planted-bugs")]
         planted: None,

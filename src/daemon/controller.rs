@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 use std::task::{Context, Poll};
 
 use super::arbiter::ArbiterEnds;
+use super::fence::FenceEnds;
 use super::heartbeat::HeartbeatEnds;
 use super::timers::Timers;
 use crate::arbiter::Order;
 use crate::heartbeat::{Advert, HeartbeatNews};
-use crate::hooks::Lease;
+use crate::hooks::{FenceNews, Lease};
 use crate::promotion::Clocks;
 use crate::promotion::arbiter::{Asked, Request};
 use crate::promotion::controller::{ControllerInput, ControllerTimer};
@@ -20,26 +21,40 @@ use crate::units::{DiskState, Instance, Instant, ServeMode};
 #[derive(Debug)]
 pub(super) struct ControllerEnds {
     resource: String,
-    arbiter: ArbiterEnds,
+    arbiter: Option<ArbiterEnds>,
     heartbeat: HeartbeatEnds,
+    fence: Option<FenceEnds>,
     /// The run of the peer that asked for a lease last, and in which tick.
     asked: (Instance, u64),
     timers: Timers,
 }
 
 impl ControllerEnds {
-    pub(super) fn new(resource: String, arbiter: ArbiterEnds, heartbeat: HeartbeatEnds) -> Self {
-        Self { resource, arbiter, heartbeat, asked: (Instance(0), 0), timers: Timers::default() }
+    pub(super) fn new(
+        resource: String,
+        arbiter: Option<ArbiterEnds>,
+        heartbeat: HeartbeatEnds,
+        fence: Option<FenceEnds>,
+    ) -> Self {
+        let (asked, timers) = ((Instance(0), 0), Timers::default());
+        Self { resource, arbiter, heartbeat, fence, asked, timers }
     }
 
     /// Takes what was said to the controller.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, inputs: &mut VecDeque<Input>) {
-        while let Poll::Ready(Some(input)) = self.arbiter.news.poll_recv(cx) {
+        while let Some(arbiter) = &mut self.arbiter
+            && let Poll::Ready(Some(input)) = arbiter.news.poll_recv(cx)
+        {
             inputs.push_back(Input::Controller(input));
         }
         while let Poll::Ready(Some(news)) = self.heartbeat.news.poll_recv(cx) {
             inputs.push_back(Input::Controller(self.heard(news)));
         }
+    }
+
+    /// What became of the fence command.
+    pub(super) fn poll_fence(&mut self, cx: &mut Context<'_>) -> Poll<FenceNews> {
+        self.fence.as_mut().map_or(Poll::Pending, |fence| fence.poll(cx))
     }
 
     fn heard(&mut self, news: HeartbeatNews) -> ControllerInput {
@@ -129,6 +144,11 @@ impl ControllerEnds {
                 self.timers.set(now, timer, (from, after), bound);
             }
             Effect::GrantLease(to) => self.grant_lease(to),
+            Effect::Fence(order) => {
+                if let Some(fence) = &self.fence {
+                    fence.order(order);
+                }
+            }
             other => unreachable!("the data thread keeps {other:?} for itself"),
         }
     }
@@ -137,6 +157,8 @@ impl ControllerEnds {
     fn ask(&mut self, now: Clocks, request: Request) {
         self.timers.mark(now);
         let resource = self.resource.clone();
-        let _ = self.arbiter.orders.try_send(Order::Ask(Asked { resource, request }));
+        if let Some(arbiter) = &self.arbiter {
+            let _ = arbiter.orders.try_send(Order::Ask(Asked { resource, request }));
+        }
     }
 }

@@ -21,11 +21,12 @@ use super::reads::Reads;
 use super::services::ServiceEnds;
 use super::{clock, random, warnings};
 use crate::control::{NodeEvent, Order, Snapshot};
-use crate::hooks::HookNews;
+use crate::hooks::{FenceNews, HookNews};
 use crate::link::{Connection, Handover, LinkError, Trouble};
 use crate::metadata::Superblock;
 use crate::nbd::{Clients, Export, Extent, Incoming, Opened as Client};
 use crate::promotion::Clocks;
+use crate::promotion::controller::ControllerInput;
 use crate::replica::{Closing, Effect, Event, Input, LinkId, Replica, RequestError, RequestId};
 use crate::store::{CanaryCopy, Completion, MappedMap, Run, Shortage, Store, Via};
 use crate::units::{Epoch, Instant};
@@ -192,6 +193,7 @@ impl DataThread {
             controller.poll(cx, &mut self.inputs);
         }
         self.poll_services(cx);
+        self.poll_fence(cx);
         self.run_inputs();
         has_more |= self.poll_clients(cx);
         self.run_inputs();
@@ -512,7 +514,10 @@ impl DataThread {
                 self.inputs.push_back(Input::FreshId(random::id().expect(DRAWS)));
                 None
             }
-            effect @ (Effect::AskArbiter(_) | Effect::SetTimer { .. } | Effect::GrantLease(_)) => {
+            effect @ (Effect::AskArbiter(_)
+            | Effect::SetTimer { .. }
+            | Effect::GrantLease(_)
+            | Effect::Fence(_)) => {
                 if let Some(controller) = &mut self.ends.controller {
                     controller.carry_out(self.now, effect);
                 }
@@ -544,6 +549,23 @@ impl DataThread {
                     self.inputs.push_back(Input::ServicesEnded { run, result });
                 }
                 HookNews::Event { kind, reason } => {
+                    self.tell(Event { kind, epoch: self.core.superblock().epoch, reason });
+                }
+            }
+        }
+    }
+
+    /// What became of the fence command.
+    fn poll_fence(&mut self, cx: &mut Context<'_>) {
+        while let Some(controller) = &mut self.ends.controller
+            && let Poll::Ready(news) = controller.poll_fence(cx)
+        {
+            match news {
+                FenceNews::Ended { run, answer } => {
+                    let ended = ControllerInput::Fence { run, answer };
+                    self.inputs.push_back(Input::Controller(ended));
+                }
+                FenceNews::Event { kind, reason } => {
                     self.tell(Event { kind, epoch: self.core.superblock().epoch, reason });
                 }
             }

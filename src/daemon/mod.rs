@@ -16,6 +16,7 @@ mod error;
 #[cfg(feature = "etcd")]
 mod etcd;
 mod exports;
+mod fence;
 mod guide;
 mod heartbeat;
 mod init;

@@ -16,13 +16,14 @@ use super::controller::ControllerEnds;
 use super::data_thread::{DataThread, Ends, snapshot};
 use super::error::DaemonError;
 use super::exports::{self, ExportOrder};
+use super::fence::start_fence;
 use super::guide::Guide;
 use super::heartbeat::{HeartbeatWay, start_heartbeat};
 use super::open::{Opened, open};
 use super::services::{LeftBehinds, ServiceEnds, start_services};
 use super::will::{LastWord, Said, Supervisor};
 use super::{clock, random};
-use crate::config::{Encryption, NodeConfig, NodeResource};
+use crate::config::{Auto, Encryption, NodeConfig, NodeResource};
 use crate::control::{
     self, ControlSocket, Facts, Handle, NodeEvent, Order, ResourceFacts, ResourceHandle,
 };
@@ -183,7 +184,7 @@ async fn serve(
             wants_link,
             trouble,
             guide: Guide::new(node, security, &resource.name),
-            controller: controller_ends(&resource.name, arbiter.as_mut(), heartbeat.as_mut()),
+            controller: controller_ends(node, &resource, arbiter.as_mut(), heartbeat.as_mut()),
             services: start_services(node, &resource, &supervision.left, stop.clone()),
             exports: exports.clone(),
             events: events.clone(),
@@ -222,16 +223,21 @@ async fn serve(
     Ok(())
 }
 
-/// Where the controller of a resource asks and hears, if there is an arbiter: then there are
-/// heartbeats, too.
+/// Where the controller of a resource asks and hears, if there is an arbiter or a node is promoted
+/// without one: then there are heartbeats, too.
 fn controller_ends(
-    resource: &str,
+    node: &NodeConfig,
+    resource: &NodeResource,
     arbiter: Option<&mut ArbiterWay>,
     heartbeat: Option<&mut HeartbeatWay>,
 ) -> Option<ControllerEnds> {
-    let arbiter = arbiter?.resources.remove(resource)?;
-    let heartbeat = heartbeat?.resources.remove(resource)?;
-    Some(ControllerEnds::new(resource.to_owned(), arbiter, heartbeat))
+    let name = &resource.name;
+    let arbiter = arbiter.and_then(|way| way.resources.remove(name));
+    if arbiter.is_none() && !node.promotion.auto.promotes() {
+        return None;
+    }
+    let heartbeat = heartbeat?.resources.remove(name)?;
+    Some(ControllerEnds::new(name.clone(), arbiter, heartbeat, start_fence(node, resource)))
 }
 
 fn spawn_dialler(
@@ -283,6 +289,11 @@ fn facts(node: &NodeConfig, security: &Security) -> Facts {
     let mut warnings = Vec::new();
     if !security.is_encrypted() {
         let warning = "encryption is \"none\": whoever can reach the link can read and change data";
+        warnings.push(warning.to_owned());
+    }
+    if node.promotion.auto == Auto::HeartbeatOnly {
+        let warning = "auto is \"heartbeat-only\": two primaries are possible when the nodes miss each \
+                       other";
         warnings.push(warning.to_owned());
     }
     if std::env::var_os("HOTPAIR_ONE_THREAD").is_some() {

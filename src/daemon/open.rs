@@ -122,6 +122,7 @@ fn settings(node: &NodeConfig, resource: &NodeResource, zeroing_is_cheap: bool) 
         io_timeout: node.io_timeout(),
         has_services: resource.local.hooks.is_some(),
         controller: super::arbiter::controller_settings(node, resource),
+        alone: super::fence::alone_settings(node),
         ..Settings::default()
     }
 }

@@ -54,14 +54,7 @@ pub(super) fn start_services(
     stop: CancellationToken,
 ) -> Option<ServiceEnds> {
     let hooks = resource.local.hooks.clone()?;
-    let scene = Scene {
-        cluster: node.cluster.clone(),
-        resource: resource.name.clone(),
-        node: node.node.name.clone(),
-        peer: node.peer.name.clone(),
-        path: resource.local.path.display().to_string(),
-        export: resource.local.export.to_string(),
-    };
+    let scene = scene(node, resource);
     let (orders, orders_out) = watch::channel(None);
     let (news, news_out) = mpsc::channel(NEWS_MAX);
     let (lease, lease_out) = watch::channel(Lease::default());
@@ -73,6 +66,18 @@ pub(super) fn start_services(
     tokio::spawn(collect(resource.name.clone(), mine_out, left.clone(), stop));
     tokio::spawn(driver.run(Leaving { orders: orders_out, news, left: mine }));
     Some(ServiceEnds { orders, lease, news: news_out })
+}
+
+/// What commands are told of where they run.
+pub(super) fn scene(node: &NodeConfig, resource: &NodeResource) -> Scene {
+    Scene {
+        cluster: node.cluster.clone(),
+        resource: resource.name.clone(),
+        node: node.node.name.clone(),
+        peer: node.peer.name.clone(),
+        path: resource.local.path.display().to_string(),
+        export: resource.local.export.to_string(),
+    }
 }
 
 /// Keeps the place of one resource among what all of them leave behind, until the daemon ends.

@@ -2,10 +2,11 @@
 //!
 //! Reading order: `plan.rs` says what a run of hooks consists of, `command.rs` runs one of them, `run.rs`
 //! all of them in order, `driver.rs` carries out what the core orders for one resource,
-//! `virtual_ip.rs` tells the network where an address is.
+//! `fence.rs` runs the command that cuts the other node off, `virtual_ip.rs` tells the network where an address is.
 
 mod command;
 mod driver;
+mod fence;
 mod plan;
 mod run;
 mod virtual_ip;
@@ -15,5 +16,6 @@ mod tests;
 
 pub use command::{HookError, kill_group};
 pub use driver::{Driver, HookNews, Lease, Leaving, LeftBehind};
+pub use fence::{FenceNews, Fencer};
 pub use plan::{Plan, Scene, Step};
 pub use run::{Told, run};

@@ -75,7 +75,12 @@ impl Plan {
         Self {
             steps,
             goes_on: order.action == ServiceAction::StopNow,
-            environment: environment(scene, starts, order.reason, order.epoch),
+            environment: environment(
+                scene,
+                if starts { "promote" } else { "demote" },
+                order.reason,
+                order.epoch,
+            ),
             step_ms: millis(each),
             all_ms: millis(all),
         }
@@ -127,13 +132,13 @@ fn address(it: &VirtualIp, starts: bool) -> Vec<Step> {
     ]
 }
 
-fn environment(
+/// What a command finds in its environment, beside `PATH`.
+pub(super) fn environment(
     scene: &Scene,
-    starts: bool,
+    action: &str,
     reason: ServiceReason,
     epoch: Epoch,
 ) -> BTreeMap<String, String> {
-    let action = if starts { "promote" } else { "demote" };
     [
         ("CLUSTER", scene.cluster.as_str()),
         ("RESOURCE", &scene.resource),

@@ -40,6 +40,10 @@ pub enum Permit {
     PeerNeverPromotes,
     /// The arbiter's record says that only this node is eligible.
     ArbiterSolo,
+    /// The fence command confirmed that the peer is off, or durably outdated.
+    Fenced,
+    /// Every path to the peer is silent, and an operator chose to take that for its death.
+    AssumedDead,
     /// An operator vouched that the peer is off while the arbiter was out of reach, and the record
     /// says so.
     Forced,
@@ -52,6 +56,8 @@ impl Permit {
             Self::PeerVeto => "peer-veto",
             Self::PeerNeverPromotes => "peer-never-promotes",
             Self::ArbiterSolo => "arbiter",
+            Self::Fenced => "fenced",
+            Self::AssumedDead => "assumed-dead",
             Self::Forced => "forced",
         }
     }

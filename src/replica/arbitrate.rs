@@ -1,5 +1,5 @@
 //! The arbiter's word carried out: what `promotion::controller` orders, in the order that safety
-//! needs. A resource without an arbiter has no controller, and nothing here happens.
+//! needs. A resource without an arbiter has no controller: `alone.rs` is for it.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::units::{DiskState, Instance, Role, VetoReason};
 impl<M: MapMemory> Replica<M> {
     /// The controller's first step, once the record says that this run began.
     pub(super) fn start_controller(&mut self, effects: &mut Effects) {
-        let Some(settings) = self.settings.controller.clone() else { return };
+        let Some(settings) = self.settings.controller.clone() else { return self.start_alone() };
         let mut controller = Controller::new(settings, self.start.instance, &self.facts());
         let mut orders = Vec::new();
         controller.start(self.now, &self.facts(), &mut orders);
@@ -28,7 +28,9 @@ impl<M: MapMemory> Replica<M> {
     }
 
     pub(super) fn on_controller(&mut self, input: ControllerInput, effects: &mut Effects) {
-        let Some(mut controller) = self.controller.take() else { return };
+        let Some(mut controller) = self.controller.take() else {
+            return self.on_alone(&input, effects);
+        };
         let mut orders = Vec::new();
         let was_released = controller.is_released();
         controller.step(self.now, input, &self.facts(), &mut orders);
@@ -42,7 +44,7 @@ impl<M: MapMemory> Replica<M> {
 
     /// Lets the controller see what has changed. What it orders changes the facts again.
     pub(super) fn pump_controller(&mut self, effects: &mut Effects) {
-        let Some(mut controller) = self.controller.take() else { return };
+        let Some(mut controller) = self.controller.take() else { return self.pump_alone(effects) };
         let mut orders = Vec::new();
         controller.settle(self.now, &self.facts(), &mut orders);
         let may_read = controller.may_read(self.records.stable().serve_mode);
@@ -126,7 +128,7 @@ impl<M: MapMemory> Replica<M> {
         }
     }
 
-    fn carry_out(&mut self, orders: Vec<ControllerEffect>, effects: &mut Effects) {
+    pub(super) fn carry_out(&mut self, orders: Vec<ControllerEffect>, effects: &mut Effects) {
         for order in orders {
             match order {
                 ControllerEffect::Ask(request) => effects.push(Effect::AskArbiter(request)),
@@ -140,6 +142,8 @@ impl<M: MapMemory> Replica<M> {
                     self.records.change(Change::Arbiter(change));
                 }
                 ControllerEffect::Act(act) => self.on_act(act, effects),
+                ControllerEffect::Fence(order) => effects.push(Effect::Fence(order)),
+                ControllerEffect::Event { kind, reason } => self.event(kind, reason),
                 ControllerEffect::Settled { request, result } => {
                     let result = result
                         .map(|won| super::operator::Answer { text: self.tell_of(won) })

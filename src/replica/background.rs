@@ -130,7 +130,7 @@ impl<M: MapMemory> Replica<M> {
     pub(super) fn on_started(&mut self, _effects: &mut Effects) {
         let doubt = if self.is_planted(Planted::DoubtForgotten) { None } else { self.doubt };
         let (instance, place) = (self.start.instance, self.start.place);
-        let never_promotes = self.settings.controller.is_none();
+        let never_promotes = self.never_promotes();
         self.records.change(Change::Start { instance, place, doubt, never_promotes });
         if self.log.waits_for_marks() {
             self.sync_map(MapSync::Recovery);

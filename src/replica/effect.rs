@@ -14,6 +14,7 @@ use crate::metadata::{LogAppend, Superblock};
 use crate::promotion::ServeGrant;
 use crate::promotion::arbiter::Request as ArbiterRequest;
 use crate::promotion::controller::{Bound, ControllerInput, ControllerTimer};
+use crate::promotion::fencing::FenceOrder;
 use crate::promotion::services::ServiceOrder;
 use crate::units::{ByteRange, ChunkIndex, Epoch, Instance, Instant, ResourceSize, ZeroKind};
 use crate::wire::message::Frame;
@@ -102,7 +103,8 @@ pub enum Input {
     DiskGone,
     /// A random id, as asked for by [`Effect::DrawId`].
     FreshId(u128),
-    /// The arbiter, a timer or a heartbeat, with an arbiter only.
+    /// The arbiter, a timer, a heartbeat or the fence command; where nobody is promoted by itself there
+    /// is none of them.
     Controller(ControllerInput),
     /// A run of hooks ended; it was the newest when it did.
     ServicesEnded {
@@ -296,6 +298,9 @@ pub enum Effect {
     },
     /// Tell that run of the peer that the lease that it asked for is granted.
     GrantLease(Instance),
+    /// Run the fence command; answered by [`Input::Controller`], unless a newer order takes its place
+    /// first.
+    Fence(FenceOrder),
     /// Start or stop what runs beside a primary; answered by [`Input::ServicesEnded`], unless a newer
     /// order takes its place first.
     Services(ServiceOrder),

@@ -129,7 +129,7 @@ impl<M: MapMemory> Replica<M> {
     }
 
     fn explain_primary(&self) -> Refused {
-        if let Some(refused) = self.explain_waiting_primary() {
+        if let Some(refused) = self.explain_waiting_primary().or_else(|| self.explain_held_alone()) {
             return refused;
         }
         let (resource, peer) = (&self.settings.resource, &self.settings.peer);
@@ -153,7 +153,8 @@ impl<M: MapMemory> Replica<M> {
     }
 
     fn explain_secondary(&self) -> Refused {
-        if let Some(mut refused) = self.explain_obstacle_here() {
+        let here = self.explain_obstacle_here().or_else(|| self.explain_secondary_alone());
+        if let Some(mut refused) = here {
             refused.why.push_str(&self.because("; "));
             return refused;
         }

@@ -13,7 +13,7 @@ use crate::units::{DiskReason, ServeMode, VetoReason};
 impl<M: MapMemory> Replica<M> {
     /// What `status` says of the arbiter's part; `None` without one.
     pub(super) fn promotion_status(&self) -> Option<PromotionStatus> {
-        let controller = self.controller.as_ref()?;
+        let Some(controller) = &self.controller else { return self.promotion_status_alone() };
         let record = self.records.stable();
         let is_alone = self.role.is_primary() && record.serve_mode == ServeMode::Solo;
         let permit = self.permit_to_go_alone(self.role.peer_vetoed.is_some());
@@ -84,6 +84,9 @@ impl<M: MapMemory> Replica<M> {
     pub(super) fn explain_obstacle_here(&self) -> Option<Refused> {
         let controller: &Controller = self.controller.as_ref()?;
         let facts = self.facts();
+        if let Some(obstacle) = controller.fence_obstacle() {
+            return Some(self.explain_obstacle(obstacle));
+        }
         let obstacle = match controller.obstacle(&facts, false) {
             Some(Obstacle::PeerHeard | Obstacle::Connected) if self.is_in_sync() => {
                 let peer = &self.settings.peer;
@@ -167,7 +170,12 @@ impl<M: MapMemory> Replica<M> {
                 "see what is there, and put back what was: etcdctl get --prefix \
                  /hotpair/v1/CLUSTER/{resource}/; `hotpair status` names the key"
             ),
+            Obstacle::NotFenced(_) => {
+                "mend the fence command; hotpair events shows what it said".to_owned()
+            }
+            Obstacle::NotFollowed | Obstacle::PeerAhead => format!("bring {peer} back"),
             Obstacle::Primary
+            | Obstacle::Fencing
             | Obstacle::GrantHeld
             | Obstacle::HoldDown
             | Obstacle::OwnerFirst

@@ -10,6 +10,7 @@
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
+mod alone;
 mod apply;
 mod arbitrate;
 mod background;
@@ -17,6 +18,7 @@ mod desk;
 mod effect;
 mod exit;
 mod explain;
+mod explain_alone;
 mod explain_arbiter;
 mod fingerprint;
 mod flush;
@@ -57,6 +59,7 @@ pub use settings::Settings;
 
 use crate::metadata::Place;
 use crate::metadata::{ActivityLog, DirtyMap, MapMemory, Recovered, Superblock};
+use crate::promotion::alone::Alone;
 use crate::promotion::controller::Controller;
 use crate::promotion::services::Services;
 use crate::units::{
@@ -117,6 +120,8 @@ pub struct Replica<M> {
     services: Option<Services>,
     /// Only with an arbiter.
     controller: Option<Box<Controller>>,
+    /// Only without one, where a node promotes itself all the same.
+    alone: Option<Box<Alone>>,
     fresh_ids: VecDeque<u128>,
     events: Vec<Event>,
     has_marked: bool,
@@ -150,6 +155,7 @@ impl<M: MapMemory> Replica<M> {
             resize: Resize::default(),
             services: None,
             controller: None,
+            alone: None,
             fresh_ids: start.fresh_ids.iter().copied().collect(),
             events: Vec::new(),
             has_marked: false,

@@ -295,6 +295,11 @@ impl<M: MapMemory> Replica<M> {
         let record = self.records.stable();
         let peer = self.peer_for_promotion();
         if promoting.request.is_none() && !promoting.plan.forced {
+            if self.alone.is_some()
+                && matches!(peer, Peer::Connected { role: crate::units::Role::Primary, .. })
+            {
+                return Err(promotion::Refusal::PeerIsPrimary); // it lives
+            }
             // The arbiter asked nobody else since, and no primary has a lease.
             return if record.disk == crate::units::DiskState::UpToDate && record.veto.is_none() {
                 Ok(())
@@ -349,6 +354,8 @@ impl<M: MapMemory> Replica<M> {
             ("the arbiter's first record names it", ServiceReason::Start)
         } else if is_handed || promoted.mode == ServeMode::Paired && asker.is_none() {
             ("the peer handed the role over", ServiceReason::Switchover)
+        } else if asker.is_none() && self.alone.is_some() {
+            ("the peer was lost", ServiceReason::Failover)
         } else if asker.is_none()
             && self.controller.as_ref().is_some_and(|controller| !controller.is_operators())
         {

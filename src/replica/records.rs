@@ -29,6 +29,8 @@ pub(super) enum Change {
     Resumable { source: Generation },
     /// This node goes on alone.
     Solo { generation: Option<Generation> },
+    /// This primary makes an epoch of its own.
+    OwnEpoch(Epoch),
     /// This node acknowledges what the peer lacks: its data is another from here on.
     Generation(Generation),
     /// Every acknowledgement needs the peer again.
@@ -236,6 +238,7 @@ impl<M: MapMemory> Replica<M> {
             Change::Clean => self.on_clean_recorded(effects),
             Change::Acquaint(_)
             | Change::Resumable { .. }
+            | Change::OwnEpoch(_)
             | Change::DiskFailed(_)
             | Change::OutOfSpace
             | Change::SourceComplete
@@ -278,6 +281,10 @@ fn apply(change: &Change, side: Side, record: &mut Superblock) {
             if let Some(generation) = generation {
                 adopt_child(record, *generation);
             }
+        }
+        Change::OwnEpoch(epoch) => {
+            record.epoch = record.epoch.max(*epoch);
+            record.promised = record.promised.max(*epoch);
         }
         Change::Generation(generation) => adopt_child(record, *generation),
         Change::Paired => {

@@ -312,7 +312,7 @@ impl<M: MapMemory> Replica<M> {
     /// With an arbiter the peer may promote itself whatever it said of itself before.
     pub(super) fn permit_to_go_alone(&self, vetoed: bool) -> Option<promotion::Permit> {
         let Some(controller) = &self.controller else {
-            return promotion::solo_permit(self.records.durable(), vetoed);
+            return self.permit_without_arbiter(vetoed);
         };
         vetoed
             .then_some(promotion::Permit::PeerVeto)
@@ -343,7 +343,8 @@ impl<M: MapMemory> Replica<M> {
         let is_for_solo =
             self.role.primary.as_ref().is_some_and(|p| p.solo == SoloStep::Syncing(sync));
         let is_leaving = self.role.exit.as_ref().is_some_and(Exit::is_recording);
-        if is_for_solo && (is_leaving || !self.peer_is_not_needed()) {
+        let is_void = is_leaving || !self.peer_is_not_needed() || self.has_lost_permit();
+        if is_for_solo && is_void {
             // The peer came back, or has all of it, or the record that ends the role is on its
             // way: what was decided before the sync is void.
             if let Some(primary) = &mut self.role.primary {
@@ -355,6 +356,9 @@ impl<M: MapMemory> Replica<M> {
             let generation = if makes_one { self.next_generation(effects) } else { None };
             if let Some(primary) = &mut self.role.primary {
                 primary.solo = SoloStep::Recording;
+            }
+            if let Some(epoch) = self.own_epoch() {
+                self.records.change(Change::OwnEpoch(epoch));
             }
             self.records.change(Change::Solo { generation });
         }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::promotion::alone::AloneSettings;
 use crate::promotion::controller::ControllerSettings;
 use crate::units::{ReplicationMode, Side};
 
@@ -58,6 +59,8 @@ pub struct Settings {
     pub has_services: bool,
     /// With an arbiter: what its word is asked for.
     pub controller: Option<ControllerSettings>,
+    /// Without an arbiter: how a node promotes itself, if it does.
+    pub alone: Option<AloneSettings>,
     /// The bug to be found.
     #[cfg(feature = "planted-bugs")]
     pub planted: Option<super::planted::Planted>,
@@ -102,6 +105,7 @@ impl Default for Settings {
             checkpoint_every: Duration::from_secs(30),
             has_services: false,
             controller: None,
+            alone: None,
             gate_bytes: 16 << 20,
             #[cfg(feature = "planted-bugs")]
             planted: None,

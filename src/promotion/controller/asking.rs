@@ -168,7 +168,12 @@ impl Controller {
         }
     }
 
-    pub(super) fn on_timer(&mut self, timer: ControllerTimer, effects: &mut Vec<ControllerEffect>) {
+    pub(super) fn on_timer(
+        &mut self,
+        timer: ControllerTimer,
+        facts: &Facts<'_>,
+        effects: &mut Vec<ControllerEffect>,
+    ) {
         self.leases.end(timer);
         match timer {
             ControllerTimer::Repeat => self.repeat(effects),
@@ -183,7 +188,9 @@ impl Controller {
             ControllerTimer::ArbiterLease
             | ControllerTimer::PeerLease
             | ControllerTimer::Grant
-            | ControllerTimer::HoldDown => {}
+            | ControllerTimer::HoldDown
+            | ControllerTimer::Silence => {}
+            ControllerTimer::Fence => self.on_fence_timer(facts, effects),
         }
     }
 
@@ -342,12 +349,14 @@ impl Controller {
     ) {
         let epoch = record.epoch;
         self.has_looked = true;
+        let was_stopped = self.known().is_some_and(|known| known.stopped);
         self.learn(record, facts);
         match operation {
             Operation::Solo { .. } => self.solo = Some(epoch),
             Operation::Promote { dead, .. } => {
                 // The supervisor of a dead run has stopped them before it said so.
                 self.let_services_stop(dead.is_none(), effects);
+                self.begin_fencing(dead.is_some(), was_stopped, facts, effects);
                 self.on_granted(epoch);
             }
             Operation::Force { .. } if self.is_forcing() => self.on_granted(epoch),

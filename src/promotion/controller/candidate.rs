@@ -113,6 +113,10 @@ impl Controller {
             | Obstacle::SplitBrain
             | Obstacle::HoldDown
             | Obstacle::OwnerFirst
+            | Obstacle::PeerAhead
+            | Obstacle::Fencing
+            | Obstacle::NotFenced(_)
+            | Obstacle::NotFollowed
             | Obstacle::ArbiterAway
             | Obstacle::ArbiterBehind
             | Obstacle::Local(_)

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::metadata::Asked;
 use crate::promotion::arbiter::{ArbiterRecord, Reply, Request, RequestId};
+use crate::promotion::fencing::{FenceAnswer, FenceOrder};
 use crate::units::{ArbiterId, Epoch, Instance, Instant, VetoReason};
 
 /// One thing the controller is told.
@@ -43,6 +44,13 @@ pub enum ControllerInput {
         /// The epoch.
         epoch: Epoch,
     },
+    /// A run of the fence command ended.
+    Fence {
+        /// Which.
+        run: u64,
+        /// How.
+        answer: FenceAnswer,
+    },
     /// An operator wants this node to be primary.
     Promote {
         /// Echoed in [`ControllerEffect::Settled`].
@@ -78,6 +86,10 @@ pub enum ControllerTimer {
     Idle,
     /// The services of the old owner had their time to stop.
     StopBudget,
+    /// The fence command is to be run, for the first time or again.
+    Fence,
+    /// Without an arbiter and without a fence command: the primary was silent for long enough.
+    Silence,
 }
 
 /// On which side of its time a timer must be when two clocks differ.
@@ -111,6 +123,15 @@ pub enum ControllerEffect {
     Record(ArbiterChange),
     /// Do this; it is asked for until the facts show that it is done or under way.
     Act(Act),
+    /// Run the fence command.
+    Fence(FenceOrder),
+    /// Tell whoever listens.
+    Event {
+        /// Short constant name.
+        kind: &'static str,
+        /// One sentence.
+        reason: String,
+    },
     /// An operator's promotion came to an end.
     Settled {
         /// Whose.
@@ -233,12 +254,27 @@ pub enum Obstacle {
     /// The primary is heard.
     #[error("the primary is not silent")]
     PeerHeard,
+    /// The peer went on from what this node has.
+    #[error("the peer acknowledged writes that are missing here")]
+    PeerAhead,
+    /// Without an arbiter: it may have missed anything.
+    #[error(
+        "this node has not followed the primary in sync since it started, so it cannot know what it \
+         missed"
+    )]
+    NotFollowed,
     /// The nodes are connected.
     #[error("the nodes are connected")]
     Connected,
     /// After a start the owner goes first.
     #[error("after a start the owner has the first turn")]
     OwnerFirst,
+    /// The old owner is being fenced.
+    #[error("the arbiter made this node owner, and the fence command runs")]
+    Fencing,
+    /// The fence command did not confirm that the old owner is off.
+    #[error("the arbiter made this node owner, but the fence command ended with {0}")]
+    NotFenced(FenceAnswer),
     /// It is primary already, or becomes it.
     #[error("this node is primary, or about to be")]
     Primary,

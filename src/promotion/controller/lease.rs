@@ -78,7 +78,9 @@ impl Leases {
             | ControllerTimer::Look
             | ControllerTimer::Preference
             | ControllerTimer::Idle
-            | ControllerTimer::StopBudget => {}
+            | ControllerTimer::StopBudget
+            | ControllerTimer::Fence
+            | ControllerTimer::Silence => {}
         }
     }
 }

@@ -6,7 +6,8 @@
 //! reply, a crash and a late message need no rules of their own.
 //!
 //! Reading order: `facts.rs`, `effect.rs`; `owner.rs` is the primary's part, `candidate.rs` how a
-//! secondary is promoted, `force.rs` how an operator does it against the rules, `lease.rs` who may answer reads, `lost.rs` what an old image of the record
+//! secondary is promoted, `fence.rs` what happens to the old owner,
+//! `force.rs` how an operator does it against the rules, `lease.rs` who may answer reads, `lost.rs` what an old image of the record
 //! may do, `asking.rs` the requests.
 
 #![deny(clippy::wildcard_enum_match_arm)]
@@ -15,6 +16,7 @@ mod asking;
 mod candidate;
 mod effect;
 mod facts;
+mod fence;
 mod force;
 mod lease;
 mod lost;
@@ -30,8 +32,10 @@ pub use effect::{
     RecordStep, Won,
 };
 pub use facts::{Facts, Leaving, Standing};
+pub use fence::FenceUse;
 
 use super::arbiter::{ArbiterRecord, Refused, grant_end};
+use super::fencing::Fencing;
 use super::grant::Permit;
 use crate::units::{Epoch, Instance, Instant, Role, ServeMode, Side};
 use asking::Asking;
@@ -51,6 +55,8 @@ pub struct ControllerSettings {
     /// How long the services of the peer may take to stop once its leases are over; zero if nothing
     /// has to.
     pub stop_budget: Duration,
+    /// What the fence command is for, if there is one.
+    pub fence: Option<FenceUse>,
     /// Fingerprints of the keys of both nodes, in order of [`Side`]; zero without TLS.
     pub identities: [[u8; 32]; 2],
     /// The bug to be found.
@@ -88,6 +94,9 @@ pub struct Controller {
     candidacy: Option<Candidacy>,
     /// A promotion was granted, and the services of the old owner have their time to stop.
     stops_there: bool,
+    fencing: Fencing,
+    /// The old owner must be fenced before this node serves.
+    must_fence: bool,
     leases: Leases,
     is_silent: bool,
     /// A run of the peer that serves nothing more at any epoch up to this one.
@@ -119,6 +128,8 @@ impl Controller {
             may_be_stopped: false,
             candidacy: None,
             stops_there: false,
+            fencing: Fencing::default(),
+            must_fence: false,
             leases: Leases::new(granted_before),
             is_silent: false,
             released: None,
@@ -154,7 +165,7 @@ impl Controller {
             ControllerInput::Reply { id, reply } => self.on_reply(id, reply, facts, effects),
             ControllerInput::Pushed(record) => self.on_pushed(record, facts, effects),
             ControllerInput::ArbiterBack => self.on_arbiter_back(effects),
-            ControllerInput::Timer(timer) => self.on_timer(timer, effects),
+            ControllerInput::Timer(timer) => self.on_timer(timer, facts, effects),
             ControllerInput::Silent(is_silent) => self.is_silent = is_silent,
             ControllerInput::LeaseAsked { instance, epoch } => {
                 self.on_lease_asked(instance, epoch, facts, effects);
@@ -164,6 +175,9 @@ impl Controller {
             }
             ControllerInput::Released { instance, epoch } => {
                 self.on_released(instance, epoch);
+            }
+            ControllerInput::Fence { run, answer } => {
+                self.on_fence_answer(run, answer, facts, effects);
             }
             ControllerInput::Promote { request } => self.on_promote(request, facts, effects),
             ControllerInput::Force { request, accept_data_loss } => {
@@ -180,6 +194,7 @@ impl Controller {
         self.note(facts);
         self.look_for_service(facts, effects);
         self.settle_candidacy(facts, effects);
+        self.settle_fencing(facts);
         if let Some(effect) = self.next_move(facts) {
             if let ControllerEffect::Act(act) = &effect {
                 self.on_act(*act);

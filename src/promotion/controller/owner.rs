@@ -147,6 +147,7 @@ impl Controller {
         if let Some(epoch) = self.granted_epoch()
             && epoch == known.epoch
             && !self.stops_there
+            && self.is_fenced()
             && may_serve(facts)
         {
             return Some(Act::Promote(epoch));

@@ -27,6 +27,8 @@ pub enum PlantedRule {
     AnswerByOwner,
     /// The services of the old owner get no time to stop.
     NoStopBudget,
+    /// That the fence command cannot reach the peer counts as if it were off.
+    UnreachableIsOff,
     /// The arbiter promotes a node while the owner has a lease.
     LeaseIgnored,
     /// The arbiter makes no new epoch for an owner that is alone already.

@@ -82,6 +82,7 @@ impl Node {
             promotes: true,
             lease: Duration::from_secs(3),
             stop_budget: Duration::ZERO,
+            fence: None,
             identities: [[0; 32]; 2],
             #[cfg(feature = "planted-bugs")]
             planted: None,

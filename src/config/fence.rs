@@ -1,0 +1,125 @@
+//! `fence`, `fence_timeout` and `fence_delay`, and which `auto` goes with which `arbiter`.
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use toml::Spanned;
+
+use super::check::{Check, LEASE, Timer, of, span_of};
+use super::file::{File, PromotionSection};
+use super::mistake::{Caution, Mistake};
+use super::{Arbiter, Auto, Node};
+
+/// The command that cuts the other node off.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Fence {
+    /// It is run without a shell, with the name of the other node as its argument.
+    pub command: PathBuf,
+    /// Longest run; then it is killed, and has confirmed nothing.
+    pub timeout: Duration,
+    /// Without an arbiter: the time that a silent primary has before a secondary fences it.
+    pub delay: Duration,
+}
+
+impl Auto {
+    /// As it is written in the file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Arbiter => "arbiter",
+            Self::Fenced => "fenced",
+            Self::HeartbeatOnly => "heartbeat-only",
+        }
+    }
+
+    /// Whether a node of such a pair may be promoted without an operator.
+    pub fn promotes(self) -> bool {
+        match self {
+            Self::Off => false,
+            Self::Arbiter | Self::Fenced | Self::HeartbeatOnly => true,
+        }
+    }
+}
+
+impl Check {
+    /// Pairs of `auto` and `arbiter` that mean something.
+    pub(super) fn who_promotes(&mut self, section: &PromotionSection, auto: Auto, arbiter: &Arbiter) {
+        let has_arbiter = *arbiter != Arbiter::None;
+        let span = place(section);
+        match auto {
+            Auto::Arbiter if !has_arbiter => self.wrong(span, Mistake::NeedsArbiter),
+            Auto::HeartbeatOnly if has_arbiter => {
+                self.wrong(span, Mistake::ArbiterUnasked { arbiter: arbiter.name() });
+            }
+            Auto::HeartbeatOnly => self.warn(span, Caution::TwoPrimaries),
+            Auto::Fenced if section.fence.is_none() => self.wrong(span, Mistake::NeedsFence),
+            Auto::Off | Auto::Arbiter | Auto::Fenced => {}
+        }
+    }
+
+    /// The fence command, if anything runs it.
+    pub(super) fn fence(
+        &mut self,
+        file: &File,
+        suspect_after: Duration,
+        auto: Auto,
+        arbiter: &Arbiter,
+    ) -> Option<Fence> {
+        let section = &file.promotion;
+        let has_arbiter = *arbiter != Arbiter::None;
+        let runs = match auto {
+            Auto::Fenced => true,
+            Auto::Arbiter => has_arbiter && section.fence.is_some(),
+            Auto::Off | Auto::HeartbeatOnly => false,
+        };
+        let waits = runs && !has_arbiter;
+        let delay = span_of(section.fence_delay.as_ref()).unwrap_or(FENCE_DELAY);
+        for (key, span, counts) in [
+            ("fence", section.fence.as_ref().map(Spanned::span), runs),
+            ("fence_timeout", section.fence_timeout.as_ref().map(Spanned::span), runs),
+            ("fence_delay", section.fence_delay.as_ref().map(Spanned::span), waits),
+        ] {
+            if let Some(span) = span.filter(|_| !counts) {
+                let why = if runs {
+                    "the arbiter says who fences, and nobody waits for the other"
+                } else {
+                    "nothing runs the fence command"
+                };
+                self.warn(span, Caution::NoFence { key, why });
+            }
+        }
+        // The default matters only where it is waited for.
+        let written = file.heartbeat.suspect_after.as_ref().filter(|_| waits);
+        let suspect: Timer<'_> = ("suspect_after", written, suspect_after);
+        self.timers(("fence_delay", section.fence_delay.as_ref(), delay), 2, suspect);
+        let command = of(section.fence.as_ref()?).0.clone();
+        let timeout = span_of(section.fence_timeout.as_ref()).unwrap_or(FENCE_TIMEOUT);
+        runs.then_some(Fence { command, timeout, delay })
+    }
+
+    /// A pair that trusts silence alone hears each other on two networks.
+    pub(super) fn enough_paths(&mut self, file: &File, nodes: &[Node; 2], auto: Auto) {
+        let [first, second] = nodes.each_ref().map(|node| node.heartbeat.len());
+        if auto == Auto::HeartbeatOnly && first.min(second) < 2 {
+            let written = file.node.values().filter_map(|section| section.heartbeat.as_ref());
+            let last = written.map(Spanned::span).max_by_key(|span| span.start);
+            let span = last.unwrap_or_else(|| place(&file.promotion));
+            self.wrong(span, Mistake::SinglePath);
+        }
+    }
+}
+
+/// Where `auto` stands.
+fn place(section: &PromotionSection) -> Range<usize> {
+    section.auto.as_ref().map_or(0..0, Spanned::span)
+}
+
+/// The lease that is counted, where one is.
+pub(super) fn lease(section: &PromotionSection) -> Duration {
+    span_of(section.lease.as_ref()).unwrap_or(LEASE)
+}
+
+/// Defaults. Source: promotion.md 16.
+const FENCE_TIMEOUT: Duration = Duration::from_secs(30);
+const FENCE_DELAY: Duration = Duration::from_secs(5);

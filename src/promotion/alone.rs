@@ -1,0 +1,377 @@
+//! Automatic promotion in a pair without an arbiter: by a fence command, or by silence alone.
+//!
+//! Two nodes that miss each other see the same. With `auto = "fenced"` only the one whose command
+//! confirms that the other is off goes on, so that one serves whatever the network does. With
+//! `"heartbeat-only"` both go on: that is split brain whenever they are both alive, and an operator
+//! asked for it by name.
+//!
+//! A node that has just started never promotes itself and never fences: it cannot know what became of
+//! the pair while it was away.
+
+use std::time::Duration;
+
+use super::Permit;
+use super::controller::planted::PlantedRule;
+use super::controller::{
+    Act, Bound, ControllerEffect, ControllerInput, ControllerTimer, Facts, Obstacle, Standing,
+};
+use super::fencing::{FenceAnswer, FenceOrder, FenceStep, Fencing};
+use crate::units::{DiskState, Instant, Role, Side};
+
+/// What it must know of the configuration.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct AloneSettings {
+    /// This node's place in the pair.
+    pub side: Side,
+    /// What promotes a secondary.
+    pub by: AloneBy,
+    /// `heartbeat.suspect_after`.
+    pub suspect_after: Duration,
+    /// The bug to be found.
+    #[cfg(feature = "planted-bugs")]
+    pub planted: Option<PlantedRule>,
+}
+
+/// What promotes a secondary without an operator and without an arbiter.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum AloneBy {
+    /// The fence command confirms that the primary is off.
+    Fence {
+        /// The time that a silent primary has before a secondary fences it.
+        delay: Duration,
+    },
+    /// Every path is silent. Two primaries are possible.
+    Silence {
+        /// For so long, beyond `suspect_after`.
+        lease: Duration,
+    },
+}
+
+impl AloneSettings {
+    /// Whether this bug is planted.
+    #[cfg(feature = "planted-bugs")]
+    fn is_planted(&self, rule: PlantedRule) -> bool {
+        self.planted == Some(rule)
+    }
+
+    /// Never, in this build.
+    #[cfg(not(feature = "planted-bugs"))]
+    #[expect(clippy::unused_self, reason = "same shape as with the feature planted-bugs")]
+    fn is_planted(&self, _rule: PlantedRule) -> bool {
+        false
+    }
+}
+
+/// One resource on one node of such a pair.
+#[derive(Clone, Debug, Hash)]
+pub struct Alone {
+    settings: AloneSettings,
+    now: Instant,
+    /// Heartbeats of the peer have stopped.
+    is_silent: bool,
+    /// This run followed the primary in sync, and has lacked nothing since.
+    has_followed: bool,
+    fencing: Fencing,
+    /// By silence: the time that the primary has runs, or is over.
+    silence: Silence,
+    /// Why this primary may acknowledge alone, until the peer is met again.
+    permit: Option<Permit>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+enum Silence {
+    No,
+    Counted,
+    Over,
+}
+
+/// What such a node waits for while its peer is away.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Waits {
+    /// For the peer to come back, or to be fenced in a moment.
+    ForPeer,
+    /// For the fence command that runs.
+    ForFence,
+    /// For the next run of the fence command; the last one answered this.
+    AfterFailure(FenceAnswer),
+}
+
+/// One condition of a promotion.
+type Guard = (Obstacle, fn(&Alone, &Facts<'_>) -> bool);
+
+/// Every condition of a promotion, in the order in which they are told. Used by `explain`, too, so that
+/// the explanation cannot drift from the behaviour.
+const GUARDS: &[Guard] = &[
+    (Obstacle::Primary, |_, facts| {
+        !facts.is_primary && !facts.is_promoting && facts.leaving.is_none()
+    }),
+    (Obstacle::Stopping, |_, facts| !facts.is_stopping),
+    (Obstacle::Stopped, |_, facts| !facts.record.stopped),
+    (Obstacle::SplitBrain, |_, facts| !facts.record.split),
+    (Obstacle::NotUpToDate, |_, facts| facts.record.disk == DiskState::UpToDate),
+    (Obstacle::Vetoed, |_, facts| facts.record.veto.is_none()),
+    (Obstacle::PeerAhead, |_, facts| !facts.peer_is_ahead),
+    (Obstacle::NotFollowed, |it, _| it.has_followed),
+    (Obstacle::Connected, |_, facts| facts.peer == Standing::Away),
+    (Obstacle::PeerHeard, |it, _| it.is_silent),
+];
+
+impl Alone {
+    /// That of a node that starts.
+    pub fn new(settings: AloneSettings) -> Self {
+        Self {
+            settings,
+            now: Instant(0),
+            is_silent: false,
+            has_followed: false,
+            fencing: Fencing::default(),
+            silence: Silence::No,
+            permit: None,
+        }
+    }
+
+    /// Takes one input, and goes on with everything that it makes possible. `holds` says that this
+    /// primary holds writes since it has lost the peer, and has no other permit to go on alone.
+    pub fn step(
+        &mut self,
+        now: Instant,
+        input: &ControllerInput,
+        (facts, holds): (&Facts<'_>, bool),
+        effects: &mut Vec<ControllerEffect>,
+    ) {
+        self.now = now;
+        // What was true before may be void by what has just changed.
+        self.note(facts, holds);
+        match input {
+            ControllerInput::Silent(is_silent) => self.is_silent = *is_silent,
+            ControllerInput::Timer(ControllerTimer::Fence) => {
+                let step = self.fencing.on_timer();
+                self.take_step(step, facts, effects);
+            }
+            ControllerInput::Timer(ControllerTimer::Silence) => {
+                if self.silence == Silence::Counted {
+                    self.silence = Silence::Over;
+                }
+            }
+            ControllerInput::Fence { run, answer } => self.on_answer(*run, *answer, facts, effects),
+            // These are an arbiter's, or about leases, which it grants.
+            ControllerInput::Timer(_)
+            | ControllerInput::Reply { .. }
+            | ControllerInput::Pushed(_)
+            | ControllerInput::ArbiterBack
+            | ControllerInput::LeaseAsked { .. }
+            | ControllerInput::LeaseGranted { .. }
+            | ControllerInput::Released { .. }
+            | ControllerInput::Promote { .. }
+            | ControllerInput::Force { .. } => {}
+        }
+        self.settle(now, (facts, holds), effects);
+    }
+
+    /// Goes on with whatever the facts allow: to be called whenever they may have changed.
+    pub fn settle(
+        &mut self,
+        now: Instant,
+        (facts, holds): (&Facts<'_>, bool),
+        effects: &mut Vec<ControllerEffect>,
+    ) {
+        self.now = now;
+        self.note(facts, holds);
+        if holds && self.permit.is_none() {
+            self.exclude_peer(facts, effects);
+        }
+        if self.obstacle(facts).is_none() {
+            self.replace_peer(facts, effects);
+        }
+    }
+
+    /// Why this primary may acknowledge what the peer lacks.
+    pub fn permit(&self) -> Option<Permit> {
+        self.permit
+    }
+
+    /// Whether two primaries are possible.
+    pub fn risks_split_brain(&self) -> bool {
+        match self.settings.by {
+            AloneBy::Silence { .. } => true,
+            AloneBy::Fence { .. } => false,
+        }
+    }
+
+    /// The first thing that stands in the way of an automatic promotion.
+    pub fn obstacle(&self, facts: &Facts<'_>) -> Option<Obstacle> {
+        let fails = |(_, holds): &&Guard| !holds(self, facts);
+        GUARDS.iter().find(fails).map(|(obstacle, _)| *obstacle)
+    }
+
+    /// What would stand in the way if the primary were lost now.
+    pub fn obstacle_after_loss(&self, facts: &Facts<'_>) -> Option<Obstacle> {
+        let lasts = |(obstacle, _): &&Guard| {
+            !matches!(obstacle, Obstacle::Connected | Obstacle::PeerHeard)
+        };
+        let fails = |(_, holds): &&Guard| !holds(self, facts);
+        GUARDS.iter().filter(lasts).find(fails).map(|(obstacle, _)| *obstacle)
+    }
+
+    /// What this node waits for while the peer is away.
+    pub fn waits(&self) -> Waits {
+        match self.fencing.failed() {
+            _ if self.fencing.is_running() => Waits::ForFence,
+            Some(answer) => Waits::AfterFailure(answer),
+            None => Waits::ForPeer,
+        }
+    }
+
+    fn note(&mut self, facts: &Facts<'_>, holds: bool) {
+        let is_primary_there = facts.claim.is_some_and(|claim| claim.role == Role::Primary);
+        match facts.peer {
+            Standing::InSync => self.has_followed = is_primary_there && !facts.is_primary,
+            Standing::Behind | Standing::Apart => self.has_followed = false,
+            // A primary cannot have gone on without this node unless it vetoed itself or was off.
+            Standing::Away | Standing::Meeting | Standing::Needed => {
+                self.has_followed &= !facts.is_primary;
+            }
+        }
+        if facts.peer != Standing::Away || !facts.is_primary {
+            // What is known of a peer that is gone says nothing of one that is back.
+            self.permit = None;
+        }
+        if self.permit == Some(Permit::AssumedDead) && holds && !self.is_silent {
+            self.permit = None;
+        }
+        let is_open = self.obstacle(facts).is_none();
+        if !is_open {
+            self.silence = Silence::No;
+        }
+        if !is_open && (!holds || facts.peer != Standing::Away) {
+            self.fencing.stop();
+        }
+    }
+
+    /// A primary that lost the secondary: it must not be promoted, or not be able to.
+    fn exclude_peer(&mut self, facts: &Facts<'_>, effects: &mut Vec<ControllerEffect>) {
+        if facts.peer != Standing::Away {
+            return;
+        }
+        let assumes = match self.settings.by {
+            AloneBy::Silence { .. } => true,
+            AloneBy::Fence { .. } => self.settings.is_planted(PlantedRule::PeerAssumedDead),
+        };
+        if assumes {
+            if self.is_silent {
+                self.permit = Some(Permit::AssumedDead);
+                let reason = "every path to the peer is silent, and it is taken for dead: two \
+                              primaries are possible";
+                tell("peer-assumed-dead", reason.to_owned(), effects);
+            }
+            return;
+        }
+        // A connection that breaks while heartbeats go on comes back in a moment; a secondary waits
+        // longer before it fences.
+        let mut step = self.fencing.begin(self.settings.suspect_after);
+        if self.is_silent {
+            step = self.fencing.hurry().or(step);
+        }
+        self.take_step(step, facts, effects);
+        if let Some(answer) = self.fencing.confirmed() {
+            self.permit = Some(Permit::Fenced);
+            let reason = format!("writes go on without the peer; the fence command ended with {answer}");
+            tell("fenced", reason, effects);
+        }
+    }
+
+    /// A secondary that lost the primary, and may take its place.
+    fn replace_peer(&mut self, facts: &Facts<'_>, effects: &mut Vec<ControllerEffect>) {
+        match self.settings.by {
+            AloneBy::Fence { .. } if self.settings.is_planted(PlantedRule::PromotedBySilence) => {
+                self.promote(facts, effects);
+            }
+            AloneBy::Fence { delay } => {
+                let step = self.fencing.begin(delay);
+                self.take_step(step, facts, effects);
+                if let Some(answer) = self.fencing.confirmed()
+                    && self.promote(facts, effects)
+                {
+                    let reason = format!(
+                        "this node takes over; the fence command ended with {answer}"
+                    );
+                    tell("fenced", reason, effects);
+                }
+            }
+            AloneBy::Silence { lease } => match self.silence {
+                Silence::No => {
+                    self.silence = Silence::Counted;
+                    self.set_timer(ControllerTimer::Silence, lease, effects);
+                }
+                Silence::Counted => {}
+                Silence::Over => {
+                    if self.promote(facts, effects) {
+                        let reason = "this node takes over, since every path to the primary is \
+                                      silent: two primaries are possible";
+                        tell("peer-assumed-dead", reason.to_owned(), effects);
+                    }
+                }
+            },
+        }
+    }
+
+    /// Orders the promotion, unless the record is about to change, or has to be seen first.
+    fn promote(&self, facts: &Facts<'_>, effects: &mut Vec<ControllerEffect>) -> bool {
+        if facts.is_recording {
+            return false;
+        }
+        let epoch = facts.record.epoch.max(facts.record.promised).next_by(self.settings.side);
+        effects.push(ControllerEffect::Act(Act::Promote(epoch)));
+        true
+    }
+
+    fn on_answer(
+        &mut self,
+        run: u64,
+        answer: FenceAnswer,
+        facts: &Facts<'_>,
+        effects: &mut Vec<ControllerEffect>,
+    ) {
+        let takes_any = self.settings.is_planted(PlantedRule::UnreachableIsOff);
+        let is_primary = facts.is_primary;
+        let is_enough = |answer: FenceAnswer| {
+            takes_any || answer.is_off() || is_primary && answer.is_no_candidate()
+        };
+        if let Some(Err(step)) = self.fencing.on_answer(run, answer, is_enough) {
+            let goes_on = if is_primary { "writes stay held" } else { "this node stays secondary" };
+            tell("fence-failed", format!("the fence command ended with {answer}; {goes_on}"), effects);
+            self.take_step(Some(step), facts, effects);
+        }
+    }
+
+    fn take_step(
+        &self,
+        step: Option<FenceStep>,
+        facts: &Facts<'_>,
+        effects: &mut Vec<ControllerEffect>,
+    ) {
+        match step {
+            None => {}
+            Some(FenceStep::Wait(after)) => self.set_timer(ControllerTimer::Fence, after, effects),
+            Some(FenceStep::Run(run)) => {
+                tell("fencing", "the peer is lost: the fence command runs".to_owned(), effects);
+                let epoch = facts.record.epoch;
+                effects.push(ControllerEffect::Fence(FenceOrder { run, epoch }));
+            }
+        }
+    }
+
+    fn set_timer(
+        &self,
+        timer: ControllerTimer,
+        after: Duration,
+        effects: &mut Vec<ControllerEffect>,
+    ) {
+        let (from, bound) = (self.now, Bound::Late);
+        effects.push(ControllerEffect::SetTimer { timer, from, after, bound });
+    }
+}
+
+fn tell(kind: &'static str, reason: String, effects: &mut Vec<ControllerEffect>) {
+    effects.push(ControllerEffect::Event { kind, reason });
+}
