@@ -169,7 +169,8 @@ impl Pair {
             | Effect::AskArbiter(_)
             | Effect::SetTimer { .. }
             | Effect::GrantLease(_)
-            | Effect::Services(_) => {
+            | Effect::Services(_)
+            | Effect::Fence(_) => {
                 panic!("nothing here asks for {effect:?}")
             }
         };

@@ -44,7 +44,12 @@ impl Auto {
 
 impl Check {
     /// Pairs of `auto` and `arbiter` that mean something.
-    pub(super) fn who_promotes(&mut self, section: &PromotionSection, auto: Auto, arbiter: &Arbiter) {
+    pub(super) fn who_promotes(
+        &mut self,
+        section: &PromotionSection,
+        auto: Auto,
+        arbiter: &Arbiter,
+    ) {
         let has_arbiter = *arbiter != Arbiter::None;
         let span = place(section);
         match auto {

@@ -298,7 +298,27 @@ const CHANGES: &[(&str, &str, &str)] = &[
     (
         "size = \"20GiB\"",
         "size = \"20GiB\"\n[promotion]\nauto = \"fenced\"",
-        "15: auto = \"fenced\" comes with a later release: this release has auto = \"arbiter\" with a witness or etcd, and auto = \"off\"",
+        "15: auto = \"fenced\" needs a fence command: add a line such as: fence = \"/etc/hotpair/fence\"; it must end with 0 only if the other node is off",
+    ),
+    (
+        "size = \"20GiB\"",
+        "size = \"20GiB\"\n[promotion]\nauto = \"fenced\"\nfence = \"fence\"",
+        "16: bad value \"fence\": expected an absolute path without \"..\", such as \"/srv/vm1.img\"",
+    ),
+    (
+        "size = \"20GiB\"",
+        "size = \"20GiB\"\n[heartbeat]\nsuspect_after = \"3s\"\n[promotion]\nauto = \"fenced\"\nfence = \"/etc/fence\"",
+        "15: `fence_delay` (5s) must be at least 2 x `suspect_after` (3s): set `fence_delay` to 6s or more, or make `suspect_after` shorter",
+    ),
+    (
+        "size = \"20GiB\"",
+        "size = \"20GiB\"\n[promotion]\nauto = \"heartbeat-only\"",
+        "15: auto = \"heartbeat-only\" needs two paths of heartbeats: add a second network on both nodes: heartbeat = [\"192.0.2.1:7789\", \"198.51.100.1:7789\"]; or use a witness, with auto = \"arbiter\"",
+    ),
+    (
+        "size = \"20GiB\"",
+        "size = \"20GiB\"\n[promotion]\nauto = \"heartbeat-only\"\narbiter = \"witness\"\nwitness = \"192.0.2.3:7787\"",
+        "15: auto = \"heartbeat-only\" asks no arbiter, and there is arbiter = \"witness\": set auto = \"arbiter\", which never makes two primaries, or arbiter = \"none\"",
     ),
     (
         "size = \"20GiB\"",
@@ -575,7 +595,7 @@ fn every_key_of_the_contract_is_known() {
         parse(&now).unwrap_or_else(|err| panic!("{}", err.render("f", &now, &Renderer::plain())));
     }
     let later = FULL.replace("AUTO", "fenced").replace("ARBITER", "pacemaker");
-    assert_eq!(complaints(&later).iter().filter(|line| line.contains("later release")).count(), 2);
+    assert_eq!(complaints(&later).iter().filter(|line| line.contains("later release")).count(), 1);
     let witness = FULL.replace("AUTO", "arbiter").replace("ARBITER", "witness");
     if cfg!(feature = "_tls") {
         let promotion = parse(&witness).unwrap().config.promotion;
@@ -599,6 +619,48 @@ fn a_pair_with_a_witness_has_heartbeats() {
     assert_ne!(by_hand, by_witness, "both nodes must agree who promotes");
     let longer = good() + witness + "lease = \"4s\"\n";
     assert_ne!(hash(&longer).resources[0].settings_hash, by_witness);
+}
+
+#[test]
+fn a_fence_command_counts_where_something_runs_it() {
+    let promotion = |lines: &str| {
+        let parsed = parse(&(good() + "[promotion]\n" + lines)).unwrap();
+        (parsed.config.promotion, parsed.warnings)
+    };
+    let (fenced, _) = promotion("auto = \"fenced\"\nfence = \"/etc/fence\"\n");
+    let seconds = |fence: &Fence| (fence.timeout.as_secs(), fence.delay.as_secs());
+    assert_eq!(fenced.fence.as_ref().map(seconds), Some((30, 5)));
+    let is_unused = |warning: &Warning| matches!(warning.what(), Caution::NoFence { .. });
+    let witness = "arbiter = \"witness\"\nwitness = \"192.0.2.3:7787\"\n";
+    for (lines, runs, unused) in [
+        ("auto = \"off\"\nfence = \"/etc/fence\"\n".to_owned(), false, 1),
+        (format!("auto = \"arbiter\"\nfence = \"/etc/fence\"\n{witness}"), true, 0),
+        (format!("auto = \"arbiter\"\nfence_timeout = \"9s\"\n{witness}"), false, 1),
+        (format!("auto = \"fenced\"\nfence = \"/f\"\nfence_delay = \"4s\"\n{witness}"), true, 1),
+    ] {
+        let (promotion, warnings) = promotion(&lines);
+        assert_eq!(promotion.fence.is_some(), runs, "{lines}");
+        assert_eq!(warnings.iter().filter(|it| is_unused(it)).count(), unused, "{lines}");
+    }
+}
+
+#[test]
+fn two_primaries_are_accepted_by_name_only() {
+    let text = good() + "[promotion]\nauto = \"heartbeat-only\"\nlease = \"4s\"\n";
+    let paths = |text: &str, name: &str, last: u8| {
+        let section = format!("[node.{name}]\n");
+        let path = |network: &str| format!("\"{network}.{last}:7789\"");
+        let line = format!("heartbeat = [{}, {}]\n", path("192.0.2"), path("198.51.100"));
+        text.replace(&section, &(section.clone() + &line))
+    };
+    let text = paths(&paths(&text, "alpha", 1), "beta", 2);
+    let parsed = parse(&text).unwrap();
+    let whats: Vec<&Caution> = parsed.warnings.iter().map(Warning::what).collect();
+    assert!(whats.contains(&&Caution::TwoPrimaries), "{whats:?}");
+    assert!(!whats.iter().any(|it| matches!(it, Caution::ArbiterOnly { .. })), "{whats:?}");
+    let hash = |text: &str| parse(text).unwrap().config.for_node("beta").unwrap();
+    let longer = text.replace("\"4s\"", "\"5s\"");
+    assert_ne!(hash(&text).resources[0].settings_hash, hash(&longer).resources[0].settings_hash);
 }
 
 #[test]

@@ -9,8 +9,11 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use super::{Driver, HookNews, Lease, Leaving, LeftBehind, Plan, Scene, Told, run};
-use crate::config::{Hook, Hooks, VirtualIp};
+use super::{
+    Driver, FenceNews, Fencer, HookNews, Lease, Leaving, LeftBehind, Plan, Scene, Told, run,
+};
+use crate::config::{Fence, Hook, Hooks, VirtualIp};
+use crate::promotion::fencing::{FenceAnswer, FenceOrder};
 use crate::promotion::services::{ServiceAction, ServiceOrder, ServiceReason};
 use crate::promotion::{Clocks, Early};
 use crate::units::{Epoch, Instant};
@@ -191,6 +194,59 @@ async fn a_new_order_kills_what_runs_and_what_is_left_behind_is_known() {
     assert_eq!(*left_out.borrow_and_update(), LeftBehind { group: None, plan: None });
     drop(orders);
     task.await.unwrap();
+}
+
+/// What a fence command of this text tells, to its end.
+async fn fence(folder: &Path, text: &str, timeout: Duration) -> Vec<FenceNews> {
+    let command = script(folder, "fence", text);
+    let fence = Fence { command, timeout, delay: Duration::from_secs(5) };
+    let (orders, orders_out) = watch::channel(None);
+    let (news, mut news_out) = mpsc::channel(64);
+    let task = tokio::spawn(Fencer { fence, scene: scene() }.run(orders_out, news));
+    orders.send_replace(Some(FenceOrder { run: 3, epoch: Epoch(8) }));
+    let mut told = Vec::new();
+    while let Some(news) = news_out.recv().await {
+        let is_end = matches!(news, FenceNews::Ended { .. });
+        told.push(news);
+        if is_end {
+            break;
+        }
+    }
+    drop(orders);
+    task.await.unwrap();
+    told
+}
+
+#[tokio::test]
+async fn a_fence_command_knows_whom_to_fence_and_its_exit_code_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let minute = Duration::from_mins(1);
+    let text = "echo $1 $HOTPAIR_ACTION $HOTPAIR_PEER $HOTPAIR_NODE $HOTPAIR_EPOCH; exit 7";
+    let told = fence(folder.path(), text, minute).await;
+    let [FenceNews::Event { kind: "hook-output", reason }, end] = &told[..] else {
+        panic!("{told:?}");
+    };
+    assert!(reason.ends_with(": beta fence beta alpha 8"), "{reason}");
+    assert_eq!(*end, FenceNews::Ended { run: 3, answer: FenceAnswer::Exit(7) });
+    for (text, answer) in [
+        ("true", FenceAnswer::Exit(0)),
+        ("exit 5", FenceAnswer::Exit(5)),
+        ("kill -9 $$", FenceAnswer::Broken),
+    ] {
+        let told = fence(folder.path(), text, minute).await;
+        assert_eq!(told, [FenceNews::Ended { run: 3, answer }], "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_fence_command_that_hangs_is_killed_and_has_confirmed_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let alive = folder.path().join("alive");
+    let text = format!("exec 9>{}\nflock 9\nsleep 600 & wait", alive.display());
+    let told = fence(folder.path(), &text, Duration::from_secs(1)).await;
+    assert_eq!(told, [FenceNews::Ended { run: 3, answer: FenceAnswer::TookTooLong }]);
+    let file = fs::File::open(&alive).expect("it ran");
+    file.lock().expect("nobody holds it any more");
 }
 
 #[test]

@@ -69,6 +69,8 @@ pub struct Alone {
     now: Instant,
     /// Heartbeats of the peer have stopped.
     is_silent: bool,
+    /// When the connection brought something last.
+    link_heard: Instant,
     /// This run followed the primary in sync, and has lacked nothing since.
     has_followed: bool,
     fencing: Fencing,
@@ -83,6 +85,17 @@ enum Silence {
     No,
     Counted,
     Over,
+}
+
+/// What it is shown of its node before each step.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// The node as it is now.
+    pub facts: Facts<'a>,
+    /// This primary holds writes since it has lost the peer, and has no other permit to go on alone.
+    pub holds_writes: bool,
+    /// When the connection that is there brought something last.
+    pub link_heard: Option<Instant>,
 }
 
 /// What such a node waits for while its peer is away.
@@ -113,7 +126,7 @@ const GUARDS: &[Guard] = &[
     (Obstacle::PeerAhead, |_, facts| !facts.peer_is_ahead),
     (Obstacle::NotFollowed, |it, _| it.has_followed),
     (Obstacle::Connected, |_, facts| facts.peer == Standing::Away),
-    (Obstacle::PeerHeard, |it, _| it.is_silent),
+    (Obstacle::PeerHeard, |it, _| it.is_silent_everywhere()),
 ];
 
 impl Alone {
@@ -123,6 +136,7 @@ impl Alone {
             settings,
             now: Instant(0),
             is_silent: false,
+            link_heard: Instant(0),
             has_followed: false,
             fencing: Fencing::default(),
             silence: Silence::No,
@@ -130,18 +144,18 @@ impl Alone {
         }
     }
 
-    /// Takes one input, and goes on with everything that it makes possible. `holds` says that this
-    /// primary holds writes since it has lost the peer, and has no other permit to go on alone.
+    /// Takes one input, and goes on with everything that it makes possible.
     pub fn step(
         &mut self,
         now: Instant,
         input: &ControllerInput,
-        (facts, holds): (&Facts<'_>, bool),
+        seen: &Seen<'_>,
         effects: &mut Vec<ControllerEffect>,
     ) {
         self.now = now;
         // What was true before may be void by what has just changed.
-        self.note(facts, holds);
+        self.note(seen);
+        let facts = &seen.facts;
         match input {
             ControllerInput::Silent(is_silent) => self.is_silent = *is_silent,
             ControllerInput::Timer(ControllerTimer::Fence) => {
@@ -165,19 +179,15 @@ impl Alone {
             | ControllerInput::Promote { .. }
             | ControllerInput::Force { .. } => {}
         }
-        self.settle(now, (facts, holds), effects);
+        self.settle(now, seen, effects);
     }
 
     /// Goes on with whatever the facts allow: to be called whenever they may have changed.
-    pub fn settle(
-        &mut self,
-        now: Instant,
-        (facts, holds): (&Facts<'_>, bool),
-        effects: &mut Vec<ControllerEffect>,
-    ) {
+    pub fn settle(&mut self, now: Instant, seen: &Seen<'_>, effects: &mut Vec<ControllerEffect>) {
         self.now = now;
-        self.note(facts, holds);
-        if holds && self.permit.is_none() {
+        self.note(seen);
+        let facts = &seen.facts;
+        if seen.holds_writes && self.permit.is_none() {
             self.exclude_peer(facts, effects);
         }
         if self.obstacle(facts).is_none() {
@@ -206,9 +216,8 @@ impl Alone {
 
     /// What would stand in the way if the primary were lost now.
     pub fn obstacle_after_loss(&self, facts: &Facts<'_>) -> Option<Obstacle> {
-        let lasts = |(obstacle, _): &&Guard| {
-            !matches!(obstacle, Obstacle::Connected | Obstacle::PeerHeard)
-        };
+        let lasts =
+            |(obstacle, _): &&Guard| !matches!(obstacle, Obstacle::Connected | Obstacle::PeerHeard);
         let fails = |(_, holds): &&Guard| !holds(self, facts);
         GUARDS.iter().filter(lasts).find(fails).map(|(obstacle, _)| *obstacle)
     }
@@ -222,7 +231,14 @@ impl Alone {
         }
     }
 
-    fn note(&mut self, facts: &Facts<'_>, holds: bool) {
+    /// Whether neither heartbeats nor the connection have brought anything for `suspect_after`.
+    fn is_silent_everywhere(&self) -> bool {
+        self.is_silent && self.now.since(self.link_heard) >= self.settings.suspect_after
+    }
+
+    fn note(&mut self, seen: &Seen<'_>) {
+        let (facts, holds) = (&seen.facts, seen.holds_writes);
+        self.link_heard = seen.link_heard.unwrap_or(self.link_heard);
         let is_primary_there = facts.claim.is_some_and(|claim| claim.role == Role::Primary);
         match facts.peer {
             Standing::InSync => self.has_followed = is_primary_there && !facts.is_primary,
@@ -236,7 +252,7 @@ impl Alone {
             // What is known of a peer that is gone says nothing of one that is back.
             self.permit = None;
         }
-        if self.permit == Some(Permit::AssumedDead) && holds && !self.is_silent {
+        if self.permit == Some(Permit::AssumedDead) && holds && !self.is_silent_everywhere() {
             self.permit = None;
         }
         let is_open = self.obstacle(facts).is_none();
@@ -258,7 +274,7 @@ impl Alone {
             AloneBy::Fence { .. } => self.settings.is_planted(PlantedRule::PeerAssumedDead),
         };
         if assumes {
-            if self.is_silent {
+            if self.is_silent_everywhere() {
                 self.permit = Some(Permit::AssumedDead);
                 let reason = "every path to the peer is silent, and it is taken for dead: two \
                               primaries are possible";
@@ -269,13 +285,14 @@ impl Alone {
         // A connection that breaks while heartbeats go on comes back in a moment; a secondary waits
         // longer before it fences.
         let mut step = self.fencing.begin(self.settings.suspect_after);
-        if self.is_silent {
+        if self.is_silent_everywhere() {
             step = self.fencing.hurry().or(step);
         }
         self.take_step(step, facts, effects);
         if let Some(answer) = self.fencing.confirmed() {
             self.permit = Some(Permit::Fenced);
-            let reason = format!("writes go on without the peer; the fence command ended with {answer}");
+            let reason =
+                format!("writes go on without the peer; the fence command ended with {answer}");
             tell("fenced", reason, effects);
         }
     }
@@ -292,9 +309,8 @@ impl Alone {
                 if let Some(answer) = self.fencing.confirmed()
                     && self.promote(facts, effects)
                 {
-                    let reason = format!(
-                        "this node takes over; the fence command ended with {answer}"
-                    );
+                    let reason =
+                        format!("this node takes over; the fence command ended with {answer}");
                     tell("fenced", reason, effects);
                 }
             }
@@ -339,7 +355,11 @@ impl Alone {
         };
         if let Some(Err(step)) = self.fencing.on_answer(run, answer, is_enough) {
             let goes_on = if is_primary { "writes stay held" } else { "this node stays secondary" };
-            tell("fence-failed", format!("the fence command ended with {answer}; {goes_on}"), effects);
+            tell(
+                "fence-failed",
+                format!("the fence command ended with {answer}; {goes_on}"),
+                effects,
+            );
             self.take_step(Some(step), facts, effects);
         }
     }
@@ -375,3 +395,6 @@ impl Alone {
 fn tell(kind: &'static str, reason: String, effects: &mut Vec<ControllerEffect>) {
     effects.push(ControllerEffect::Event { kind, reason });
 }
+
+#[cfg(test)]
+mod tests;

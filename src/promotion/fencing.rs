@@ -42,7 +42,9 @@ impl fmt::Display for FenceAnswer {
             Self::Broken => return f.write_str("it could not be run to its end"),
             Self::Exit(code) => match code {
                 OFF | STONITH => (code, "the peer is off"),
-                INCONSISTENT => (code, "the peer is inconsistent, which does not say that it is off"),
+                INCONSISTENT => {
+                    (code, "the peer is inconsistent, which does not say that it is off")
+                }
                 OUTDATED => (code, "the peer is durably outdated"),
                 UNREACHABLE => (code, "the peer cannot be reached, so it may serve"),
                 PRIMARY => (code, "the peer is primary"),

@@ -5,7 +5,7 @@ use super::role::AckNeed;
 use super::session::Standing;
 use super::{Effects, Replica};
 use crate::metadata::MapMemory;
-use crate::promotion::alone::Alone;
+use crate::promotion::alone::{Alone, Seen};
 use crate::promotion::controller::ControllerInput;
 use crate::promotion::{self, Permit};
 use crate::units::{Epoch, ServeMode};
@@ -19,7 +19,7 @@ impl<M: MapMemory> Replica<M> {
     pub(super) fn on_alone(&mut self, input: &ControllerInput, effects: &mut Effects) {
         let Some(mut alone) = self.alone.take() else { return };
         let mut orders = Vec::new();
-        alone.step(self.now, input, (&self.facts(), self.lacks_permit()), &mut orders);
+        alone.step(self.now, input, &self.seen_alone(), &mut orders);
         self.alone = Some(alone);
         self.carry_out(orders, effects);
     }
@@ -28,9 +28,17 @@ impl<M: MapMemory> Replica<M> {
     pub(super) fn pump_alone(&mut self, effects: &mut Effects) {
         let Some(mut alone) = self.alone.take() else { return };
         let mut orders = Vec::new();
-        alone.settle(self.now, (&self.facts(), self.lacks_permit()), &mut orders);
+        alone.settle(self.now, &self.seen_alone(), &mut orders);
         self.alone = Some(alone);
         self.carry_out(orders, effects);
+    }
+
+    fn seen_alone(&self) -> Seen<'_> {
+        Seen {
+            facts: self.facts(),
+            holds_writes: self.lacks_permit(),
+            link_heard: self.link.up.as_ref().map(|up| up.last_heard),
+        }
     }
 
     /// Whether this primary holds writes, and nothing that the peer said lets it go on alone.
@@ -64,10 +72,9 @@ impl<M: MapMemory> Replica<M> {
                 let record = self.records.stable();
                 Some(record.epoch.max(record.promised).next_by(self.settings.side))
             }
-            Permit::PeerVeto
-            | Permit::PeerNeverPromotes
-            | Permit::ArbiterSolo
-            | Permit::Forced => None,
+            Permit::PeerVeto | Permit::PeerNeverPromotes | Permit::ArbiterSolo | Permit::Forced => {
+                None
+            }
         }
     }
 

@@ -129,7 +129,8 @@ impl<M: MapMemory> Replica<M> {
     }
 
     fn explain_primary(&self) -> Refused {
-        if let Some(refused) = self.explain_waiting_primary().or_else(|| self.explain_held_alone()) {
+        if let Some(refused) = self.explain_waiting_primary().or_else(|| self.explain_held_alone())
+        {
             return refused;
         }
         let (resource, peer) = (&self.settings.resource, &self.settings.peer);

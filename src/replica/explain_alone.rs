@@ -44,9 +44,7 @@ impl<M: MapMemory> Replica<M> {
         let (why, next) = match alone.waits() {
             Waits::AfterFailure(answer) => (
                 format!("{held}, and the fence command ended with {answer}; it is run again"),
-                format!(
-                    "{back}, or mend the fence command; hotpair events shows what it said"
-                ),
+                format!("{back}, or mend the fence command; hotpair events shows what it said"),
             ),
             Waits::ForFence => (
                 format!("{held}, and the fence command runs"),

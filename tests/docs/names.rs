@@ -114,21 +114,23 @@ fn the_units_start_the_daemon_and_the_witness() {
     assert_eq!(starts.collect::<Vec<_>>(), ["run", "witness"]);
 }
 
-/// Kinds of events in the source: the first word of each `event("kind", ..)`.
+/// Kinds of events in the source: the first word of each call that makes one, and of each `kind`.
 fn kinds_of_source() -> BTreeSet<String> {
     let mut kinds = BTreeSet::new();
-    for text in rust_files(&root().join("src/replica")) {
-        for (_, after) in
-            text.match_indices(".event(").map(|(at, word)| (at, &text[at + word.len()..]))
-        {
-            if let Some(rest) = after.trim_start().strip_prefix('"') {
-                kinds.insert(rest.split('"').next().unwrap().to_owned());
+    for (folder, calls) in [
+        ("src/replica", [".event(", "kind: "]),
+        ("src/promotion", ["tell(", "kind: "]),
+        ("src/hooks", ["kind: "; 2]),
+    ] {
+        for text in rust_files(&root().join(folder)) {
+            let after = |call: &'static str| {
+                text.match_indices(call).map(|(at, word)| &text[at + word.len()..])
+            };
+            for after in calls.into_iter().flat_map(after) {
+                if let Some(rest) = after.trim_start().strip_prefix('"') {
+                    kinds.insert(rest.split('"').next().unwrap().to_owned());
+                }
             }
-        }
-    }
-    for text in rust_files(&root().join("src/hooks")) {
-        for (at, word) in text.match_indices("kind: \"") {
-            kinds.insert(text[at + word.len()..].split('"').next().unwrap().to_owned());
         }
     }
     kinds

@@ -11,6 +11,7 @@ mod oracle;
 #[path = "../real/mod.rs"]
 mod real;
 
+mod fencing;
 mod losses;
 mod pauses;
 mod scene;
@@ -34,6 +35,12 @@ const CASES: &[Case] = &[
     case("both_nodes_lost_resume_by_themselves", losses::both_nodes_lost_resume),
     case("a_paused_primary_is_replaced_and_answers_nothing_late", pauses::a_paused_primary),
     case("a_short_pause_changes_nothing", pauses::a_short_pause),
+    case("a_lost_node_is_fenced_and_replaced_without_a_witness", fencing::a_lost_node_is_fenced),
+    Case {
+        name: "a_partition_without_a_witness_has_one_winner",
+        needs: &[LAB],
+        run: fencing::a_partition_has_one_winner,
+    },
     Case { name: "services_follow_the_role", needs: SERVICES, run: services::follow_the_role },
     Case {
         name: "services_that_do_not_stop_keep_the_role_but_not_for_ever",

@@ -36,8 +36,9 @@ impl Scene {
         self.pair.wait_in_sync();
         let node = &self.pair.nodes[1 - self.primary];
         self.pair.news.wait_for("the secondary to be eligible", || {
-            let is_ready = self.pair.nodes.iter().all(Node::reaches_arbiter)
-                && node.field("/promotion/takes_over") == true;
+            let reaches =
+                !self.pair.plan.has_arbiter() || self.pair.nodes.iter().all(Node::reaches_arbiter);
+            let is_ready = reaches && node.field("/promotion/takes_over") == true;
             is_ready.then_some(())
         });
     }

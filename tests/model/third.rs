@@ -204,7 +204,9 @@ impl Pair {
                     ControllerTimer::Preference | ControllerTimer::Idle => left.waits > 0,
                     ControllerTimer::ArbiterLease
                     | ControllerTimer::PeerLease
-                    | ControllerTimer::StopBudget => true,
+                    | ControllerTimer::StopBudget
+                    | ControllerTimer::Fence
+                    | ControllerTimer::Silence => true,
                     ControllerTimer::Grant | ControllerTimer::HoldDown => {
                         bounds.is_clock_broken || !third.holds(1 - at, ControllerTimer::PeerLease)
                     }
@@ -345,7 +347,9 @@ impl Pair {
             }
             ControllerTimer::ArbiterLease
             | ControllerTimer::PeerLease
-            | ControllerTimer::StopBudget => {}
+            | ControllerTimer::StopBudget
+            | ControllerTimer::Fence
+            | ControllerTimer::Silence => {}
         }
         self.tell(at, ControllerInput::Timer(timer), bounds)
     }

@@ -42,6 +42,8 @@ pub(crate) struct Plan {
     pub(crate) has_witness: bool,
     /// Members of etcd that say who serves, if no witness does.
     pub(crate) etcd: Vec<String>,
+    /// The command that cuts the other node off: nodes promote themselves when it has.
+    pub(crate) fence: Option<PathBuf>,
     /// More lines for the section `[promotion]`, or after it.
     pub(crate) promotion_lines: &'static str,
     /// More sections, at the end.
@@ -63,6 +65,7 @@ impl Default for Plan {
             resource_lines: "",
             has_witness: false,
             etcd: Vec::new(),
+            fence: None,
             promotion_lines: "",
             tail: String::new(),
             lab: None,
@@ -71,7 +74,7 @@ impl Default for Plan {
 }
 
 impl Plan {
-    fn has_arbiter(&self) -> bool {
+    pub(crate) fn has_arbiter(&self) -> bool {
         self.has_witness || !self.etcd.is_empty()
     }
 }
@@ -254,6 +257,14 @@ impl Pair {
                 self.plan.etcd, self.plan.promotion_lines,
             );
         }
+        if let Some(fence) = &self.plan.fence {
+            let _ = write!(
+                text,
+                "[promotion]\nauto = \"fenced\"\nfence = \"{}\"\n{}\n",
+                fence.display(),
+                self.plan.promotion_lines,
+            );
+        }
         for (at, node) in self.nodes.iter().enumerate() {
             let relay = self.relays.as_ref().filter(|_| at != reader).map(|relays| &relays[at]);
             let _ = write!(
@@ -266,7 +277,7 @@ impl Pair {
                 node.state_dir.display(),
                 node.control.display(),
             );
-            if self.witness.is_some() || !self.plan.etcd.is_empty() {
+            if self.plan.has_arbiter() || self.plan.fence.is_some() {
                 let [first, second] = node.heartbeat;
                 let _ = writeln!(text, "heartbeat = [\"{first}\", \"{second}\"]");
             }

@@ -85,6 +85,7 @@ impl World {
             }
             Effect::GrantLease(_) => self.grant_lease(at),
             Effect::Services(order) => self.order_services(at, order)?,
+            Effect::Fence(order) => self.order_fence(at, order),
             Effect::DrawId => {
                 let life = self.nodes[at].life;
                 self.after(1_000, Event::FreshId { node: at, life });
@@ -250,6 +251,7 @@ fn effect_code(effect: &Effect) -> u64 {
         Effect::SetTimer { timer, .. } => 40 + ((*timer as u64) << 8),
         Effect::GrantLease(_) => 41,
         Effect::Services(order) => 42 + (order.run << 8),
+        Effect::Fence(order) => 43 + (order.run << 8),
         Effect::Grow { ticket, new, .. } => 38 + (ticket.0 << 8) + (new.bytes() << 24),
     }
 }

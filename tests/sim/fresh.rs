@@ -38,6 +38,16 @@ fn fresh_seeds_with_a_witness() {
     run_seeds("witness", number("HOTPAIR_WITNESS_SEEDS"), Plan::draw_with_witness);
 }
 
+/// Seeds without an arbiter in which nodes promote themselves: `HOTPAIR_ALONE_SEEDS` is how many.
+#[test]
+fn fresh_seeds_alone() {
+    if let Some(seed) = hex("HOTPAIR_ALONE_SEED") {
+        replay_plan(Plan::draw_alone(seed));
+        return;
+    }
+    run_seeds("alone", number("HOTPAIR_ALONE_SEEDS"), Plan::draw_alone);
+}
+
 /// Runs so many seeds, or until the time that was given is over.
 fn run_seeds(name: &'static str, count: Option<u64>, draw: impl Fn(u64) -> Plan) {
     let first = hex("HOTPAIR_FIRST_SEED").unwrap_or_else(seed_of_the_commit);

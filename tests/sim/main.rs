@@ -10,6 +10,7 @@
 #[path = "../oracle/mod.rs"]
 mod oracle;
 
+mod alone;
 mod broken;
 mod checks;
 mod clients;

@@ -10,6 +10,7 @@ use hotpair::promotion::controller::ControllerSettings;
 use hotpair::replica::Settings;
 use hotpair::units::{ReplicationMode, Side};
 
+use crate::alone::AlonePlan;
 use crate::services::ServicesPlan;
 use crate::witness::WitnessPlan;
 
@@ -26,6 +27,7 @@ pub(crate) enum Part {
     Order,
     Resize,
     Witness,
+    Alone,
 }
 
 /// The generator of one part of one seed.
@@ -54,6 +56,8 @@ pub(crate) struct Plan {
     pub(crate) clock_rates: [u64; 2],
     /// With an arbiter: what goes wrong with it.
     pub(crate) witness: Option<WitnessPlan>,
+    /// Without one: how a node is promoted all the same.
+    pub(crate) alone: Option<AlonePlan>,
     /// With hooks.
     pub(crate) services: Option<ServicesPlan>,
     /// The bug to be found.
@@ -147,6 +151,7 @@ impl Plan {
             chaos: Duration::from_secs(*rng.choice(&[20, 40, 90, 180]).unwrap()),
             clock_rates,
             witness: None,
+            alone: None,
             services: None,
             #[cfg(feature = "planted-bugs")]
             planted: None,
@@ -165,6 +170,17 @@ impl Plan {
         let faults = &mut plan.faults;
         (faults.accept_loss, faults.split_brain) = (false, false);
         plan.services = rng.bool().then(|| ServicesPlan::draw(&mut rng));
+        plan
+    }
+
+    /// The same seed without an arbiter, with nodes that promote themselves.
+    pub(crate) fn draw_alone(seed: u64) -> Self {
+        let mut plan = Self::draw(seed);
+        let mut rng = generator(seed, Part::Alone);
+        plan.alone = Some(AlonePlan::draw(&mut rng));
+        plan.clock_rates = [rng.u64(990..=1010), rng.u64(990..=1010)];
+        let faults = &mut plan.faults;
+        (faults.accept_loss, faults.split_brain) = (false, false);
         plan
     }
 
@@ -220,6 +236,7 @@ impl Plan {
             chaos: Duration::ZERO,
             clock_rates: [1000; 2],
             witness: None,
+            alone: None,
             services: None,
             #[cfg(feature = "planted-bugs")]
             planted: None,
@@ -261,10 +278,12 @@ impl Plan {
                 promotes: true,
                 lease: witness.lease,
                 stop_budget: self.services.as_ref().map_or(Duration::ZERO, |it| it.stop_within),
+                fence: witness.fence.map(|(how, _)| how),
                 identities: [[1; 32], [2; 32]],
                 #[cfg(feature = "planted-bugs")]
                 planted: witness.planted,
             }),
+            alone: self.alone.as_ref().map(|alone| alone.settings(side)),
             #[cfg(feature = "planted-bugs")]
             planted: self.planted,
         }

@@ -10,9 +10,10 @@ use hotpair::promotion::controller::planted::PlantedRule;
 use hotpair::replica::planted::Planted;
 use hotpair::units::ReplicationMode;
 
+use crate::alone::AlonePlan;
 use crate::plan::Plan;
 use crate::run::run;
-use crate::scenarios::{failover, moments, services};
+use crate::scenarios::{alone, failover, moments, services};
 use crate::witness::WitnessPlan;
 
 /// Seeds in which a planted bug must show.
@@ -120,6 +121,20 @@ fn is_rule_walked_into(rule: PlantedRule) -> bool {
         let witness = WitnessPlan { planted: Some(rule), ..WitnessPlan::calm() };
         catch_unwind(AssertUnwindSafe(|| walk(witness))).is_err()
     })
+}
+
+/// The rules of a pair without an arbiter: that a peer cannot be reached is never that it is off.
+#[test]
+fn broken_rules_without_an_arbiter_are_found() {
+    for rule in [
+        PlantedRule::PeerAssumedDead,
+        PlantedRule::PromotedBySilence,
+        PlantedRule::UnreachableIsOff,
+    ] {
+        let plan = AlonePlan { planted: Some(rule), ..AlonePlan::fenced() };
+        let walk = || alone::cannot_fence(plan);
+        assert!(catch_unwind(AssertUnwindSafe(walk)).is_err(), "{rule:?} is not found");
+    }
 }
 
 fn chosen() -> Vec<Planted> {

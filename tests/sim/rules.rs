@@ -111,6 +111,7 @@ impl World {
         match event.kind {
             "going-solo" => self.counts_on_veto[at] = event.reason.contains("PeerVeto"),
             "role-changed" => self.counts_on_veto[at] = false,
+            "peer-assumed-dead" => self.note_assumed_dead(at),
             _ => {}
         }
     }

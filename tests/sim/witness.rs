@@ -9,10 +9,11 @@ use fastrand::Rng;
 use hotpair::promotion::arbiter::{
     Arbiter, ArbiterEffect, ArbiterInput, ArbiterRecord, ArbiterTimer, Reply, Request, RequestId,
 };
-use hotpair::promotion::controller::{ControllerInput, ControllerTimer};
+use hotpair::promotion::controller::{ControllerInput, ControllerTimer, FenceUse};
 use hotpair::replica::Input;
 use hotpair::units::{ArbiterId, Epoch, Instance, Instant};
 
+use crate::alone::FencePlan;
 use crate::broken::Checked;
 use crate::net::Time;
 use crate::plan::index;
@@ -37,6 +38,8 @@ pub(crate) struct WitnessPlan {
     pub(crate) kill: Option<Duration>,
     /// Of 100 messages, so many are lost, late by seconds, or come twice.
     pub(crate) trouble: u8,
+    /// With a fence command: what it is for, and what both nodes' devices do.
+    pub(crate) fence: Option<(FenceUse, FencePlan)>,
     /// The bug to be found.
     #[cfg(feature = "planted-bugs")]
     pub(crate) planted: Option<hotpair::promotion::controller::planted::PlantedRule>,
@@ -50,6 +53,7 @@ impl WitnessPlan {
             cut: None,
             kill: None,
             trouble: 0,
+            fence: None,
             #[cfg(feature = "planted-bugs")]
             planted: None,
         }
@@ -64,6 +68,7 @@ impl WitnessPlan {
             cut: class(rng, 2),
             kill: class(rng, 3),
             trouble: *rng.choice(&[0, 0, 2, 15]).unwrap(),
+            fence: None,
             #[cfg(feature = "planted-bugs")]
             planted: None,
         }
@@ -73,7 +78,7 @@ impl WitnessPlan {
 /// The witness's machine.
 #[derive(Debug)]
 pub(crate) struct Witness {
-    rng: Rng,
+    pub(crate) rng: Rng,
     seat: Option<Arbiter>,
     /// What is stable.
     disk: Option<ArbiterRecord>,
@@ -405,7 +410,7 @@ impl World {
 
     /// A node begins to send heartbeats.
     pub(crate) fn begin_beats(&mut self, node: usize) {
-        if self.plan.witness.is_some() {
+        if self.plan.witness.is_some() || self.plan.alone.is_some() {
             let life = self.nodes[node].life;
             let delay = self.witness.rng.u64(0..BEAT);
             self.after(delay, Event::Witness(WitnessEvent::Beat { node, life }));

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use hotpair::metadata::Birth;
+use hotpair::promotion::fencing::FenceAnswer;
 use hotpair::replica::{Input, LinkId};
 use hotpair::units::ResourceSize;
 
@@ -35,6 +36,8 @@ pub(crate) enum Event {
     FreshId { node: usize, life: u64 },
     ClientsGone { node: usize, life: u64 },
     Services { node: usize, life: u64, run: u64, fails: bool },
+    FenceCuts { node: usize, life: u64, run: u64, answer: FenceAnswer },
+    FenceAnswers { node: usize, life: u64, run: u64, answer: FenceAnswer },
     Net(NetEvent),
     Dial,
     Client(usize),
@@ -68,6 +71,8 @@ pub(crate) struct World {
     pub(crate) operator: Operator,
     pub(crate) witness: Witness,
     pub(crate) services: [Services; 2],
+    /// The newest run of each node's fence command.
+    pub(crate) fence_runs: [u64; 2],
     pub(crate) differences: Differences,
     pub(crate) trace: Trace,
     pub(crate) disk_rng: Rng,
@@ -142,6 +147,7 @@ impl World {
             operator: Operator::new(generator(seed, Part::Operator)),
             witness: Witness::new(generator(seed, Part::Witness)),
             services: Default::default(),
+            fence_runs: [0; 2],
             differences,
             trace: Trace::new(lines),
             disk_rng: generator(seed, Part::Disk),
@@ -203,7 +209,14 @@ impl World {
             Event::Services { node, life, run, fails } if self.lives(node, life) => {
                 self.on_services(node, run, fails)
             }
+            Event::FenceAnswers { node, life, run, answer } if self.lives(node, life) => {
+                self.on_fence_answers(node, run, answer)
+            }
+            Event::FenceCuts { node, life, run, answer } => {
+                self.on_fence_cuts((node, life, run), answer)
+            }
             Event::Tick { .. }
+            | Event::FenceAnswers { .. }
             | Event::Services { .. }
             | Event::Io { .. }
             | Event::FreshId { .. }
@@ -233,11 +246,13 @@ impl World {
             | Event::Io { node, .. }
             | Event::FreshId { node, .. }
             | Event::ClientsGone { node, .. }
+            | Event::FenceAnswers { node, .. }
             | Event::Services { node, .. } => *node,
             Event::Net(NetEvent::Arrive { to: node, .. } | NetEvent::Reset { at: node, .. }) => {
                 *node
             }
             Event::Dial
+            | Event::FenceCuts { .. }
             | Event::Client(_)
             | Event::Fault(_)
             | Event::Start(_)

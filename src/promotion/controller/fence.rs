@@ -75,7 +75,11 @@ impl Controller {
         Some(self.fencing.failed().map_or(Obstacle::Fencing, Obstacle::NotFenced))
     }
 
-    pub(super) fn on_fence_timer(&mut self, facts: &Facts<'_>, effects: &mut Vec<ControllerEffect>) {
+    pub(super) fn on_fence_timer(
+        &mut self,
+        facts: &Facts<'_>,
+        effects: &mut Vec<ControllerEffect>,
+    ) {
         let step = self.fencing.on_timer();
         self.take_fence_step(step, facts, effects);
     }
@@ -91,7 +95,8 @@ impl Controller {
             None => {}
             Some(Ok(())) => {
                 self.stops_there = false;
-                let reason = format!("the old primary is replaced; the fence command ended with {answer}");
+                let reason =
+                    format!("the old primary is replaced; the fence command ended with {answer}");
                 effects.push(ControllerEffect::Event { kind: "fenced", reason });
             }
             Some(Err(step)) => {

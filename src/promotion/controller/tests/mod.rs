@@ -18,6 +18,7 @@ use crate::units::{
     ServeMode, Side, Veto, VetoReason,
 };
 
+mod fenced;
 mod forced;
 
 const ME: Instance = Instance(1);

@@ -1,0 +1,321 @@
+//! What a node of a pair without an arbiter does when its peer is lost, step by step.
+
+use super::*;
+use crate::metadata::{Birth, Newborn, Place, Superblock, recovered_at_birth};
+use crate::promotion::Claim;
+use crate::units::{Epoch, ReplicaId, ResourceId, ResourceSize, ServeMode, Veto, VetoReason};
+
+const SECOND: u64 = 1_000_000_000;
+
+/// A node in sync with its peer at epoch 5, made by the first node.
+struct Node {
+    alone: Alone,
+    record: Superblock,
+    peer: Standing,
+    is_primary: bool,
+    is_promoting: bool,
+    now: u64,
+    link_heard: u64,
+    effects: Vec<ControllerEffect>,
+}
+
+impl Node {
+    fn new(by: AloneBy, is_primary: bool) -> Self {
+        let newborn = Newborn {
+            resource_id: ResourceId(1),
+            replica_id: ReplicaId(2),
+            generation_id: 3,
+            size: ResourceSize::new(4096).unwrap(),
+            place: Place::default(),
+        };
+        let record = Superblock {
+            peer_replica_id: ReplicaId(9),
+            owner: Some(if is_primary { Side::Second } else { Side::First }),
+            serve_mode: if is_primary { ServeMode::Paired } else { ServeMode::None },
+            epoch: Epoch(5),
+            promised: Epoch(5),
+            ..recovered_at_birth(Birth::This, &newborn).superblock
+        };
+        let alone = Alone::new(AloneSettings {
+            side: Side::Second,
+            by,
+            suspect_after: Duration::from_secs(1),
+            #[cfg(feature = "planted-bugs")]
+            planted: None,
+        });
+        let mut node = Self {
+            alone,
+            record,
+            peer: Standing::InSync,
+            is_primary,
+            is_promoting: false,
+            now: 0,
+            link_heard: 0,
+            effects: Vec::new(),
+        };
+        node.pass(0);
+        node
+    }
+
+    fn fenced(is_primary: bool) -> Self {
+        Self::new(AloneBy::Fence { delay: Duration::from_secs(5) }, is_primary)
+    }
+
+    fn by_silence(is_primary: bool) -> Self {
+        Self::new(AloneBy::Silence { lease: Duration::from_secs(3) }, is_primary)
+    }
+
+    fn facts(&self) -> Facts<'_> {
+        let role = if self.is_primary { Role::Secondary } else { Role::Primary };
+        let claim = Claim { role, epoch: Epoch(5), promised: Epoch(5) };
+        Facts {
+            record: &self.record,
+            is_recording: false,
+            is_primary: self.is_primary,
+            is_promoting: self.is_promoting,
+            peer: self.peer,
+            claim: (self.peer != Standing::Away).then_some(claim),
+            peer_cannot_serve: false,
+            peer_is_ahead: false,
+            peer_instance: None,
+            is_stopping: false,
+            leaving: None,
+        }
+    }
+
+    fn step(&mut self, input: Option<&ControllerInput>) {
+        let mut alone = self.alone.clone();
+        let mut effects = Vec::new();
+        if self.peer != Standing::Away {
+            self.link_heard = self.now;
+        }
+        let seen = Seen {
+            facts: self.facts(),
+            holds_writes: self.is_primary
+                && self.peer == Standing::Away
+                && self.record.serve_mode == ServeMode::Paired,
+            link_heard: (self.peer != Standing::Away).then_some(Instant(self.link_heard)),
+        };
+        match input {
+            Some(input) => alone.step(Instant(self.now), input, &seen, &mut effects),
+            None => alone.settle(Instant(self.now), &seen, &mut effects),
+        }
+        self.alone = alone;
+        self.effects = effects;
+    }
+
+    fn tell(&mut self, input: &ControllerInput) {
+        self.step(Some(input));
+    }
+
+    fn pass(&mut self, seconds: u64) {
+        self.now += seconds * SECOND;
+        self.step(None);
+    }
+
+    /// Both the connection and the heartbeats end, and `suspect_after` passes.
+    fn lose_peer(&mut self) {
+        self.meet(Standing::Away);
+        self.pass(1);
+        self.tell(&ControllerInput::Silent(true));
+    }
+
+    fn meet(&mut self, peer: Standing) {
+        self.peer = peer;
+        self.step(None);
+    }
+
+    fn answer(&mut self, run: u64, code: i32) {
+        let answer = FenceAnswer::Exit(code);
+        self.tell(&ControllerInput::Fence { run, answer });
+    }
+
+    /// The run that is ordered by the last step.
+    fn runs(&self) -> Option<u64> {
+        self.effects.iter().find_map(|effect| match effect {
+            ControllerEffect::Fence(order) => Some(order.run),
+            _ => None,
+        })
+    }
+
+    fn waits(&self) -> Option<(ControllerTimer, u64)> {
+        self.effects.iter().find_map(|effect| match effect {
+            ControllerEffect::SetTimer { timer, after, .. } => Some((*timer, after.as_secs())),
+            _ => None,
+        })
+    }
+
+    fn is_promoted(&self) -> bool {
+        // The smallest epoch above 5 that the second node makes.
+        self.effects.contains(&ControllerEffect::Act(Act::Promote(Epoch(6))))
+    }
+
+    fn fire(&mut self, timer: ControllerTimer) {
+        self.tell(&ControllerInput::Timer(timer));
+    }
+}
+
+#[test]
+fn a_secondary_waits_then_fences_and_takes_over_when_it_is_confirmed() {
+    for (code, takes_over) in [(0, true), (7, true), (3, false), (4, false), (5, false), (6, false)]
+    {
+        let mut node = Node::fenced(false);
+        node.lose_peer();
+        assert_eq!((node.waits(), node.runs()), (Some((ControllerTimer::Fence, 5)), None));
+        node.fire(ControllerTimer::Fence);
+        assert_eq!(node.runs(), Some(1));
+        node.answer(1, code);
+        assert_eq!(node.is_promoted(), takes_over, "exit code {code}");
+        if !takes_over {
+            assert_eq!(node.waits(), Some((ControllerTimer::Fence, 5)), "it is tried again");
+            assert_eq!(node.alone.waits(), Waits::AfterFailure(FenceAnswer::Exit(code)));
+        }
+    }
+}
+
+#[test]
+fn a_primary_goes_on_alone_when_the_peer_is_no_candidate() {
+    for (code, goes_on) in [(0, true), (4, true), (7, true), (3, false), (5, false), (6, false)] {
+        let mut node = Node::fenced(true);
+        node.lose_peer();
+        assert_eq!(node.runs(), Some(1), "all is silent");
+        node.answer(1, code);
+        let permit = goes_on.then_some(Permit::Fenced);
+        assert_eq!(node.alone.permit(), permit, "exit code {code}");
+    }
+}
+
+#[test]
+fn a_primary_whose_connection_breaks_gives_it_a_moment() {
+    let mut node = Node::fenced(true);
+    node.meet(Standing::Away);
+    assert_eq!((node.runs(), node.waits()), (None, Some((ControllerTimer::Fence, 1))));
+    node.meet(Standing::Meeting);
+    node.fire(ControllerTimer::Fence);
+    assert_eq!(node.runs(), None, "it is back");
+}
+
+#[test]
+fn heartbeats_that_stopped_long_ago_are_not_silence_on_a_connection_that_just_broke() {
+    let mut node = Node::by_silence(true);
+    node.tell(&ControllerInput::Silent(true));
+    node.pass(60);
+    node.meet(Standing::Away);
+    assert_eq!(node.alone.permit(), None);
+    node.pass(1);
+    assert_eq!(node.alone.permit(), Some(Permit::AssumedDead));
+}
+
+#[test]
+fn what_is_known_of_a_peer_that_is_gone_says_nothing_of_one_that_is_back() {
+    let mut node = Node::fenced(true);
+    node.lose_peer();
+    node.answer(1, 7);
+    assert_eq!(node.alone.permit(), Some(Permit::Fenced));
+    node.meet(Standing::Meeting);
+    assert_eq!(node.alone.permit(), None);
+    node.meet(Standing::InSync);
+    node.lose_peer();
+    // The answer of a run that began before the peer was met again.
+    let mut late = Node { alone: node.alone.clone(), ..Node::fenced(true) };
+    (late.peer, late.now) = (Standing::Away, node.now);
+    late.answer(1, 0);
+    assert_eq!(late.alone.permit(), None);
+    node.answer(2, 0);
+    assert_eq!(node.alone.permit(), Some(Permit::Fenced));
+}
+
+#[test]
+fn a_secondary_that_hears_the_primary_again_stops_at_once() {
+    let mut node = Node::fenced(false);
+    node.lose_peer();
+    node.fire(ControllerTimer::Fence);
+    node.tell(&ControllerInput::Silent(false));
+    node.answer(1, 0);
+    assert!(!node.is_promoted(), "it lives, or did a moment ago");
+    node.pass(60);
+    node.tell(&ControllerInput::Silent(true));
+    assert_eq!(node.waits(), Some((ControllerTimer::Fence, 5)), "from the beginning");
+}
+
+#[test]
+fn who_has_not_followed_in_this_run_neither_fences_nor_takes_over() {
+    for mut node in [Node::fenced(false), Node::by_silence(false)] {
+        for unknown in [Standing::Behind, Standing::Apart] {
+            node.meet(Standing::InSync);
+            node.meet(unknown);
+            node.lose_peer();
+            assert_eq!(node.alone.obstacle(&node.facts()), Some(Obstacle::NotFollowed));
+            assert_eq!((node.runs(), node.waits()), (None, None));
+        }
+    }
+    let mut node = Node::fenced(false);
+    node.alone = Alone::new(node.alone.settings.clone());
+    node.lose_peer();
+    assert_eq!(node.alone.obstacle(&node.facts()), Some(Obstacle::NotFollowed));
+}
+
+#[test]
+fn a_veto_a_demotion_and_a_split_brain_keep_a_secondary_from_it() {
+    let broken: [(fn(&mut Superblock), Obstacle); 4] = [
+        (|it| it.stopped = true, Obstacle::Stopped),
+        (|it| it.split = true, Obstacle::SplitBrain),
+        (|it| it.disk = DiskState::Outdated, Obstacle::NotUpToDate),
+        (
+            |it| it.veto = Some(Veto { reason: VetoReason::Evicted, epoch: Epoch(5) }),
+            Obstacle::Vetoed,
+        ),
+    ];
+    for (breaks, obstacle) in broken {
+        for mut node in [Node::fenced(false), Node::by_silence(false)] {
+            breaks(&mut node.record);
+            node.lose_peer();
+            assert_eq!(node.alone.obstacle(&node.facts()), Some(obstacle));
+            assert_eq!((node.runs(), node.waits()), (None, None));
+        }
+        // What was true when the command was begun is looked at again.
+        let mut node = Node::fenced(false);
+        node.lose_peer();
+        node.fire(ControllerTimer::Fence);
+        breaks(&mut node.record);
+        node.answer(1, 0);
+        assert!(!node.is_promoted(), "{obstacle}");
+    }
+}
+
+#[test]
+fn silence_alone_promotes_after_the_lease_and_only_where_it_was_chosen() {
+    let mut node = Node::by_silence(false);
+    node.lose_peer();
+    assert_eq!(node.waits(), Some((ControllerTimer::Silence, 3)));
+    node.tell(&ControllerInput::Silent(false));
+    node.fire(ControllerTimer::Silence);
+    assert!(!node.is_promoted(), "it was heard");
+    node.tell(&ControllerInput::Silent(true));
+    node.fire(ControllerTimer::Silence);
+    assert!(node.is_promoted());
+    for is_primary in [false, true] {
+        let mut node = Node::fenced(is_primary);
+        node.lose_peer();
+        node.fire(ControllerTimer::Silence);
+        node.pass(3600);
+        assert!(!node.is_promoted() && node.alone.permit().is_none());
+    }
+}
+
+#[test]
+fn a_promotion_is_ordered_once_and_only_from_a_stable_record() {
+    let mut node = Node::fenced(false);
+    node.lose_peer();
+    node.fire(ControllerTimer::Fence);
+    node.answer(1, 0);
+    assert!(node.is_promoted());
+    node.is_promoting = true;
+    node.pass(0);
+    assert!(!node.is_promoted());
+    // It was given up since the primary was heard: that needs another confirmation.
+    node.is_promoting = false;
+    node.pass(0);
+    assert!(!node.is_promoted());
+    assert_eq!(node.waits(), Some((ControllerTimer::Fence, 5)));
+}
