@@ -235,6 +235,7 @@ fn a_demoted_pair_stays_demoted_whatever_is_lost() {
         assert!(!serves(&script, B) && !count(&script, "fenced"));
         script.start(A);
         script.until("both are there", |world| world.is_in_sync());
+        script.pass(1_000);
         script.command(B, promote()).unwrap();
         script.until_serving(B);
         is_whole_again(&mut script);
