@@ -42,6 +42,48 @@ impl Auto {
     }
 }
 
+/// How `auto` does not fit what else there is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum AutoMistake {
+    /// Nobody to ask.
+    #[error("auto = \"arbiter\" needs an arbiter")]
+    NeedsArbiter,
+    /// Whoever is asked for nothing decides nothing.
+    #[error("auto = \"heartbeat-only\" asks no arbiter, and there is arbiter = \"{arbiter}\"")]
+    ArbiterUnasked {
+        /// Which.
+        arbiter: &'static str,
+    },
+    /// Nothing to fence with.
+    #[error("auto = \"fenced\" needs a fence command")]
+    NeedsFence,
+    /// One cable would decide alone.
+    #[error("auto = \"heartbeat-only\" needs two paths of heartbeats")]
+    SinglePath,
+}
+
+impl AutoMistake {
+    /// How to mend it, as a sentence.
+    pub(super) fn mend(self) -> &'static str {
+        match self {
+            Self::NeedsArbiter => {
+                "add arbiter = \"witness\" and witness = \"ADDRESS:PORT\", or set auto = \"off\""
+            }
+            Self::ArbiterUnasked { .. } => {
+                "set auto = \"arbiter\", which never makes two primaries, or arbiter = \"none\""
+            }
+            Self::NeedsFence => {
+                "add a line such as: fence = \"/etc/hotpair/fence\"; it must end with 0 only if the \
+                 other node is off"
+            }
+            Self::SinglePath => {
+                "add a second network on both nodes: heartbeat = [\"192.0.2.1:7789\", \
+                 \"198.51.100.1:7789\"]; or use a witness, with auto = \"arbiter\""
+            }
+        }
+    }
+}
+
 impl Check {
     /// Pairs of `auto` and `arbiter` that mean something.
     pub(super) fn who_promotes(
@@ -53,14 +95,18 @@ impl Check {
         let has_arbiter = *arbiter != Arbiter::None;
         let span = place(section);
         match auto {
-            Auto::Arbiter if !has_arbiter => self.wrong(span, Mistake::NeedsArbiter),
+            Auto::Arbiter if !has_arbiter => self.misfit(span, AutoMistake::NeedsArbiter),
             Auto::HeartbeatOnly if has_arbiter => {
-                self.wrong(span, Mistake::ArbiterUnasked { arbiter: arbiter.name() });
+                self.misfit(span, AutoMistake::ArbiterUnasked { arbiter: arbiter.name() });
             }
             Auto::HeartbeatOnly => self.warn(span, Caution::TwoPrimaries),
-            Auto::Fenced if section.fence.is_none() => self.wrong(span, Mistake::NeedsFence),
+            Auto::Fenced if section.fence.is_none() => self.misfit(span, AutoMistake::NeedsFence),
             Auto::Off | Auto::Arbiter | Auto::Fenced => {}
         }
+    }
+
+    fn misfit(&mut self, span: Range<usize>, what: AutoMistake) {
+        self.wrong(span, Mistake::Auto(what));
     }
 
     /// The fence command, if anything runs it.
@@ -110,7 +156,7 @@ impl Check {
             let written = file.node.values().filter_map(|section| section.heartbeat.as_ref());
             let last = written.map(Spanned::span).max_by_key(|span| span.start);
             let span = last.unwrap_or_else(|| place(&file.promotion));
-            self.wrong(span, Mistake::SinglePath);
+            self.misfit(span, AutoMistake::SinglePath);
         }
     }
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 
+use super::fence::AutoMistake;
+
 /// Why a file is no configuration. Holds every mistake that was found, in the order of the file.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{} in the configuration", count_of(self.mistakes.len()))]
@@ -215,21 +217,9 @@ pub enum Mistake {
         /// What works now.
         instead: &'static str,
     },
-    /// Nobody to ask.
-    #[error("auto = \"arbiter\" needs an arbiter")]
-    NeedsArbiter,
-    /// Whoever is asked for nothing decides nothing.
-    #[error("auto = \"heartbeat-only\" asks no arbiter, and there is arbiter = \"{arbiter}\"")]
-    ArbiterUnasked {
-        /// Which.
-        arbiter: &'static str,
-    },
-    /// Nothing to fence with.
-    #[error("auto = \"fenced\" needs a fence command")]
-    NeedsFence,
-    /// One cable would decide alone.
-    #[error("auto = \"heartbeat-only\" needs two paths of heartbeats")]
-    SinglePath,
+    /// `auto` does not fit what else there is.
+    #[error("{0}")]
+    Auto(AutoMistake),
     /// The build cannot ask etcd.
     #[error("arbiter = \"etcd\", and this build of hotpair has no etcd")]
     NoEtcd,
@@ -383,24 +373,7 @@ impl Mistake {
             Self::SharedFile { .. } => "give each resource a file of its own".to_owned(),
             Self::ExportIsReplication { .. } => "choose another port for one of them".to_owned(),
             Self::ComesLater { instead, .. } => (*instead).to_owned(),
-            Self::NeedsArbiter => {
-                "add arbiter = \"witness\" and witness = \"ADDRESS:PORT\", or set auto = \"off\""
-                    .to_owned()
-            }
-            Self::ArbiterUnasked { .. } => {
-                "set auto = \"arbiter\", which never makes two primaries, or arbiter = \"none\""
-                    .to_owned()
-            }
-            Self::NeedsFence => {
-                "add a line such as: fence = \"/etc/hotpair/fence\"; it must end with 0 only if the \
-                 other node is off"
-                    .to_owned()
-            }
-            Self::SinglePath => {
-                "add a second network on both nodes: heartbeat = [\"192.0.2.1:7789\", \
-                 \"198.51.100.1:7789\"]; or use a witness, with auto = \"arbiter\""
-                    .to_owned()
-            }
+            Self::Auto(what) => what.mend().to_owned(),
             Self::TooManyHooks { .. } => {
                 "let one command, or one target of systemd, start the others".to_owned()
             }

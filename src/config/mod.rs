@@ -24,7 +24,7 @@ use std::time::Duration;
 
 pub use self::check::{parse, state_dirs};
 pub use self::etcd::{EtcdAt, EtcdEndpoint};
-pub use self::fence::Fence;
+pub use self::fence::{AutoMistake, Fence};
 pub use self::hooks::{HOOKS_MAX, Hook, Hooks, VirtualIp};
 use self::mistake::Marked;
 pub use self::mistake::{Caution, ConfigError, Mistake, Warning};

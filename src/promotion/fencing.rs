@@ -185,7 +185,7 @@ impl Fencing {
 
 /// Pause after the first failure; each next one is twice as long.
 const RETRY_FIRST: Duration = Duration::from_secs(5);
-const RETRY_LAST: Duration = Duration::from_secs(60);
+const RETRY_LAST: Duration = Duration::from_mins(1);
 const RETRY_DOUBLED_MAX: u32 = 4;
 
 #[cfg(test)]

@@ -277,7 +277,8 @@ impl Pair {
                 node.state_dir.display(),
                 node.control.display(),
             );
-            if self.plan.has_arbiter() || self.plan.fence.is_some() {
+            let has_arbiter = self.witness.is_some() || !self.plan.etcd.is_empty();
+            if has_arbiter || self.plan.fence.is_some() {
                 let [first, second] = node.heartbeat;
                 let _ = writeln!(text, "heartbeat = [\"{first}\", \"{second}\"]");
             }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use hotpair::promotion::alone::{AloneBy, AloneSettings};
-use hotpair::promotion::controller::ControllerInput;
+use hotpair::promotion::controller::{ControllerInput, FenceUse};
 use hotpair::promotion::fencing::{FenceAnswer, FenceOrder};
 use hotpair::replica::Input;
 use hotpair::units::Side;
@@ -65,7 +65,9 @@ impl AlonePlan {
             _ => FencePlan::Works,
         };
         let fence = [fence(), fence()];
-        Self { by, fence, ..Self::fenced() }
+        let mut plan = Self::fenced();
+        (plan.by, plan.fence) = (by, fence);
+        plan
     }
 
     pub(crate) fn settings(&self, side: Side) -> AloneSettings {
@@ -76,6 +78,16 @@ impl AlonePlan {
             #[cfg(feature = "planted-bugs")]
             planted: self.planted,
         }
+    }
+}
+
+/// What a fence command is for in a seed with an arbiter, and what it does.
+pub(crate) fn draw_fence(rng: &mut Rng) -> Option<(FenceUse, FencePlan)> {
+    let fence = *rng.choice(&[FencePlan::Works, FencePlan::Flaky, FencePlan::Unreachable]).unwrap();
+    match rng.u8(..6) {
+        0 => Some((FenceUse::Required, fence)),
+        1 => Some((FenceUse::BestEffort, fence)),
+        _ => None,
     }
 }
 

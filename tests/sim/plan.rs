@@ -10,7 +10,7 @@ use hotpair::promotion::controller::ControllerSettings;
 use hotpair::replica::Settings;
 use hotpair::units::{ReplicationMode, Side};
 
-use crate::alone::AlonePlan;
+use crate::alone::{AlonePlan, draw_fence};
 use crate::services::ServicesPlan;
 use crate::witness::WitnessPlan;
 
@@ -164,7 +164,10 @@ impl Plan {
     pub(crate) fn draw_with_witness(seed: u64) -> Self {
         let mut plan = Self::draw(seed);
         let mut rng = generator(seed, Part::Witness);
-        plan.witness = Some(WitnessPlan::draw(&mut rng));
+        plan.witness = Some(WitnessPlan {
+            fence: draw_fence(&mut generator(seed, Part::Alone)),
+            ..WitnessPlan::draw(&mut rng)
+        });
         // Leases are for clocks that go equally fast, but for one in a hundred.
         plan.clock_rates = [rng.u64(996..=1004), rng.u64(996..=1004)];
         let faults = &mut plan.faults;

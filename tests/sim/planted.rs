@@ -132,7 +132,7 @@ fn broken_rules_without_an_arbiter_are_found() {
         PlantedRule::UnreachableIsOff,
     ] {
         let plan = AlonePlan { planted: Some(rule), ..AlonePlan::fenced() };
-        let walk = || alone::cannot_fence(plan);
+        let walk = || alone::cannot_fence(&plan);
         assert!(catch_unwind(AssertUnwindSafe(walk)).is_err(), "{rule:?} is not found");
     }
 }

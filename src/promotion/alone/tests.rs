@@ -132,16 +132,18 @@ impl Node {
 
     /// The run that is ordered by the last step.
     fn runs(&self) -> Option<u64> {
-        self.effects.iter().find_map(|effect| match effect {
-            ControllerEffect::Fence(order) => Some(order.run),
-            _ => None,
+        self.effects.iter().find_map(|effect| {
+            if let ControllerEffect::Fence(order) = effect { Some(order.run) } else { None }
         })
     }
 
     fn waits(&self) -> Option<(ControllerTimer, u64)> {
-        self.effects.iter().find_map(|effect| match effect {
-            ControllerEffect::SetTimer { timer, after, .. } => Some((*timer, after.as_secs())),
-            _ => None,
+        self.effects.iter().find_map(|effect| {
+            if let ControllerEffect::SetTimer { timer, after, .. } = effect {
+                Some((*timer, after.as_secs()))
+            } else {
+                None
+            }
         })
     }
 
@@ -255,9 +257,12 @@ fn who_has_not_followed_in_this_run_neither_fences_nor_takes_over() {
     assert_eq!(node.alone.obstacle(&node.facts()), Some(Obstacle::NotFollowed));
 }
 
+/// Makes a record one that may not be promoted.
+type Breaks = fn(&mut Superblock);
+
 #[test]
 fn a_veto_a_demotion_and_a_split_brain_keep_a_secondary_from_it() {
-    let broken: [(fn(&mut Superblock), Obstacle); 4] = [
+    let broken: [(Breaks, Obstacle); 4] = [
         (|it| it.stopped = true, Obstacle::Stopped),
         (|it| it.split = true, Obstacle::SplitBrain),
         (|it| it.disk = DiskState::Outdated, Obstacle::NotUpToDate),

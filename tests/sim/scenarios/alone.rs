@@ -14,6 +14,7 @@ use crate::plan::Plan;
 use crate::script::{A, B, Script, promote};
 use crate::services::ServicesPlan;
 use crate::witness::WitnessPlan;
+use crate::world::World;
 
 /// A pair in sync, A serving, that promotes like this.
 fn pair(alone: AlonePlan) -> Script {
@@ -161,8 +162,8 @@ fn a_fence_race_has_at_most_one_winner() {
 }
 
 /// Both devices fail, and nobody may go on. Also for the planted bugs.
-pub(crate) fn cannot_fence(plan: AlonePlan) {
-    let mut script = pair(AlonePlan { fence: [FencePlan::Unreachable; 2], ..plan });
+pub(crate) fn cannot_fence(plan: &AlonePlan) {
+    let mut script = pair(AlonePlan { fence: [FencePlan::Unreachable; 2], ..plan.clone() });
     script.cut();
     script.begin_write(4, 4);
     script.pass(60_000);
@@ -172,7 +173,7 @@ pub(crate) fn cannot_fence(plan: AlonePlan) {
 
 #[test]
 fn without_a_confirmation_nobody_goes_on() {
-    cannot_fence(AlonePlan::fenced());
+    cannot_fence(&AlonePlan::fenced());
 }
 
 // 39 and G12: a node that has just started neither fences nor promotes itself.
@@ -229,12 +230,12 @@ fn a_demoted_pair_stays_demoted_whatever_is_lost() {
         let mut script = pair(plan);
         script.command(A, Command::Demote).unwrap();
         script.pass(1_000);
-        script.until("both say so", |world| world.is_in_sync());
+        script.until("both say so", World::is_in_sync);
         script.kill(A);
         script.pass(60_000);
         assert!(!serves(&script, B) && !count(&script, "fenced"));
         script.start(A);
-        script.until("both are there", |world| world.is_in_sync());
+        script.until("both are there", World::is_in_sync);
         script.pass(1_000);
         script.command(B, promote()).unwrap();
         script.until_serving(B);
