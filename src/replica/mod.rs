@@ -36,6 +36,7 @@ mod session;
 mod settings;
 mod source;
 mod status;
+mod succession;
 mod target;
 mod verify;
 mod window;
