@@ -102,6 +102,7 @@ impl Check {
         }
         let (mut nodes, promotion) = (nodes?, promotion?);
         self.both_paths(file, &mut nodes, &promotion);
+        self.way_back(file, &promotion);
         let resources = file.resource.iter();
         let resources: Vec<_> =
             resources.map(|(name, section)| self.resource(name, section, &nodes)).collect();

@@ -10,9 +10,10 @@ use serde::de::IgnoredAny;
 use toml::Spanned;
 
 use super::etcd::{EtcdEndpoint, EtcdUser};
+use super::moving::{Failback, FlapLimit};
 use super::values::{
     AbsolutePath, AddressWord, ArbiterWord, AutoWord, ByteCount, DeviceWord, Encryption, Export,
-    Failback, FlushOn, HookWord, Identity, Kind, Name, PeerAddress, SocketPath, TimeSpan, Written,
+    FlushOn, HookWord, Identity, Kind, Name, PeerAddress, SocketPath, TimeSpan, Written,
 };
 use crate::units::ReplicationMode;
 
@@ -129,8 +130,8 @@ pub(super) struct PromotionSection {
     pub(super) witness_identity: Field<Identity>,
     /// What happens without an arbiter.
     pub(super) arbiter_loss: Later,
-    /// Most promotions in a time.
-    pub(super) flap_limit: Later,
+    /// Most automatic promotions in a time.
+    pub(super) flap_limit: Field<FlapLimit>,
     /// Command that cuts the peer off.
     pub(super) fence: Later,
     /// Members of etcd.

@@ -218,6 +218,22 @@ pub enum Mistake {
     /// Nobody to ask.
     #[error("auto = \"arbiter\" needs an arbiter")]
     NeedsArbiter,
+    /// A resource moves by itself where nothing else does.
+    #[error(
+        "failback = \"{value}\" moves a resource without an operator, which `auto` does not allow"
+    )]
+    FailbackNotAutomatic {
+        /// Of `failback`.
+        value: String,
+    },
+    /// A resource moves back, and nobody says whereto.
+    #[error("failback = \"{value}\", and no resource names a node in `prefer`")]
+    NothingPreferred {
+        /// Of `failback`.
+        value: String,
+        /// One that could.
+        resource: String,
+    },
     /// The build cannot ask etcd.
     #[error("arbiter = \"etcd\", and this build of hotpair has no etcd")]
     NoEtcd,
@@ -375,6 +391,13 @@ impl Mistake {
                 "add arbiter = \"witness\" and witness = \"ADDRESS:PORT\", or set auto = \"off\""
                     .to_owned()
             }
+            Self::FailbackNotAutomatic { .. } => {
+                "set failback = \"manual\", or auto = \"arbiter\" with an arbiter".to_owned()
+            }
+            Self::NothingPreferred { resource, .. } => format!(
+                "write under [resource.{resource}] the node that it is to move back to, such as \
+                 prefer = \"alpha\", or set failback = \"manual\""
+            ),
             Self::TooManyHooks { .. } => {
                 "let one command, or one target of systemd, start the others".to_owned()
             }
@@ -433,6 +456,12 @@ pub enum Caution {
         /// The key.
         key: &'static str,
     },
+    /// A key that is of use only where nodes are promoted without an operator.
+    #[error("`{key}` has no effect with auto = \"off\"")]
+    AutomaticOnly {
+        /// The key.
+        key: &'static str,
+    },
     /// A key of another kind of arbiter.
     #[error("`{key}` has no effect without arbiter = \"{arbiter}\"")]
     OtherArbiter {
@@ -485,6 +514,9 @@ impl Caution {
             }
             Self::ArbiterOnly { .. } => {
                 "add arbiter = \"witness\" and witness = \"ADDRESS:PORT\", or remove it".to_owned()
+            }
+            Self::AutomaticOnly { .. } => {
+                "set auto = \"arbiter\" with an arbiter, or remove it".to_owned()
             }
             Self::OtherArbiter { arbiter, .. } => {
                 format!("set arbiter = \"{arbiter}\", or remove it")

@@ -10,6 +10,7 @@ mod etcd;
 mod file;
 mod hooks;
 mod mistake;
+mod moving;
 mod promotion;
 mod resources;
 mod values;
@@ -26,6 +27,7 @@ pub use self::etcd::{EtcdAt, EtcdEndpoint};
 pub use self::hooks::{HOOKS_MAX, Hook, Hooks, VirtualIp};
 use self::mistake::Marked;
 pub use self::mistake::{Caution, ConfigError, Mistake, Warning};
+pub use self::moving::{Failback, FlapLimit};
 pub use self::promotion::{Arbiter, Auto, PATHS_MAX, Promotion, WitnessAt};
 pub use self::values::{Encryption, Export, Identity, is_name, parse_size};
 use crate::units::{ReplicationMode, ResourceSize, Side};
@@ -87,6 +89,8 @@ pub struct Resource {
     pub mode: ReplicationMode,
     /// FLUSH waits for both nodes; always true unless the mode is `async`.
     pub flush_both: bool,
+    /// The node that should serve it while both are well.
+    pub prefer: Option<Side>,
     /// What each node has of it, in the order of [`Config::nodes`].
     pub on: [Local; 2],
 }
@@ -162,6 +166,8 @@ pub struct NodeResource {
     /// How long what runs beside the resource on the peer may take to stop once the peer's right to
     /// serve is over.
     pub peer_stop_budget: Duration,
+    /// The node that should serve it while both are well.
+    pub prefer: Option<Side>,
     /// Hash of the settings both nodes must agree on; the same on both if the files are.
     pub settings_hash: u32,
 }
@@ -213,6 +219,7 @@ impl Config {
             local: local.clone(),
             metadata_dir: node.state_dir.join(&resource.name),
             peer_stop_budget: theirs.stop_budget(),
+            prefer: resource.prefer,
             settings_hash: self.settings_hash(resource),
         }
     }
@@ -243,7 +250,11 @@ impl Config {
         } else {
             format!(" stop_budgets={stop_budgets:?}")
         };
-        crc32c::crc32c((text + &budgets).as_bytes())
+        let has_arbiter = self.promotion.arbiter != Arbiter::None;
+        let prefer = resource.prefer.filter(|_| has_arbiter);
+        let prefer =
+            prefer.map_or_else(String::new, |prefer| format!(" prefer={}", prefer.index()));
+        crc32c::crc32c((text + &budgets + &prefer).as_bytes())
     }
 }
 

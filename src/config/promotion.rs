@@ -8,8 +8,9 @@ use toml::Spanned;
 use super::EtcdAt;
 use super::check::{Check, LEASE, Timer, of, span_of};
 use super::file::{File, NodeSection, PromotionSection};
-use super::mistake::{Caution, Mistake, time};
-use super::values::{ArbiterWord, AutoWord, Failback, PeerAddress, Written};
+use super::mistake::{Caution, Mistake};
+use super::moving::{Failback, FlapLimit};
+use super::values::{ArbiterWord, AutoWord, PeerAddress, Written};
 use super::{Encryption, Identity, Node};
 
 /// Who may serve when a node is gone.
@@ -21,6 +22,10 @@ pub struct Promotion {
     pub arbiter: Arbiter,
     /// How long a right to serve holds; at least three times `suspect_after`.
     pub lease: Duration,
+    /// When a resource moves back to the node that it prefers.
+    pub failback: Failback,
+    /// How often a resource may be promoted without an operator.
+    pub flap_limit: FlapLimit,
 }
 
 /// Who promotes a secondary without an operator.
@@ -63,7 +68,8 @@ impl Promotion {
             Arbiter::None => format!("auto={auto} arbiter=none"),
             arbiter @ (Arbiter::Witness(_) | Arbiter::Etcd(_)) => {
                 let lease = self.lease.as_nanos();
-                format!("auto={auto} arbiter={} lease={lease}", arbiter.name())
+                let moving = self.moving_text();
+                format!("auto={auto} arbiter={} lease={lease}{moving}", arbiter.name())
             }
         }
     }
@@ -90,12 +96,8 @@ impl Check {
         let section = &file.promotion;
         let auto = self.auto(section);
         let arbiter = self.arbiter(section, encryption);
-        let failback = section.failback.as_ref();
-        if let Some((written, Failback::After(after))) = failback.map(|it| (it, of(it))) {
-            let value = format!("after {}", time(*after));
-            let instead = "this release moves a resource back by hand: failback = \"manual\"";
-            self.wrong(written.span(), Mistake::ComesLater { key: "failback", value, instead });
-        }
+        let failback = self.failback(section);
+        let flap_limit = self.flap_limit(section, auto);
         let lease = span_of(section.lease.as_ref()).unwrap_or(LEASE);
         let has_arbiter = arbiter.as_ref().is_some_and(|it| *it != Arbiter::None);
         self.promotion_timers(file, suspect_after, has_arbiter);
@@ -103,7 +105,7 @@ impl Check {
             let span = section.auto.as_ref().map_or(0..0, Spanned::span);
             self.wrong(span, Mistake::NeedsArbiter);
         }
-        Some(Promotion { auto: auto?, arbiter: arbiter?, lease })
+        Some(Promotion { auto: auto?, arbiter: arbiter?, lease, failback, flap_limit })
     }
 
     fn auto(&mut self, section: &PromotionSection) -> Option<Auto> {
@@ -184,11 +186,7 @@ impl Check {
 
     fn promotion_timers(&mut self, file: &File, suspect_after: Duration, has_arbiter: bool) {
         let section = &file.promotion;
-        self.not_yet(&[
-            ("arbiter_loss", &section.arbiter_loss),
-            ("flap_limit", &section.flap_limit),
-            ("fence", &section.fence),
-        ]);
+        self.not_yet(&[("arbiter_loss", &section.arbiter_loss), ("fence", &section.fence)]);
         let lease = span_of(section.lease.as_ref()).unwrap_or(LEASE);
         // Without an arbiter the default lease is of no interest.
         let written = file.heartbeat.suspect_after.as_ref().filter(|_| has_arbiter);

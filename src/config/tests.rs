@@ -337,8 +337,8 @@ const CHANGES: &[(&str, &str, &str)] = &[
     ),
     (
         "size = \"20GiB\"",
-        "size = \"20GiB\"\n[promotion]\nfailback = \"after 10m\"",
-        "15: failback = \"after 10m\" comes with a later release: this release moves a resource back by hand: failback = \"manual\"",
+        "size = \"20GiB\"\n[promotion]\nflap_limit = \"often\"",
+        "15: bad value \"often\": expected \"COUNT in TIME\" with a count of 1 to 100, such as \"2 in 10m\"",
     ),
     (
         "size = \"20GiB\"",
@@ -437,7 +437,6 @@ fn what_has_no_effect_is_said_and_accepted() {
         [
             "replication is neither encrypted nor authenticated",
             "`http` has no effect yet",
-            "`prefer` has no effect yet",
             "the export tcp:0.0.0.0:10809 takes clients from any host, without asking who they are",
             "`max_lag` has no effect on a block resource",
             "`lease` has no effect without an arbiter",

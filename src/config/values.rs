@@ -423,24 +423,6 @@ impl Text for ArbiterWord {
     }
 }
 
-/// When a resource moves back to its `prefer` node.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Failback {
-    Manual,
-    After(Duration),
-}
-
-impl Text for Failback {
-    const EXPECTED: &'static str = "\"manual\" or \"after TIME\", such as \"after 10m\"";
-
-    fn read(text: &str) -> Option<Self> {
-        match text.strip_prefix("after ") {
-            Some(span) => TimeSpan::read(span).map(|span| Self::After(span.0)),
-            None => (text == "manual").then_some(Self::Manual),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

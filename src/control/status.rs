@@ -116,6 +116,8 @@ pub struct ResourceStatus {
     pub resync: Option<Resync>,
     /// A verify, while one runs.
     pub verify: Option<Progress>,
+    /// The node that should serve it while both are well; null if that is no matter.
+    pub prefer: Option<String>,
     /// Where clients connect.
     pub export: String,
     /// Connected clients.
@@ -153,6 +155,10 @@ pub struct PromotionState {
     pub lease_ms: Option<u32>,
     /// This node has promised not to be promoted while the arbiter is away.
     pub pledge: bool,
+    /// Promotions without an operator that count against `flap_limit`.
+    pub promotions: usize,
+    /// For so many minutes nobody is promoted without an operator; null if somebody may be.
+    pub promotions_paused_min: Option<u64>,
     /// Nobody serves before an operator says so.
     pub stopped: bool,
     /// This secondary is promoted if the primary is lost.
@@ -284,6 +290,8 @@ pub struct ResourceFacts {
     pub name: String,
     /// When a write is acknowledged.
     pub mode: ReplicationMode,
+    /// Name of the node that should serve it while both are well.
+    pub prefer: Option<String>,
     /// Where clients connect, as in the configuration.
     pub export: String,
 }
@@ -385,6 +393,7 @@ impl ResourceStatus {
             },
             resync: core.resync.as_ref().map(Resync::new),
             verify: core.verify_progress.map(|chunks| Progress::of_chunks(chunks, core.size_bytes)),
+            prefer: resource.prefer.clone(),
             export: resource.export.clone(),
             clients: snapshot.clients,
             last_verify: LastVerify::new(snapshot),
@@ -403,7 +412,16 @@ fn warnings(resource: &ResourceFacts, snapshot: &Snapshot) -> Vec<String> {
         let name = &resource.name;
         format!("the services of {name} need a look: {why} (what it said: hotpair events)")
     });
-    snapshot.warnings.iter().cloned().chain(said).collect()
+    let promotion = snapshot.core.promotion.as_ref();
+    let paused = promotion.and_then(|it| Some((it.promotions, it.promotions_paused_min?)));
+    let paused = paused.map(|(count, minutes)| {
+        let name = &resource.name;
+        format!(
+            "{name} was promoted {count} times without an operator: nobody else does for another \
+             {minutes} min (hotpair explain {name})"
+        )
+    });
+    snapshot.warnings.iter().cloned().chain(said).chain(paused).collect()
 }
 
 impl ServiceState {
@@ -419,6 +437,8 @@ impl PromotionState {
             permit: core.permit.map(str::to_owned),
             lease_ms: core.lease_ms,
             pledge: core.pledge,
+            promotions: core.promotions,
+            promotions_paused_min: core.promotions_paused_min,
             stopped: core.stopped,
             takes_over: core.takes_over,
             doubtful: core.doubtful,
@@ -503,6 +523,7 @@ pub(crate) fn sample() -> (Facts, ResourceFacts, Snapshot) {
     let resource = ResourceFacts {
         name: "vm1".to_owned(),
         mode: ReplicationMode::Sync,
+        prefer: None,
         export: "unix:/run/hotpair/vm1.nbd".to_owned(),
     };
     let core = Status {
@@ -567,7 +588,7 @@ mod tests {
             r#""at_risk":{"writes":0,"bytes":0,"age_ms":0},"#,
             r#""peer":{"node":"beta","link":"connected","role":"secondary","disk":"up-to-date","#,
             r#""replication":"established","encrypted":true,"paths":[]},"resync":null,"verify":null,"#,
-            r#""export":"unix:/run/hotpair/vm1.nbd","clients":1,"#,
+            r#""prefer":null,"export":"unix:/run/hotpair/vm1.nbd","clients":1,"#,
             r#""last_verify":{"at":"2026-01-01T00:00:00Z","differences":0,"ranges":[]},"#,
             r#""split_brain":null,"promotion":null,"services":null,"warnings":[]}]}"#,
         );

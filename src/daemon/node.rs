@@ -29,7 +29,7 @@ use crate::control::{
 use crate::link::{self, Dialler, Handover, ListenSettings, Listener, Route, Security, Trouble};
 use crate::replica::Command;
 use crate::store::StoreError;
-use crate::units::Instance;
+use crate::units::{Instance, Side};
 
 /// Orders, questions, connections and events that may wait.
 const ORDERS_MAX: usize = 64;
@@ -183,6 +183,7 @@ async fn serve(
             wants_link,
             trouble,
             guide: Guide::new(node, security, &resource.name),
+            prefer: name_of(node, resource.prefer),
             controller: controller_ends(&resource.name, arbiter.as_mut(), heartbeat.as_mut()),
             services: start_services(node, &resource, &supervision.left, stop.clone()),
             exports: exports.clone(),
@@ -232,6 +233,12 @@ fn controller_ends(
     let arbiter = arbiter?.resources.remove(resource)?;
     let heartbeat = heartbeat?.resources.remove(resource)?;
     Some(ControllerEnds::new(resource.to_owned(), arbiter, heartbeat))
+}
+
+/// The name of a place in the pair.
+fn name_of(node: &NodeConfig, side: Option<Side>) -> Option<String> {
+    side.map(|side| if side == node.side { &node.node } else { &node.peer })
+        .map(|node| node.name.clone())
 }
 
 fn spawn_dialler(
@@ -304,6 +311,7 @@ struct Channels {
     wants_link: watch::Sender<bool>,
     trouble: watch::Receiver<Option<Trouble>>,
     guide: Guide,
+    prefer: Option<String>,
     controller: Option<ControllerEnds>,
     services: Option<ServiceEnds>,
     exports: mpsc::Sender<ExportOrder>,
@@ -344,6 +352,7 @@ fn start_resource(
     let facts = ResourceFacts {
         name: name.clone(),
         mode: resource.mode,
+        prefer: channels.prefer,
         export: resource.local.export.to_string(),
     };
     let handle = ResourceHandle { facts, snapshot: receiver, orders: orders.clone(), looks };

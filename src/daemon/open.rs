@@ -120,6 +120,7 @@ fn settings(node: &NodeConfig, resource: &NodeResource, zeroing_is_cheap: bool) 
         ping_interval: node.interval,
         suspect_after: node.suspect_after,
         io_timeout: node.io_timeout(),
+        prefer: resource.prefer,
         has_services: resource.local.hooks.is_some(),
         controller: super::arbiter::controller_settings(node, resource),
         ..Settings::default()

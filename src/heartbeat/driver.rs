@@ -14,6 +14,7 @@ use tracing::{debug, info, warn};
 use super::hearing::{Heard, Hearing, HearingSettings, Ignored};
 use super::keys::KeyRing;
 use crate::promotion::Clocks;
+use crate::promotion::controller::PeerWord;
 use crate::units::{Epoch, Instance, Instant, Side};
 use crate::wire::heartbeat::{
     BeatEntry, BeatHead, DATAGRAM_LEN_MAX, Datagram, DatagramError, ENTRIES_MAX, Said, Sender,
@@ -75,6 +76,10 @@ pub struct Advert {
     /// The run of the peer that a lease is granted to, and the newest tick in which it asked; zeroes
     /// if none is.
     pub granted: (Instance, u64),
+    /// How many automatic promotions it knows of; `None` before it has heard the peer.
+    pub promotions: Option<u8>,
+    /// The arbiter answers.
+    pub hears_arbiter: bool,
     /// When its data thread ran last, by `CLOCK_BOOTTIME`. What does not run is not told of.
     pub alive: Instant,
 }
@@ -98,6 +103,8 @@ pub enum HeartbeatNews {
         /// What both clocks showed before it was asked for.
         asked: Clocks,
     },
+    /// What the peer says of itself, beside leases.
+    Word(PeerWord),
     /// A run of the peer serves nothing more at any epoch up to this one.
     Released {
         /// The run.
@@ -380,6 +387,7 @@ impl Heartbeat {
             Heard::LeaseGranted { resource, asked } => {
                 (resource, HeartbeatNews::LeaseGranted { asked })
             }
+            Heard::Word { resource, word } => (resource, HeartbeatNews::Word(word)),
             Heard::Released { resource, instance, epoch } => {
                 (resource, HeartbeatNews::Released { instance, epoch })
             }
@@ -404,8 +412,12 @@ impl Heartbeat {
             .filter(|(_, advert)| runs(advert))
             .map(|(tag, advert)| entry(*tag, advert, self.hearing.to()))
             .collect();
+        let all_hear = !adverts.is_empty() && adverts.iter().all(|advert| advert.hears_arbiter);
+        let reach = if all_hear { BeatHead::ARBITER_REACHABLE } else { 0 };
         for (path, socket) in self.sockets.iter().enumerate() {
-            let head = BeatHead { config: self.settings.config, ..self.hearing.head(now, path) };
+            let head = self.hearing.head(now, path);
+            let (config, flags) = (self.settings.config, head.flags | reach);
+            let head = BeatHead { config, flags, ..head };
             let Some(key) = self.settings.keys.current(head.tick) else { break };
             // A node without resources lives, too.
             let parts = entries.len().div_ceil(ENTRIES_MAX).max(1);
@@ -481,6 +493,7 @@ fn entry(tag: u64, advert: &Advert, to: Instance) -> BeatEntry {
         promised: advert.promised,
         // A tick number means something to the run that counted it.
         granted: if granted_to == to { granted } else { 0 },
+        promotions: advert.promotions.map_or(0, |count| count.saturating_add(1)),
         flags: flag(advert.wants_lease, BeatEntry::WANTS_LEASE)
             | flag(advert.is_primary, BeatEntry::PRIMARY)
             | flag(advert.is_solo, BeatEntry::SOLO)

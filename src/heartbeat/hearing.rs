@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::promotion::Clocks;
+use crate::promotion::controller::PeerWord;
 use crate::units::{Epoch, Instance, Instant};
 use crate::wire::heartbeat::{BeatEntry, BeatHead, Datagram, ENTRIES_MAX, Said};
 
@@ -19,6 +20,8 @@ const RETIRED_MAX: usize = 16;
 const STRANGER_TICKS: u64 = 8;
 /// Most parts of a tick: 256 resources.
 const PARTS_MAX: usize = 256usize.div_ceil(ENTRIES_MAX);
+/// Ticks until what the peer says of itself is passed on though it is the same.
+const WORD_EVERY: u64 = 16;
 /// A task that woke so late did not run: what it missed is no silence.
 const TILT_MAX: Duration = Duration::from_millis(250);
 
@@ -55,6 +58,8 @@ pub(super) struct Hearing {
     granted: Vec<u64>,
     /// By resource: when the peer told of it.
     told_of: Vec<Instant>,
+    /// By resource: the last word of the peer that was passed on.
+    words: Vec<PeerWord>,
 }
 
 /// A tick that was sent.
@@ -93,6 +98,8 @@ pub(super) enum Heard {
     LeaseAsked { resource: usize, instance: Instance, epoch: Epoch, tick: u64 },
     /// The peer grants what was asked for then.
     LeaseGranted { resource: usize, asked: Clocks },
+    /// What the peer says of itself, beside leases.
+    Word { resource: usize, word: PeerWord },
     /// A run of the peer serves nothing more.
     Released { resource: usize, instance: Instance, epoch: Epoch },
 }
@@ -165,6 +172,7 @@ impl Hearing {
             asked: vec![0; count],
             granted: vec![0; count],
             told_of: vec![now.boottime; count],
+            words: vec![PeerWord::default(); count],
             settings,
         }
     }
@@ -300,6 +308,7 @@ impl Hearing {
             path.windows.fill(Window::default());
         }
         self.asked.fill(0);
+        self.words.fill(PeerWord::default());
     }
 
     fn note_path(&mut self, now: Clocks, path: usize, head: &BeatHead) {
@@ -336,6 +345,16 @@ impl Hearing {
                 self.asked[resource] = head.tick;
                 let (instance, epoch, tick) = (from, entry.epoch, head.tick);
                 news.push(Heard::LeaseAsked { resource, instance, epoch, tick });
+            }
+            let word = PeerWord {
+                promotions: entry.promotions.checked_sub(1),
+                is_primary: entry.flags & BeatEntry::PRIMARY != 0,
+                hears_arbiter: head.flags & BeatHead::ARBITER_REACHABLE != 0,
+            };
+            // What was passed on may be lost on its way, and is said again.
+            if self.words[resource] != word || head.tick.is_multiple_of(WORD_EVERY) {
+                self.words[resource] = word;
+                news.push(Heard::Word { resource, word });
             }
             if entry.granted > self.granted[resource] {
                 let is_it = |sent: &&Sent| sent.tick == entry.granted && sent.wants_lease[resource];

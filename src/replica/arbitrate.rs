@@ -31,12 +31,14 @@ impl<M: MapMemory> Replica<M> {
         let Some(mut controller) = self.controller.take() else { return };
         let mut orders = Vec::new();
         let was_released = controller.is_released();
+        let was_flapping = controller.flap_pause().is_some();
         controller.step(self.now, input, &self.facts(), &mut orders);
         if controller.is_released() && !was_released {
             let peer = self.settings.peer.clone();
             self.event("peer-dead", format!("the supervisor of {peer} says: its worker is dead"));
         }
         self.controller = Some(controller);
+        self.tell_flapping(was_flapping);
         self.carry_out(orders, effects);
     }
 
@@ -44,9 +46,11 @@ impl<M: MapMemory> Replica<M> {
     pub(super) fn pump_controller(&mut self, effects: &mut Effects) {
         let Some(mut controller) = self.controller.take() else { return };
         let mut orders = Vec::new();
+        let was_flapping = controller.flap_pause().is_some();
         controller.settle(self.now, &self.facts(), &mut orders);
         let may_read = controller.may_read(self.records.stable().serve_mode);
         self.controller = Some(controller);
+        self.tell_flapping(was_flapping);
         if may_read {
             self.release_reads(effects);
         }
@@ -175,6 +179,7 @@ impl<M: MapMemory> Replica<M> {
             Act::HandedOver => self.on_handed_over(effects),
             Act::TakenBack => self.on_taken_back(effects),
             Act::Stopped => self.on_stop_granted(),
+            Act::FailBack => self.on_failback(effects),
         }
     }
 

@@ -27,6 +27,8 @@ pub(super) struct Exit {
     stage: Stage,
     since: Instant,
     hand: Option<HandOver>,
+    /// Nobody asked: the resource moves back to the node that it prefers.
+    pub(super) is_failback: bool,
 }
 
 /// Why a primary stops.
@@ -182,6 +184,7 @@ impl<M: MapMemory> Replica<M> {
             stage,
             since: self.now,
             hand: None,
+            is_failback: false,
         });
     }
 
@@ -495,6 +498,9 @@ impl<M: MapMemory> Replica<M> {
 
     fn drop_exit(&mut self, why: &str, effects: &mut Effects) {
         let Some(exit) = self.role.exit.take() else { return };
+        if exit.is_failback {
+            self.tell_failback_failed(why);
+        }
         for asker in exit.answers {
             self.answer_refused(asker, why, effects);
         }

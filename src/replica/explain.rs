@@ -129,7 +129,8 @@ impl<M: MapMemory> Replica<M> {
     }
 
     fn explain_primary(&self) -> Refused {
-        if let Some(refused) = self.explain_waiting_primary() {
+        let preference = || self.explain_preference().filter(|_| self.is_in_sync());
+        if let Some(refused) = self.explain_waiting_primary().or_else(preference) {
             return refused;
         }
         let (resource, peer) = (&self.settings.resource, &self.settings.peer);

@@ -22,6 +22,7 @@ mod fingerprint;
 mod flush;
 mod io;
 mod meet;
+mod moving;
 mod operator;
 mod pace;
 mod parts;

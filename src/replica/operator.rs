@@ -143,6 +143,10 @@ pub struct PromotionStatus {
     pub lease_ms: Option<u32>,
     /// This node has promised not to be promoted while the arbiter is away.
     pub pledge: bool,
+    /// Promotions without an operator that count against `flap_limit`.
+    pub promotions: usize,
+    /// For so many minutes nobody is promoted without an operator; `None`: somebody may be.
+    pub promotions_paused_min: Option<u64>,
     /// Nobody serves before an operator says so.
     pub stopped: bool,
     /// This secondary is promoted if the primary is lost.

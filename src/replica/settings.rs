@@ -54,6 +54,8 @@ pub struct Settings {
     pub checkpoint_every: Duration,
     /// Remaining bytes of a resync at which a solo primary starts to wait for the target.
     pub gate_bytes: u64,
+    /// The node that should serve while both are well.
+    pub prefer: Option<Side>,
     /// Hooks start and stop services beside a primary.
     pub has_services: bool,
     /// With an arbiter: what its word is asked for.
@@ -100,6 +102,7 @@ impl Default for Settings {
             resync_chunks_max: 128,
             cool_after: Duration::from_secs(5),
             checkpoint_every: Duration::from_secs(30),
+            prefer: None,
             has_services: false,
             controller: None,
             gate_bytes: 16 << 20,

@@ -18,6 +18,7 @@ impl<M: MapMemory> Replica<M> {
     pub(super) fn begin_last_exit(&mut self, effects: &mut Effects) {
         let can_hand_over = self.succession_max().is_some()
             && self.is_in_sync()
+            && self.controller.as_ref().is_some_and(|it| it.peer_hears_arbiter())
             && self.why_not_asked(ExitWhy::Switchover).is_none();
         let why = if can_hand_over { ExitWhy::Switchover } else { ExitWhy::Stop };
         self.begin_exit(why, None, effects);

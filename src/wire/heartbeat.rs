@@ -127,6 +127,9 @@ pub struct BeatEntry {
     pub granted: u64,
     /// A combination of the flags below.
     pub flags: u32,
+    /// One more than the automatic promotions that count, by what this node knows; 0 if it has not
+    /// heard of the receiver since its start, so that it may have forgotten some.
+    pub promotions: u8,
 }
 
 impl BeatEntry {
@@ -216,7 +219,9 @@ struct EntryLayout {
     promised: U64,
     granted: U64,
     flags: U32,
-    reserved: [u8; 36],
+    reserved: [u8; 7],
+    promotions: u8,
+    reserved_too: [u8; 28],
 }
 
 const _: () = assert!(size_of::<HeaderLayout>() == HEADER_LEN);
@@ -249,7 +254,9 @@ pub fn seal_beat(
         promised: entry.promised.0.into(),
         granted: entry.granted.into(),
         flags: entry.flags.into(),
-        reserved: [0; 36],
+        reserved: [0; 7],
+        promotions: entry.promotions,
+        reserved_too: [0; 28],
     });
     seal(key, sender, KIND_BEAT, head, layouts)
 }
@@ -265,7 +272,9 @@ pub fn seal_release(key: &HeartbeatKey, sender: Sender, entries: &[(u64, Epoch)]
         promised: 0.into(),
         granted: 0.into(),
         flags: 0.into(),
-        reserved: [0; 36],
+        reserved: [0; 7],
+        promotions: 0,
+        reserved_too: [0; 28],
     });
     seal(key, sender, KIND_RELEASE, &BeatHead::default(), layouts)
 }
@@ -412,13 +421,15 @@ fn read(
 
 fn read_entry(entry: &EntryLayout) -> Option<BeatEntry> {
     let flags = entry.flags.get();
-    let may_be = entry.reserved == [0; 36] && flags & !BeatEntry::FLAGS == 0;
+    let is_reserved = entry.reserved == [0; 7] && entry.reserved_too == [0; 28];
+    let may_be = is_reserved && flags & !BeatEntry::FLAGS == 0;
     may_be.then(|| BeatEntry {
         tag: entry.tag.get(),
         epoch: Epoch(entry.epoch.get()),
         promised: Epoch(entry.promised.get()),
         granted: entry.granted.get(),
         flags,
+        promotions: entry.promotions,
     })
 }
 
@@ -438,7 +449,8 @@ mod tests {
 
     fn entry(tag: u64) -> BeatEntry {
         let flags = BeatEntry::WANTS_LEASE | BeatEntry::PRIMARY;
-        BeatEntry { tag, epoch: Epoch(8), promised: Epoch(8), granted: 12, flags }
+        let (epoch, promised, granted, promotions) = (Epoch(8), Epoch(8), 12, 3);
+        BeatEntry { tag, epoch, promised, granted, flags, promotions }
     }
 
     fn head() -> BeatHead {
@@ -469,7 +481,11 @@ mod tests {
     #[test]
     fn the_layout_is_the_documented_one() {
         let hash = blake3::hash(&beat()).to_hex();
-        assert_eq!(&hash[..16], "16413cc804e30a96", "bytes of version 1 have changed");
+        assert_eq!(&hash[..16], "d4d9418d821c37eb", "bytes of version 1 have changed");
+        // A release that counts no promotions leaves a zero there.
+        let entries = [1, 2].map(|tag| BeatEntry { promotions: 0, ..entry(tag) });
+        let older = seal_beat(&key(), sender(Side::First), &head(), &entries);
+        assert_eq!(&blake3::hash(&older).to_hex()[..16], "16413cc804e30a96");
     }
 
     #[test]

@@ -49,7 +49,8 @@ pub(crate) fn made() -> Vec<Vec<u8>> {
     let from = sender(Instance(5));
     let head = BeatHead { to: Instance(6), tick: 9, heard: 8, mask: 7, ..BeatHead::default() };
     let flags = BeatEntry::WANTS_LEASE | BeatEntry::PRIMARY;
-    let entry = BeatEntry { tag: 3, epoch: Epoch(8), promised: Epoch(8), granted: 4, flags };
+    let (epoch, promised, granted, promotions) = (Epoch(8), Epoch(8), 4, 2);
+    let entry = BeatEntry { tag: 3, epoch, promised, granted, flags, promotions };
     vec![
         seal_beat(&key, from, &head, &[]),
         seal_beat(&key, from, &head, &[entry; ENTRIES_MAX]),

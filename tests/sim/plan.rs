@@ -255,6 +255,7 @@ impl Plan {
             cool_after: limits.cool_after,
             checkpoint_every: limits.checkpoint_every,
             gate_bytes: limits.gate_bytes,
+            prefer: self.witness.as_ref().and_then(|witness| witness.moving.prefer),
             has_services: self.services.is_some(),
             controller: self.witness.as_ref().map(|witness| ControllerSettings {
                 side,
@@ -262,6 +263,7 @@ impl Plan {
                 lease: witness.lease,
                 stop_budget: self.services.as_ref().map_or(Duration::ZERO, |it| it.stop_within),
                 identities: [[1; 32], [2; 32]],
+                moving: witness.moving,
                 #[cfg(feature = "planted-bugs")]
                 planted: witness.planted,
             }),

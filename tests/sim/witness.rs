@@ -9,13 +9,15 @@ use fastrand::Rng;
 use hotpair::promotion::arbiter::{
     Arbiter, ArbiterEffect, ArbiterInput, ArbiterRecord, ArbiterTimer, Reply, Request, RequestId,
 };
-use hotpair::promotion::controller::{ControllerInput, ControllerTimer};
+use hotpair::promotion::controller::{
+    ControllerInput, ControllerTimer, FlapLimit, Moving, PeerWord,
+};
 use hotpair::replica::Input;
 use hotpair::units::{ArbiterId, Epoch, Instance, Instant};
 
 use crate::broken::Checked;
 use crate::net::Time;
-use crate::plan::index;
+use crate::plan::{index, side};
 use crate::world::{Event, World, millis, nanos};
 
 /// Time between two heartbeats of a node.
@@ -37,6 +39,8 @@ pub(crate) struct WitnessPlan {
     pub(crate) kill: Option<Duration>,
     /// Of 100 messages, so many are lost, late by seconds, or come twice.
     pub(crate) trouble: u8,
+    /// How the resource moves by itself.
+    pub(crate) moving: Moving,
     /// The bug to be found.
     #[cfg(feature = "planted-bugs")]
     pub(crate) planted: Option<hotpair::promotion::controller::planted::PlantedRule>,
@@ -50,6 +54,7 @@ impl WitnessPlan {
             cut: None,
             kill: None,
             trouble: 0,
+            moving: Moving::default(),
             #[cfg(feature = "planted-bugs")]
             planted: None,
         }
@@ -64,10 +69,23 @@ impl WitnessPlan {
             cut: class(rng, 2),
             kill: class(rng, 3),
             trouble: *rng.choice(&[0, 0, 2, 15]).unwrap(),
+            moving: draw_moving(rng),
             #[cfg(feature = "planted-bugs")]
             planted: None,
         }
     }
+}
+
+/// A preferred node, a short wait for it, a tight limit, or neither.
+fn draw_moving(rng: &mut Rng) -> Moving {
+    let seconds =
+        |rng: &mut Rng, choices: &[u64]| Duration::from_secs(*rng.choice(choices).unwrap());
+    let prefer = (rng.u8(..3) > 0).then(|| side(rng.usize(..2)));
+    let failback = (rng.u8(..2) == 0).then(|| seconds(rng, &[1, 5, 20]));
+    let promotions = rng.u8(1..=3);
+    let within = seconds(rng, &[5, 30, 600]);
+    let flap_limit = (rng.u8(..2) == 0).then_some(FlapLimit { promotions, within });
+    Moving { prefer, failback, flap_limit }
 }
 
 /// The witness's machine.
@@ -98,8 +116,9 @@ pub(crate) enum Message {
     Tell(Box<(RequestId, Reply)>),
     /// To a node.
     Push(Box<ArbiterRecord>),
-    /// From a node to its peer: it lives, may want a lease, and hears the peer or not.
-    Beat { wants_lease: Option<(Instance, Epoch)>, sent: Instant, hears_you: bool },
+    /// From a node to its peer: it lives, may want a lease, and hears the peer or not; and what it says
+    /// of itself beside.
+    Beat { wants_lease: Option<(Instance, Epoch)>, sent: Instant, hears_you: bool, word: PeerWord },
     /// The lease that was asked for then is granted.
     Grant { asked: Instant },
 }
@@ -379,14 +398,15 @@ impl World {
         let input = match message {
             Message::Tell(told) => ControllerInput::Reply { id: told.0, reply: told.1 },
             Message::Push(record) => ControllerInput::Pushed(record),
-            Message::Beat { wants_lease, sent, hears_you } => {
+            Message::Beat { wants_lease, sent, hears_you, word } => {
                 process.last_heard = now;
                 if hears_you {
                     // A path that passes one way only is none.
                     process.last_up = now;
                 }
+                process.lease_asked = wants_lease.map(|_| sent).or(process.lease_asked);
+                self.feed(at, Input::Controller(ControllerInput::PeerTold(word)))?;
                 let Some((instance, epoch)) = wants_lease else { return Ok(()) };
-                process.lease_asked = Some(sent);
                 ControllerInput::LeaseAsked { instance, epoch }
             }
             Message::Grant { asked } => ControllerInput::LeaseGranted { asked },
@@ -436,7 +456,8 @@ impl World {
         process.is_silent = is_silent;
         let core = &process.core;
         let wants_lease = core.wants_lease().then(|| (core.instance(), core.superblock().epoch));
-        let message = Message::Beat { wants_lease, sent: clock, hears_you };
+        let word = core.word_to_peer();
+        let message = Message::Beat { wants_lease, sent: clock, hears_you, word };
         self.say(Party::Node(node), Party::Node(1 - node), &message);
         if has_changed {
             self.feed(node, Input::Controller(ControllerInput::Silent(is_silent)))?;

@@ -76,8 +76,8 @@ impl Controller {
     }
 
     /// What it says of the pair to an arbiter that has no record: both nodes must say the same.
-    /// If nobody serves, the owner is the first node, since somebody has to be it; where only an
-    /// operator promotes, it waits for one.
+    /// If nobody serves, the owner is the preferred node, else the first one, since somebody has to be
+    /// it; where only an operator promotes, it waits for one.
     fn half(&self, facts: &Facts<'_>) -> Option<Half> {
         let (record, side) = (facts.record, self.settings.side);
         let alone = record.peer_replica_id.0 == 0;
@@ -90,7 +90,7 @@ impl Controller {
         } else if peer_serves {
             side.other()
         } else {
-            Side::First
+            self.settings.moving.prefer.unwrap_or(Side::First)
         };
         let generation = record.generation?;
         let epoch = record.epoch.max(record.promised);

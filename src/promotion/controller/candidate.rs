@@ -79,6 +79,8 @@ const GUARDS: &[Guard] = &[
     guard(Obstacle::OwnerFirst, false, |it, facts| {
         !it.owner_first || it.is_released() || it.is_alone_in_turn(facts) || it.nobody_serves
     }),
+    // What the arbiter says is this node's own is no move.
+    guard(Obstacle::Flapping, false, |it, _| it.flap_pause().is_none() || it.owns()),
 ];
 
 const fn guard(
@@ -113,6 +115,7 @@ impl Controller {
             | Obstacle::SplitBrain
             | Obstacle::HoldDown
             | Obstacle::OwnerFirst
+            | Obstacle::Flapping
             | Obstacle::ArbiterAway
             | Obstacle::ArbiterBehind
             | Obstacle::Local(_)
@@ -187,6 +190,7 @@ impl Controller {
             Stage::Granted(_) | Stage::Alone if facts.is_primary => {
                 let won = candidacy.won();
                 self.candidacy = None;
+                self.count_promotion(request.is_some());
                 Self::tell_operator(request, Ok(won), effects);
             }
             // The record has changed since: it is asked about anew.

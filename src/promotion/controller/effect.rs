@@ -43,6 +43,8 @@ pub enum ControllerInput {
         /// The epoch.
         epoch: Epoch,
     },
+    /// What the peer says of itself in a beat, beside leases.
+    PeerTold(PeerWord),
     /// An operator wants this node to be primary.
     Promote {
         /// Echoed in [`ControllerEffect::Settled`].
@@ -55,6 +57,18 @@ pub enum ControllerInput {
         /// What may be missing here is given up.
         accept_data_loss: bool,
     },
+}
+
+/// What a node says of itself in each beat, beside leases.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub struct PeerWord {
+    /// How many automatic promotions of the resource count, by what it knows; `None` if it has heard
+    /// nothing of the other node since its start.
+    pub promotions: Option<u8>,
+    /// It is primary.
+    pub is_primary: bool,
+    /// The arbiter answers it.
+    pub hears_arbiter: bool,
 }
 
 /// What the controller waits for.
@@ -192,6 +206,9 @@ pub enum Act {
     TakenBack,
     /// The arbiter promotes nobody until an operator says so.
     Stopped,
+    /// The peer is the preferred node, and both have been in sync for long: the roles are exchanged as an
+    /// operator would.
+    FailBack,
 }
 
 /// The first thing that stands in the way of a promotion; the words are those of `explain`.
@@ -239,6 +256,9 @@ pub enum Obstacle {
     /// After a start the owner goes first.
     #[error("after a start the owner has the first turn")]
     OwnerFirst,
+    /// It was promoted too often.
+    #[error("this resource was promoted too often without an operator: `flap_limit`")]
+    Flapping,
     /// It is primary already, or becomes it.
     #[error("this node is primary, or about to be")]
     Primary,

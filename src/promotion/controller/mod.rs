@@ -7,7 +7,7 @@
 //!
 //! Reading order: `facts.rs`, `effect.rs`; `owner.rs` is the primary's part, `candidate.rs` how a
 //! secondary is promoted, `force.rs` how an operator does it against the rules, `lease.rs` who may answer reads, `lost.rs` what an old image of the record
-//! may do, `asking.rs` the requests.
+//! may do, `failback.rs` and `flapping.rs` how the role moves back and how often it may move, `asking.rs` the requests.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
@@ -15,6 +15,8 @@ mod asking;
 mod candidate;
 mod effect;
 mod facts;
+mod failback;
+mod flapping;
 mod force;
 mod lease;
 mod lost;
@@ -27,9 +29,11 @@ use std::time::Duration;
 
 pub use effect::{
     Act, ArbiterChange, Bound, ControllerEffect, ControllerInput, ControllerTimer, Obstacle,
-    RecordStep, Won,
+    PeerWord, RecordStep, Won,
 };
 pub use facts::{Facts, Leaving, Standing};
+pub use failback::Moving;
+pub use flapping::FlapLimit;
 
 use super::arbiter::{ArbiterRecord, Refused, grant_end};
 use super::grant::Permit;
@@ -53,6 +57,8 @@ pub struct ControllerSettings {
     pub stop_budget: Duration,
     /// Fingerprints of the keys of both nodes, in order of [`Side`]; zero without TLS.
     pub identities: [[u8; 32]; 2],
+    /// How the resource moves by itself, beside a failover.
+    pub moving: Moving,
     /// The bug to be found.
     #[cfg(feature = "planted-bugs")]
     pub planted: Option<planted::PlantedRule>,
@@ -99,6 +105,10 @@ pub struct Controller {
     waits_for_owner: bool,
     /// That time is over.
     nobody_serves: bool,
+    /// By its last beat.
+    peer_hears_arbiter: bool,
+    quiet: failback::Quiet,
+    flapping: flapping::Flapping,
 }
 
 impl Controller {
@@ -126,6 +136,9 @@ impl Controller {
             owner_first: true,
             waits_for_owner: false,
             nobody_serves: false,
+            peer_hears_arbiter: false,
+            quiet: failback::Quiet::default(),
+            flapping: flapping::Flapping::default(),
         }
     }
 
@@ -165,6 +178,10 @@ impl Controller {
             ControllerInput::Released { instance, epoch } => {
                 self.on_released(instance, epoch);
             }
+            ControllerInput::PeerTold(word) => {
+                self.peer_hears_arbiter = word.hears_arbiter;
+                self.on_promotions_told(word, facts);
+            }
             ControllerInput::Promote { request } => self.on_promote(request, facts, effects),
             ControllerInput::Force { request, accept_data_loss } => {
                 self.on_force(request, accept_data_loss, facts, effects);
@@ -178,11 +195,14 @@ impl Controller {
     pub fn settle(&mut self, now: Instant, facts: &Facts<'_>, effects: &mut Vec<ControllerEffect>) {
         self.now = now;
         self.note(facts);
+        self.note_flapping();
+        self.note_quiet(facts);
         self.look_for_service(facts, effects);
         self.settle_candidacy(facts, effects);
         if let Some(effect) = self.next_move(facts) {
             if let ControllerEffect::Act(act) = &effect {
                 self.on_act(*act);
+                self.note_move(*act, facts);
             }
             effects.push(effect);
             return;
@@ -279,10 +299,29 @@ impl Controller {
             if let Some(step) = self.record_step(known, facts) {
                 return Some(ControllerEffect::Record(self.change(step, facts)));
             }
+            if self.is_failback_due() {
+                return Some(ControllerEffect::Act(Act::FailBack));
+            }
         } else if let Some(step) = self.follow_step(facts) {
             return Some(ControllerEffect::Record(self.change(step, facts)));
         }
         None
+    }
+
+    /// An act is ordered that may count as one of too many, or as one of an operator.
+    fn note_move(&mut self, act: Act, facts: &Facts<'_>) {
+        match act {
+            Act::Promote(_) => self.begin_counting(self.is_operators(), facts.record.owner),
+            // As planned.
+            Act::TakeOver(_) => self.forget_promotions(),
+            Act::FailBack => self.on_failback(),
+            Act::Force { .. }
+            | Act::Resume
+            | Act::StepDown(_)
+            | Act::HandedOver
+            | Act::TakenBack
+            | Act::Stopped => {}
+        }
     }
 
     fn record_step(&self, known: &ArbiterRecord, facts: &Facts<'_>) -> Option<RecordStep> {

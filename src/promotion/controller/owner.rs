@@ -240,6 +240,7 @@ impl Controller {
                 // arbiter's.
                 self.solo = Some(epoch);
             }
+            Act::FailBack => {}
         }
     }
 }

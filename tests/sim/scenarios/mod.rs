@@ -3,6 +3,7 @@
 pub(crate) mod failover;
 mod forced;
 pub(crate) mod moments;
+mod moving;
 mod reconnect;
 mod resize;
 pub(crate) mod services;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{
     Act, ArbiterChange, Controller, ControllerEffect, ControllerInput, ControllerSettings,
-    ControllerTimer, Facts, Leaving, Obstacle, RecordStep, Standing,
+    ControllerTimer, Facts, Leaving, Moving, Obstacle, RecordStep, Standing,
 };
 use crate::metadata::{Asked, Birth, Newborn, Place, Superblock, recovered_at_birth};
 use crate::promotion::arbiter::{
@@ -19,6 +19,7 @@ use crate::units::{
 };
 
 mod forced;
+mod moving;
 
 const ME: Instance = Instance(1);
 const PEER: Instance = Instance(2);
@@ -83,6 +84,7 @@ impl Node {
             lease: Duration::from_secs(3),
             stop_budget: Duration::ZERO,
             identities: [[0; 32]; 2],
+            moving: Moving::default(),
             #[cfg(feature = "planted-bugs")]
             planted: None,
         };
