@@ -233,6 +233,11 @@ impl Controller {
         self.asking.missed >= MISSED_MAX
     }
 
+    /// Whether the arbiter answers, be it that it has no record yet.
+    pub(super) fn hears_arbiter(&self) -> bool {
+        (self.known.is_some() || self.refused.is_some()) && self.arbiter_obstacle().is_none()
+    }
+
     /// Whether an answer is waited for.
     pub(super) fn is_asking(&self) -> bool {
         self.asking.under_way.is_some()

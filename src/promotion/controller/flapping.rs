@@ -83,7 +83,7 @@ impl Controller {
         PeerWord {
             promotions: self.promotions_known(),
             is_primary: facts.is_primary,
-            hears_arbiter: self.known.is_some() && self.arbiter_obstacle().is_none(),
+            hears_arbiter: self.hears_arbiter(),
         }
     }
 
