@@ -412,8 +412,9 @@ impl Heartbeat {
             .filter(|(_, advert)| runs(advert))
             .map(|(tag, advert)| entry(*tag, advert, self.hearing.to()))
             .collect();
-        let all_hear = !adverts.is_empty() && adverts.iter().all(|advert| advert.hears_arbiter);
-        let reach = if all_hear { BeatHead::ARBITER_REACHABLE } else { 0 };
+        // One that is not enrolled yet does not say that the others are cut off.
+        let is_heard = adverts.iter().any(|advert| advert.hears_arbiter);
+        let reach = if is_heard { BeatHead::ARBITER_REACHABLE } else { 0 };
         for (path, socket) in self.sockets.iter().enumerate() {
             let head = self.hearing.head(now, path);
             let (config, flags) = (self.settings.config, head.flags | reach);

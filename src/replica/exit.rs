@@ -611,6 +611,11 @@ impl Exit {
         matches!(self.stage, Stage::Pairing | Stage::StoppingServices)
     }
 
+    /// Whether it is given up, or nobody knows how it ended: there is nothing to wait for.
+    pub(super) fn is_given_up(&self) -> bool {
+        matches!(self.stage, Stage::TakingBack | Stage::Unanswered)
+    }
+
     /// What is left of a switchover once the daemon stops without it: nothing is given away yet, so
     /// the way on is that of a stop. Whoever waits for the switchover is returned.
     pub(super) fn turn_into_stop(&mut self, now: Instant) -> Option<Vec<Asker>> {
@@ -628,6 +633,7 @@ impl Exit {
         let is_mine = self.why == ExitWhy::Switchover;
         is_mine.then(|| {
             (self.why, self.stage, self.since, self.hand) = (ExitWhy::Stop, stage, now, None);
+            self.is_failback = false;
             std::mem::take(&mut self.answers)
         })
     }

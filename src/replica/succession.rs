@@ -27,7 +27,8 @@ impl<M: MapMemory> Replica<M> {
     /// Whether a switchover that an operator asked for goes on although the daemon was told to stop: it
     /// is what a stop would begin with.
     pub(super) fn keeps_switchover_for_stop(&mut self) -> bool {
-        let exit = self.role.exit.as_ref().filter(|exit| exit.is_switchover());
+        let exit = self.role.exit.as_ref();
+        let exit = exit.filter(|exit| exit.is_switchover() && !exit.is_given_up());
         let Some(exit) = exit.filter(|_| self.succession_max().is_some()) else { return false };
         if exit.is_before_drain() {
             return self.is_in_sync();

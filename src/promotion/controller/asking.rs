@@ -233,9 +233,9 @@ impl Controller {
         self.asking.missed >= MISSED_MAX
     }
 
-    /// Whether the arbiter answers, be it that it has no record yet.
+    /// Whether the arbiter answers, and has a record.
     pub(super) fn hears_arbiter(&self) -> bool {
-        (self.known.is_some() || self.refused.is_some()) && self.arbiter_obstacle().is_none()
+        self.known.is_some() && self.arbiter_obstacle().is_none()
     }
 
     /// Whether an answer is waited for.

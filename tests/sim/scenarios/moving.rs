@@ -126,6 +126,7 @@ fn nothing_moves_to_a_node_that_misses_the_witness() {
 #[test]
 fn a_move_back_that_fails_is_tried_again_after_as_long() {
     let mut script = pair(moves_back(Side::Second, 60));
+    script.pass(50_000);
     script.until_exactly("it begins", |world| world.marks.count("failback") == 1);
     script.cut();
     script.until("it failed", |world| world.marks.count("failback failed") == 1);

@@ -4,8 +4,15 @@ use hotpair::promotion::arbiter::Eligible;
 use hotpair::replica::Command;
 use hotpair::units::{Role, ServeMode, Side, VetoReason};
 
-use super::failover::{cut_off_witness, is_whole_again, owner, pair, serves, until_eligible};
+use super::failover::{self, cut_off_witness, is_whole_again, owner, serves, until_eligible};
 use crate::script::{A, B, Script};
+
+/// A pair in sync, A serving, and each has heard that the witness answers the other.
+fn pair() -> Script {
+    let mut script = failover::pair();
+    script.pass(1_000);
+    script
+}
 
 /// Tells a daemon to stop; it stays down.
 fn begin_stop(script: &mut Script, at: usize) -> u64 {
