@@ -218,21 +218,15 @@ pub enum Mistake {
     /// Nobody to ask.
     #[error("auto = \"arbiter\" needs an arbiter")]
     NeedsArbiter,
-    /// A resource moves by itself where nothing else does.
-    #[error(
-        "failback = \"{value}\" moves a resource without an operator, which `auto` does not allow"
-    )]
-    FailbackNotAutomatic {
-        /// Of `failback`.
+    /// A resource cannot move back by itself.
+    #[error("failback = \"{value}\" {why}")]
+    Failback {
+        /// Its value.
         value: String,
-    },
-    /// A resource moves back, and nobody says whereto.
-    #[error("failback = \"{value}\", and no resource names a node in `prefer`")]
-    NothingPreferred {
-        /// Of `failback`.
-        value: String,
-        /// One that could.
-        resource: String,
+        /// What it lacks.
+        why: &'static str,
+        /// How to mend it.
+        mend: String,
     },
     /// The build cannot ask etcd.
     #[error("arbiter = \"etcd\", and this build of hotpair has no etcd")]
@@ -391,13 +385,7 @@ impl Mistake {
                 "add arbiter = \"witness\" and witness = \"ADDRESS:PORT\", or set auto = \"off\""
                     .to_owned()
             }
-            Self::FailbackNotAutomatic { .. } => {
-                "set failback = \"manual\", or auto = \"arbiter\" with an arbiter".to_owned()
-            }
-            Self::NothingPreferred { resource, .. } => format!(
-                "write under [resource.{resource}] the node that it is to move back to, such as \
-                 prefer = \"alpha\", or set failback = \"manual\""
-            ),
+            Self::Failback { mend, .. } => mend.clone(),
             Self::TooManyHooks { .. } => {
                 "let one command, or one target of systemd, start the others".to_owned()
             }

@@ -89,11 +89,19 @@ impl Check {
         let Failback::After(after) = promotion.failback else { return };
         let value = format!("after {}", time(after));
         if promotion.auto == Auto::Off || promotion.arbiter == Arbiter::None {
-            self.wrong(written.span(), Mistake::FailbackNotAutomatic { value });
+            let why = "moves a resource without an operator, which `auto` does not allow";
+            let mend =
+                "set failback = \"manual\", or auto = \"arbiter\" with an arbiter".to_owned();
+            self.wrong(written.span(), Mistake::Failback { value, why, mend });
         } else if file.resource.values().all(|section| section.prefer.is_none()) {
+            let why = "has nowhere to go: no resource names a node in `prefer`";
             let last = file.resource.keys().max_by_key(|name| Spanned::span(name).start);
-            let name = last.map(|name| name.get_ref().clone()).unwrap_or_default();
-            self.wrong(written.span(), Mistake::NothingPreferred { value, resource: name });
+            let mend = format!(
+                "write under [resource.{}] the node that it is to move back to, such as prefer = \
+                 \"alpha\", or set failback = \"manual\"",
+                last.map_or("NAME", |name| name.get_ref().as_str())
+            );
+            self.wrong(written.span(), Mistake::Failback { value, why, mend });
         }
     }
 }
@@ -101,15 +109,15 @@ impl Check {
 impl Promotion {
     /// What both nodes must agree on of this, as text; empty where nothing but the default is.
     pub(super) fn moving_text(&self) -> String {
-        let mut text = String::new();
-        if let Failback::After(after) = self.failback {
-            text += &format!(" failback={}", after.as_nanos());
-        }
+        let failback = match self.failback {
+            Failback::Manual => String::new(),
+            Failback::After(after) => format!(" failback={}", after.as_nanos()),
+        };
         let FlapLimit { promotions, within } = self.flap_limit;
-        if self.flap_limit != FlapLimit::default() {
-            text += &format!(" flap_limit={promotions}/{}", within.as_nanos());
+        if self.flap_limit == FlapLimit::default() {
+            return failback;
         }
-        text
+        format!("{failback} flap_limit={promotions}/{}", within.as_nanos())
     }
 }
 
@@ -171,9 +179,9 @@ mod tests {
         assert_eq!(
             complaints(&(good() + AUTOMATIC + failback)),
             [
-                "18: failback = \"after 10m\", and no resource names a node in `prefer`: write under \
-              [resource.vm1] the node that it is to move back to, such as prefer = \"alpha\", or \
-              set failback = \"manual\""
+                "18: failback = \"after 10m\" has nowhere to go: no resource names a node in `prefer`: \
+              write under [resource.vm1] the node that it is to move back to, such as prefer = \
+              \"alpha\", or set failback = \"manual\""
             ]
         );
         let by_hand = AUTOMATIC.replace("auto = \"arbiter\"", "auto = \"off\"");
