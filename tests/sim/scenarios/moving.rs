@@ -28,8 +28,8 @@ fn moves_back(prefer: Side, seconds: u64) -> Moving {
     Moving { prefer: Some(prefer), failback, flap_limit: None }
 }
 
-fn limit(promotions: u8, seconds: u64) -> Option<FlapLimit> {
-    Some(FlapLimit { promotions, within: Duration::from_secs(seconds) })
+fn limit(promotions: u8, seconds: u64) -> FlapLimit {
+    FlapLimit { promotions, within: Duration::from_secs(seconds) }
 }
 
 fn epoch(script: &Script) -> u64 {
@@ -143,7 +143,7 @@ fn a_move_back_that_fails_is_tried_again_after_as_long() {
 
 #[test]
 fn a_node_that_was_promoted_too_often_waits_for_an_operator() {
-    let mut script = pair(Moving { flap_limit: limit(2, 600), ..Moving::default() });
+    let mut script = pair(Moving { flap_limit: Some(limit(2, 600)), ..Moving::default() });
     fail_over(&mut script, A);
     script.pass(2_000);
     assert_eq!([A, B].map(|at| promotions(&script, at)), [1, 1]);
@@ -174,7 +174,7 @@ fn a_node_that_was_promoted_too_often_waits_for_an_operator() {
 
 #[test]
 fn the_pause_ends_by_itself_after_an_hour() {
-    let mut script = pair(Moving { flap_limit: limit(1, 60), ..Moving::default() });
+    let mut script = pair(Moving { flap_limit: Some(limit(1, 60)), ..Moving::default() });
     fail_over(&mut script, A);
     script.pass(2_000);
     assert!(is_paused(&script, A) && is_paused(&script, B));
@@ -193,7 +193,7 @@ fn the_pause_ends_by_itself_after_an_hour() {
 
 #[test]
 fn an_owner_that_comes_back_is_no_promotion() {
-    let mut script = pair(Moving { flap_limit: limit(1, 600), ..Moving::default() });
+    let mut script = pair(Moving { flap_limit: Some(limit(1, 600)), ..Moving::default() });
     fail_over(&mut script, A);
     script.pass(2_000);
     // The limit is reached, and the owner resumes all the same.
@@ -214,7 +214,7 @@ fn a_link_that_flaps_changes_the_role_seldom() {
     for seconds in [0, 60] {
         let prefer = Some(Side::First);
         let failback = (seconds > 0).then(|| Duration::from_secs(seconds));
-        let mut script = pair(Moving { prefer, failback, flap_limit: limit(2, 600) });
+        let mut script = pair(Moving { prefer, failback, flap_limit: Some(limit(2, 600)) });
         let mut roles = vec![A];
         for round in 0..600 {
             if round % 2 == 0 {
@@ -249,8 +249,8 @@ fn a_link_that_flaps_changes_the_role_seldom() {
 #[test]
 fn moves_back_never_use_up_the_limit() {
     let prefer = Some(Side::First);
-    let failback = Some(Duration::from_secs(60));
-    let mut script = pair(Moving { prefer, failback, flap_limit: limit(2, 600) });
+    let failback = Some(Duration::from_mins(1));
+    let mut script = pair(Moving { prefer, failback, flap_limit: Some(limit(2, 600)) });
     // The preferred node dies each time it is primary, and the other one always takes over.
     for _ in 0..3 {
         fail_over(&mut script, A);
