@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::arbiter::{ArbiterWay, start_arbiter};
+use super::audit::start_audit;
 use super::controller::ControllerEnds;
 use super::data_thread::{DataThread, Ends, snapshot};
 use super::error::DaemonError;
@@ -192,7 +193,8 @@ async fn serve(
         handles.push(handle);
         running.push(started);
     }
-    drop((events, exports));
+    let audit = start_audit(node, instance, events)?;
+    drop(exports);
     if !dials {
         listen(node, security, routes, turned_away).await?;
     }
@@ -203,6 +205,7 @@ async fn serve(
         paths: heartbeat.map(|way| way.paths),
         resources: handles,
         events: events_out,
+        audit,
     };
     let api = tokio::spawn(control::serve(socket, handle, stop.clone()));
     info!(node = %node.node.name, resources = running.len(), "started");

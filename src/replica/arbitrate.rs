@@ -14,7 +14,10 @@ use crate::promotion::controller::{
 };
 use crate::promotion::services::ServiceReason;
 use crate::promotion::{Claim, PromoteHow};
-use crate::units::{DiskState, Instance, Role, VetoReason};
+use crate::units::{ArbiterId, DiskState, Instance, Role, VetoReason};
+
+/// Kind of the event that says that another store of the arbiter is asked from here on.
+pub const ARBITER_CHANGED: &str = "arbiter-changed";
 
 impl<M: MapMemory> Replica<M> {
     /// The controller's first step, once the record says that this run began.
@@ -175,6 +178,16 @@ impl<M: MapMemory> Replica<M> {
             Act::HandedOver => self.on_handed_over(effects),
             Act::TakenBack => self.on_taken_back(effects),
             Act::Stopped => self.on_stop_granted(),
+        }
+    }
+
+    /// Says that the record names another store of the arbiter than `before`: it is stable by now.
+    pub(super) fn tell_arbiter(&mut self, before: ArbiterId) {
+        let now = self.records.stable().arbitration.arbiter;
+        if now != before {
+            let text = format!("the arbiter's store is {:032x} from here on", now.0);
+            let was = (before != ArbiterId(0)).then(|| format!("; it was {:032x}", before.0));
+            self.event(ARBITER_CHANGED, text + &was.unwrap_or_default());
         }
     }
 

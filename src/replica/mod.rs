@@ -43,6 +43,7 @@ mod writes;
 
 use std::collections::VecDeque;
 
+pub use arbitrate::ARBITER_CHANGED;
 pub use effect::{
     Closing, DiskOutcome, Effect, GrowFailed, Input, IoId, LinkId, MetadataFailed, Ticket,
 };

@@ -204,7 +204,9 @@ impl<M: MapMemory> Replica<M> {
         }
         if self.records.ticket == Some(ticket) {
             self.records.ticket = None;
+            let arbiter = self.records.stable().arbitration.arbiter;
             self.records.record.written();
+            self.tell_arbiter(arbiter);
             self.adopt_size();
             for change in std::mem::take(&mut self.records.writing) {
                 self.on_record_stable(&change, effects);

@@ -7,6 +7,7 @@
 //!
 //! A failure is final: what failed once answers every later call with a failure.
 
+mod audit;
 mod call;
 mod canary;
 mod data_file;
@@ -29,6 +30,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
+pub use audit::AuditLog;
 pub use call::Completion;
 use call::{Call, Disk};
 pub use canary::CanaryCopy;
