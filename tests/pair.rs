@@ -541,7 +541,7 @@ fn what_operators_do_is_in_the_audit_log_and_a_log_that_is_none_stops_nobody() {
     let pair = running();
     let [alpha, beta] = &pair.nodes;
     alpha.well(&["promote", RESOURCE]);
-    refused(&pair, 1, &["promote", RESOURCE], "is primary", "switchover");
+    refused(&pair, 1, &["promote", RESOURCE], "and primary", "switchover");
     let words = |at: usize| -> Vec<[String; 2]> {
         audit(&pair.nodes[at].state_dir).into_iter().map(|[out, what, _]| [out, what]).collect()
     };
@@ -554,7 +554,7 @@ fn what_operators_do_is_in_the_audit_log_and_a_log_that_is_none_stops_nobody() {
     assert_eq!(words(0)[3..], [line("accepted", "promote"), line("done", "promote")]);
     assert_eq!(words(1)[3..], [line("accepted", "promote"), line("refused", "promote")]);
     let last = audit(&beta.state_dir).pop().unwrap();
-    assert!(last[2].contains("is primary"), "{last:?}");
+    assert!(last[2].contains("and primary"), "{last:?}");
 
     // A folder is at its place: nothing can be appended, and the pair is operated all the same.
     let log = beta.state_dir.join("audit.log");
