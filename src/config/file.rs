@@ -10,6 +10,7 @@ use serde::de::IgnoredAny;
 use toml::Spanned;
 
 use super::etcd::{EtcdEndpoint, EtcdUser};
+use super::multicast::Group;
 use super::values::{
     AbsolutePath, AddressWord, ArbiterWord, AutoWord, ByteCount, DeviceWord, Encryption, Export,
     Failback, FlushOn, HookWord, Identity, Kind, Name, PeerAddress, SocketPath, TimeSpan, Written,
@@ -102,7 +103,7 @@ pub(super) struct HeartbeatSection {
     /// Silence after which the peer is suspected; at least four intervals.
     pub(super) suspect_after: Field<TimeSpan>,
     /// Group for one more path.
-    pub(super) multicast: Later,
+    pub(super) multicast: Field<Group>,
 }
 
 /// `[promotion]`.

@@ -266,6 +266,15 @@ pub enum Mistake {
         /// Of each node, in order of name.
         found: [usize; 2],
     },
+    /// Multicast alone is no path to rely on.
+    #[error("`multicast` would be the only path of heartbeats")]
+    OnlyMulticast,
+    /// No address that belongs to the group.
+    #[error("a node has no path of heartbeats of the family of {group}")]
+    MulticastFamily {
+        /// The group.
+        group: SocketAddr,
+    },
     /// Both nodes must agree on this key.
     #[error("`{key}` must be the same on both nodes")]
     NotPerNode {
@@ -397,6 +406,18 @@ impl Mistake {
                 "the first address of one node belongs to the first of the other, and so on: name \
                  as many on both"
                     .to_owned()
+            }
+            Self::OnlyMulticast => {
+                "switches may swallow what is sent to a group: give both nodes `heartbeat` as well"
+                    .to_owned()
+            }
+            Self::MulticastFamily { group } => {
+                let (family, example) = if group.is_ipv4() {
+                    ("IPv6", "[ff02::7790]:7790")
+                } else {
+                    ("IPv4", "239.255.77.88:7790")
+                };
+                format!("name a group of {family}, such as \"{example}\", or add such a path")
             }
             Self::NotPerNode { section, .. } => format!("write it under [{section}]"),
             Self::AsyncOnly { .. } => "remove the line, or set mode = \"async\"".to_owned(),

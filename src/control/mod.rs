@@ -26,7 +26,7 @@ pub(crate) use self::api::{
 pub use self::audit::{AuditEntry, AuditOrder, AuditOutcome, AuditTrail, AuditTrouble};
 pub use self::events::{DROPPED, EventLine, NodeEvent};
 pub use self::socket::{ControlSocket, SocketError};
-pub use self::status::{ArbiterReach, Facts, PathState, Paths, ResourceFacts, Snapshot};
+pub use self::status::{ArbiterReach, Facts, PathDrops, PathState, Paths, ResourceFacts, Snapshot};
 use crate::replica::{Answer, Command, Refused};
 
 /// An operator's command on its way to a data thread.

@@ -12,7 +12,7 @@ use super::clock;
 use super::error::DaemonError;
 use super::will::LastWord;
 use crate::config::{Encryption, NodeConfig};
-use crate::control::{PathState, Paths};
+use crate::control::{PathDrops, PathState, Paths};
 use crate::heartbeat::{
     Advert, Heartbeat, HeartbeatNews, HeartbeatSettings, HeartbeatStatus, KeyRing, RING_LEN_MAX,
     ResourceEnds, Surroundings,
@@ -66,6 +66,7 @@ pub(super) fn start_heartbeat(
         side: node.side,
         instance,
         paths: mine.zip(node.peer.heartbeat.iter().copied()).collect(),
+        multicast: node.multicast.map(|it| (it.group, it.local.ip())),
         interval: node.interval,
         suspect_after: node.suspect_after,
         config: config_hash(node),
@@ -112,8 +113,15 @@ async fn show(mut status: watch::Receiver<HeartbeatStatus>, shown: watch::Sender
             rtt_ms: path.rtt.map(|rtt| (rtt.as_secs_f64() * 100_000.0).round() / 100.0),
             loss_percent: path.loss_percent,
         });
-        // Datagrams of a run that is over, and those that come twice, are nothing to worry about.
-        let dropped = dropped.length + dropped.seal + dropped.value;
+        let dropped = PathDrops {
+            length: dropped.length,
+            unknown_key: dropped.unknown_key,
+            seal: dropped.seal,
+            value: dropped.value,
+            replayed: dropped.replayed,
+            other_run: dropped.other_run,
+        };
+        let dropped = Some(dropped);
         shown.send_replace(Paths { paths: paths.collect(), config_differs, dropped });
     }
 }

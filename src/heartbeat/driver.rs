@@ -1,11 +1,10 @@
 //! The sockets and the clock of heartbeats.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::UdpSocket;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -13,6 +12,7 @@ use tracing::{debug, info, warn};
 
 use super::hearing::{Heard, Hearing, HearingSettings, Ignored};
 use super::keys::KeyRing;
+use super::paths::{PathSocket, readable};
 use crate::promotion::Clocks;
 use crate::units::{Epoch, Instance, Instant, Side};
 use crate::wire::heartbeat::{
@@ -32,6 +32,8 @@ pub struct HeartbeatSettings {
     pub instance: Instance,
     /// Each path: our address and the peer's.
     pub paths: Vec<(SocketAddr, SocketAddr)>,
+    /// One more path: a group, and our address on its network.
+    pub multicast: Option<(SocketAddr, IpAddr)>,
     /// Time between two ticks.
     pub interval: Duration,
     /// Silence after which the peer is suspected.
@@ -132,7 +134,7 @@ pub struct LastWord {
 /// What `status` shows.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct HeartbeatStatus {
-    /// In the order of the configuration.
+    /// In the order of the configuration; the group comes last.
     pub paths: Vec<PathStatus>,
     /// The settings of the peer differ.
     pub config_differs: bool,
@@ -143,7 +145,7 @@ pub struct HeartbeatStatus {
 /// One path.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct PathStatus {
-    /// The peer's address.
+    /// The peer's address, or the group.
     pub to: SocketAddr,
     /// Both nodes hear each other on it.
     pub is_up: bool,
@@ -185,7 +187,7 @@ pub struct HeartbeatError {
 pub struct Heartbeat {
     settings: HeartbeatSettings,
     sender: Sender,
-    sockets: Vec<UdpSocket>,
+    sockets: Vec<PathSocket>,
     resources: Vec<ResourceEnds>,
     tags: Vec<u64>,
     hearing: Hearing,
@@ -224,26 +226,20 @@ impl Heartbeat {
         settings: HeartbeatSettings,
         resources: Vec<ResourceEnds>,
     ) -> Result<Self, HeartbeatError> {
-        let open = |(mine, theirs): &(SocketAddr, SocketAddr)| {
-            let opened = || -> io::Result<UdpSocket> {
-                let socket = std::net::UdpSocket::bind(mine)?;
-                socket.set_nonblocking(true)?;
-                // Whoever is further away than the next host has less left.
-                if mine.is_ipv4() {
-                    socket.set_ttl(255)?;
-                }
-                socket.connect(theirs)?;
-                UdpSocket::from_std(socket)
-            };
-            opened().map_err(|source| HeartbeatError { address: *mine, source })
-        };
-        let sockets = settings.paths.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+        let named = |address| move |source| HeartbeatError { address, source };
+        let unicast = settings.paths.iter();
+        let unicast =
+            unicast.map(|(mine, theirs)| PathSocket::unicast(*mine, *theirs).map_err(named(*mine)));
+        let multicast = settings.multicast.iter();
+        let multicast = multicast
+            .map(|(group, local)| PathSocket::multicast(*group, *local).map_err(named(*group)));
+        let sockets = unicast.chain(multicast).collect::<Result<Vec<_>, _>>()?;
         let tags: Vec<u64> = resources.iter().map(|ends| resource_tag(&ends.name)).collect();
         let hearing = HearingSettings {
             me: settings.instance,
             interval: settings.interval,
             suspect_after: settings.suspect_after,
-            paths: settings.paths.len(),
+            paths: sockets.len(),
             resources: tags.clone(),
         };
         let sender = Sender {
@@ -269,7 +265,7 @@ impl Heartbeat {
     /// # Errors
     /// If a socket has none.
     pub fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
-        self.sockets.iter().map(UdpSocket::local_addr).collect()
+        self.sockets.iter().map(PathSocket::local_addr).collect()
     }
 
     /// Sends and hears until `stop`.
@@ -310,7 +306,8 @@ impl Heartbeat {
         for path in 0..self.sockets.len() {
             for _ in 0..BATCH {
                 match self.sockets[path].try_recv(buffer) {
-                    Ok(len) => self.on_datagram(path, &buffer[..len]),
+                    Ok(Some(len)) => self.on_datagram(path, &buffer[..len]),
+                    Ok(None) => {}
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     // An answer that nobody listens there; the next one may be a datagram.
                     Err(_) => {}
@@ -348,7 +345,7 @@ impl Heartbeat {
     }
 
     fn drop_bytes(&mut self, path: usize, error: &DatagramError) {
-        let to = self.settings.paths[path].1;
+        let to = self.sockets[path].to;
         debug!(from = %to, %error, "a heartbeat was dropped");
         let dropped = &mut self.status.dropped;
         *match error {
@@ -415,7 +412,7 @@ impl Heartbeat {
                 let bytes = seal_beat(key, self.sender, &head, some);
                 if let Err(error) = socket.try_send(&bytes) {
                     // A path that is down shows as one that is not up.
-                    debug!(to = %self.settings.paths[path].1, %error, "a heartbeat was not sent");
+                    debug!(to = %socket.to, %error, "a heartbeat was not sent");
                 }
             }
         }
@@ -426,10 +423,10 @@ impl Heartbeat {
                 *told = is_silent;
             }
         }
-        let paths = self.hearing.paths(now).zip(&self.settings.paths);
+        let paths = self.hearing.paths(now).zip(&self.sockets);
         self.status.paths = paths
-            .map(|(state, (_, to))| PathStatus {
-                to: *to,
+            .map(|(state, socket)| PathStatus {
+                to: socket.to,
                 is_up: state.is_up,
                 rtt: state.rtt,
                 loss_percent: state.loss_percent,
@@ -464,6 +461,7 @@ impl Heartbeat {
         let mut will = Vec::new();
         for some in entries.chunks(ENTRIES_MAX) {
             let bytes = seal_release(key, self.sender, some);
+            // Not to the group: whoever sends it has no socket that knows which network is meant.
             for (from, to) in &self.settings.paths {
                 will.push(LastWord { from: *from, to: *to, bytes: bytes.clone() });
             }
@@ -489,17 +487,4 @@ fn entry(tag: u64, advert: &Advert, to: Instance) -> BeatEntry {
             | flag(advert.is_split, BeatEntry::SPLIT)
             | flag(advert.is_up_to_date, BeatEntry::UP_TO_DATE),
     }
-}
-
-/// Waits until there is something to take on any path.
-async fn readable(sockets: &[UdpSocket]) {
-    let polls = std::future::poll_fn(|cx| {
-        for socket in sockets {
-            if socket.poll_recv_ready(cx).is_ready() {
-                return std::task::Poll::Ready(());
-            }
-        }
-        std::task::Poll::Pending
-    });
-    polls.await;
 }

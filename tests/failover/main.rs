@@ -12,6 +12,7 @@ mod oracle;
 mod real;
 
 mod losses;
+mod multicast;
 mod pauses;
 mod scene;
 mod services;
@@ -39,6 +40,11 @@ const CASES: &[Case] = &[
         name: "services_that_do_not_stop_keep_the_role_but_not_for_ever",
         needs: SERVICES,
         run: services::that_do_not_stop,
+    },
+    Case {
+        name: "a_swallowed_group_is_a_path_less_and_nothing_else",
+        needs: &[LAB],
+        run: multicast::swallowed,
     },
     Case { name: "each_topology_serves_where_it_must", needs: &[LAB], run: topologies::each },
 ];

@@ -56,6 +56,7 @@ pub(crate) fn settings(at: usize, peer: SocketAddr, keys: KeyRing) -> HeartbeatS
         side: [Side::First, Side::Second][at],
         instance: Instance(100 + at as u64),
         paths: vec![(own, peer)],
+        multicast: None,
         interval: Duration::from_millis(20),
         // Long, since the machine may be busy: a beat that is late by a quarter of it is a tilt.
         suspect_after: Duration::from_secs(1),

@@ -7,5 +7,6 @@
 mod harness;
 mod keys;
 mod life;
+mod multicast;
 mod relay;
 mod strangers;
