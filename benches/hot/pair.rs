@@ -169,7 +169,8 @@ impl Pair {
             | Effect::AskArbiter(_)
             | Effect::SetTimer { .. }
             | Effect::GrantLease(_)
-            | Effect::Services(_) => {
+            | Effect::Services(_)
+            | Effect::Outdate(_) => {
                 panic!("nothing here asks for {effect:?}")
             }
         };

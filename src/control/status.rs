@@ -94,6 +94,8 @@ pub struct PathDrops {
     pub replayed: u64,
     /// Of a run of either node that is over.
     pub other_run: u64,
+    /// Requests on a path that may pass one way only.
+    pub one_way: u64,
 }
 
 impl PathDrops {

@@ -22,6 +22,7 @@ mod heartbeat;
 mod init;
 mod node;
 mod open;
+mod outdate;
 mod random;
 mod reads;
 mod resize;

@@ -20,6 +20,7 @@ use super::exports::{self, ExportOrder};
 use super::guide::Guide;
 use super::heartbeat::{HeartbeatWay, start_heartbeat};
 use super::open::{Opened, open};
+use super::outdate::OutdateEnds;
 use super::services::{LeftBehinds, ServiceEnds, start_services};
 use super::will::{LastWord, Said, Supervisor};
 use super::{clock, random};
@@ -185,6 +186,7 @@ async fn serve(
             trouble,
             guide: Guide::new(node, security, &resource.name),
             controller: controller_ends(&resource.name, arbiter.as_mut(), heartbeat.as_mut()),
+            outdate: heartbeat.as_mut().and_then(|way| way.outdate.remove(&resource.name)),
             services: start_services(node, &resource, &supervision.left, stop.clone()),
             exports: exports.clone(),
             events: events.clone(),
@@ -308,6 +310,7 @@ struct Channels {
     trouble: watch::Receiver<Option<Trouble>>,
     guide: Guide,
     controller: Option<ControllerEnds>,
+    outdate: Option<OutdateEnds>,
     services: Option<ServiceEnds>,
     exports: mpsc::Sender<ExportOrder>,
     events: mpsc::Sender<NodeEvent>,
@@ -331,6 +334,7 @@ fn start_resource(
         trouble: channels.trouble,
         guide: channels.guide,
         controller: channels.controller,
+        outdate: channels.outdate,
         services: channels.services,
         exports: channels.exports,
         snapshot: sender,

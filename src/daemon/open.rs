@@ -121,6 +121,7 @@ fn settings(node: &NodeConfig, resource: &NodeResource, zeroing_is_cheap: bool) 
         suspect_after: node.suspect_after,
         io_timeout: node.io_timeout(),
         has_services: resource.local.hooks.is_some(),
+        asks_by_datagram: !node.node.heartbeat.is_empty(),
         controller: super::arbiter::controller_settings(node, resource),
         ..Settings::default()
     }

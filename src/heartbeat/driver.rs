@@ -10,10 +10,12 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::exchange::{Exchange, OutdateSays};
 use super::hearing::{Heard, Hearing, HearingSettings, Ignored};
 use super::keys::KeyRing;
 use super::paths::{PathSocket, readable};
 use crate::promotion::Clocks;
+use crate::replica::OutdateNews;
 use crate::units::{Epoch, Instance, Instant, Side};
 use crate::wire::heartbeat::{
     BeatEntry, BeatHead, DATAGRAM_LEN_MAX, Datagram, DatagramError, ENTRIES_MAX, Said, Sender,
@@ -118,6 +120,10 @@ pub struct ResourceEnds {
     pub advert: watch::Receiver<Advert>,
     /// What it is told. Bounded; a change of silence that does not fit is told again.
     pub news: mpsc::Sender<HeartbeatNews>,
+    /// What it asks its peer, and answers it.
+    pub outdate: watch::Receiver<OutdateSays>,
+    /// What the peer asks, and answers. Bounded; what does not fit is asked again.
+    pub outdate_news: mpsc::Sender<OutdateNews>,
 }
 
 /// A datagram that says, once this process is dead, that it serves nothing more.
@@ -170,6 +176,8 @@ pub struct Dropped {
     pub replayed: u64,
     /// Of a run that is over, or for one.
     pub other_run: u64,
+    /// A request on a path that may pass one way only.
+    pub one_way: u64,
 }
 
 /// Why heartbeats cannot be had.
@@ -191,6 +199,7 @@ pub struct Heartbeat {
     resources: Vec<ResourceEnds>,
     tags: Vec<u64>,
     hearing: Hearing,
+    exchange: Exchange,
     /// What each resource was told last.
     told_silent: Vec<bool>,
     status: HeartbeatStatus,
@@ -209,8 +218,8 @@ pub struct Surroundings {
     pub status: watch::Sender<HeartbeatStatus>,
     /// For the supervisor.
     pub will: watch::Sender<Vec<LastWord>>,
-    /// A resource has another epoch: a will of an older one is of no use to the peer, so it does not
-    /// wait for the next tick.
+    /// A resource has another epoch, or has something to ask or answer: a will of an older one is of no
+    /// use to the peer, and who asks holds writes, so it does not wait for the next tick.
     pub epochs: Arc<Notify>,
 }
 
@@ -249,6 +258,7 @@ impl Heartbeat {
         };
         Ok(Self {
             hearing: Hearing::new(hearing, (settings.clock)()),
+            exchange: Exchange::new(tags.clone()),
             told_silent: vec![false; resources.len()],
             willed: Vec::new(),
             status: HeartbeatStatus::default(),
@@ -282,12 +292,13 @@ impl Heartbeat {
                     // What has come must be heard before its sender is called silent.
                     self.take(&mut buffer);
                     self.tick();
+                    self.say_exchanges(true);
                 }
                 session = around.sessions.recv(), if has_sessions => match session {
                     Some(exporter) => self.add_key(&exporter, &around),
                     None => has_sessions = false,
                 },
-                () = around.epochs.notified() => {}
+                () = around.epochs.notified() => self.say_exchanges(false),
                 () = readable(&self.sockets) => self.take(&mut buffer),
             }
             self.publish(&around);
@@ -340,6 +351,7 @@ impl Heartbeat {
             }
             Err(Ignored::Replayed) => self.status.dropped.replayed += 1,
             Err(Ignored::OtherRun) => self.status.dropped.other_run += 1,
+            Err(Ignored::OneWay) => self.status.dropped.one_way += 1,
             Err(Ignored::Strange) => self.status.dropped.value += 1,
         }
     }
@@ -377,12 +389,35 @@ impl Heartbeat {
             Heard::LeaseGranted { resource, asked } => {
                 (resource, HeartbeatNews::LeaseGranted { asked })
             }
+            Heard::Outdate { resource, news } => {
+                let _ = self.resources[resource].outdate_news.try_send(news);
+                return;
+            }
             Heard::Released { resource, instance, epoch } => {
                 (resource, HeartbeatNews::Released { instance, epoch })
             }
         };
         // A data thread that does not keep up is asked again with the next tick.
         let _ = self.resources[resource].news.try_send(news);
+    }
+
+    /// Sends what is due: replies on every path, requests where a reply would find its way back.
+    fn say_exchanges(&mut self, is_tick: bool) {
+        let now = (self.settings.clock)();
+        let says: Vec<OutdateSays> =
+            self.resources.iter().map(|ends| *ends.outdate.borrow()).collect();
+        for due in self.exchange.due(&says, self.hearing.peer(), is_tick) {
+            // A peer whose run is known has shown a key.
+            let Some(key) = self.settings.keys.current(0) else { return };
+            for (path, socket) in self.sockets.iter().enumerate() {
+                if !due.is_reply && !self.hearing.is_fresh(now, path) {
+                    continue;
+                }
+                if let Err(error) = socket.try_send(&due.seal(key, self.sender, path)) {
+                    debug!(to = %socket.to, %error, "a request or reply was not sent");
+                }
+            }
+        }
     }
 
     /// Says on every path that this node lives.

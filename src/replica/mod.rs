@@ -23,6 +23,7 @@ mod flush;
 mod io;
 mod meet;
 mod operator;
+mod outdate;
 mod pace;
 mod parts;
 pub mod planted;
@@ -51,6 +52,7 @@ pub use operator::{
     Answer, AtRisk, Command, Event, LinkStatus, PeerStatus, PromotionStatus, Refused,
     ReplicationStatus, ResyncStatus, ServiceStatus, SplitBrain, Status, VerifyStatus,
 };
+pub use outdate::{OutdateAnswer, OutdateAsk, OutdateNews, OutdateOrder};
 pub use request::{
     PART_LEN_MAX, Request, RequestError, RequestId, RequestKind, RequestResult, ZERO_PART_LEN_MAX,
 };
@@ -68,6 +70,7 @@ use background::Background;
 use desk::Desk;
 use flush::Flushes;
 use io::IoTable;
+use outdate::Outdating;
 use records::Records;
 use resize::Resize;
 use role::RoleState;
@@ -114,6 +117,7 @@ pub struct Replica<M> {
     verify: VerifyState,
     desk: Desk,
     resize: Resize<M>,
+    outdating: Outdating,
     /// Only with hooks, once the first step was taken.
     services: Option<Services>,
     /// Only with an arbiter.
@@ -149,6 +153,7 @@ impl<M: MapMemory> Replica<M> {
             verify: VerifyState::default(),
             desk: Desk::default(),
             resize: Resize::default(),
+            outdating: Outdating::default(),
             services: None,
             controller: None,
             fresh_ids: start.fresh_ids.iter().copied().collect(),
@@ -181,6 +186,7 @@ impl<M: MapMemory> Replica<M> {
             Input::FreshId(id) => self.fresh_ids.push_back(id),
             Input::Operator { request, command } => self.on_operator(request, &command, effects),
             Input::Controller(input) => self.on_controller(input, effects),
+            Input::Outdate(news) => self.on_outdate_news(news, effects),
             Input::ServicesEnded { run, result } => self.on_services(run, result),
         }
         self.settle(effects);
@@ -228,6 +234,7 @@ impl<M: MapMemory> Replica<M> {
         self.pump_disconnect(effects);
         self.pump_services(effects);
         self.pump_role(effects);
+        self.pump_outdate(effects);
         self.pump_writes(effects);
         self.pump_applier(effects);
         self.pump_transfer(effects);

@@ -150,6 +150,11 @@ impl Records {
         self.queued.len()
     }
 
+    /// Whether nothing more can be written.
+    pub(super) fn has_failed(&self) -> bool {
+        self.has_failed
+    }
+
     /// Metadata cannot be written any more.
     pub(super) fn fail(&mut self) {
         self.has_failed = true;

@@ -56,6 +56,9 @@ pub struct Settings {
     pub gate_bytes: u64,
     /// Hooks start and stop services beside a primary.
     pub has_services: bool,
+    /// There are paths of heartbeats: a primary without a connection asks its peer there to veto
+    /// itself.
+    pub asks_by_datagram: bool,
     /// With an arbiter: what its word is asked for.
     pub controller: Option<ControllerSettings>,
     /// The bug to be found.
@@ -101,6 +104,7 @@ impl Default for Settings {
             cool_after: Duration::from_secs(5),
             checkpoint_every: Duration::from_secs(30),
             has_services: false,
+            asks_by_datagram: false,
             controller: None,
             gate_bytes: 16 << 20,
             #[cfg(feature = "planted-bugs")]

@@ -11,6 +11,7 @@ mod oracle;
 #[path = "../real/mod.rs"]
 mod real;
 
+mod datagrams;
 mod losses;
 mod multicast;
 mod pauses;
@@ -40,6 +41,11 @@ const CASES: &[Case] = &[
         name: "services_that_do_not_stop_keep_the_role_but_not_for_ever",
         needs: SERVICES,
         run: services::that_do_not_stop,
+    },
+    Case {
+        name: "a_primary_goes_on_alone_by_a_datagram_of_its_peer",
+        needs: &[LAB],
+        run: datagrams::veto,
     },
     Case {
         name: "a_swallowed_group_is_a_path_less_and_nothing_else",

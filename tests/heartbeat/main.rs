@@ -8,5 +8,6 @@ mod harness;
 mod keys;
 mod life;
 mod multicast;
+mod outdate;
 mod relay;
 mod strangers;

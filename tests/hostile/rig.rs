@@ -395,6 +395,7 @@ impl Rig {
             | Effect::SetTimer { .. }
             | Effect::GrantLease(_)
             | Effect::Services(_)
+            | Effect::Outdate(_)
             | Effect::Connect(_)
             | Effect::OpenExport(_)
             | Effect::CloseExport(_)

@@ -256,6 +256,7 @@ impl Plan {
             checkpoint_every: limits.checkpoint_every,
             gate_bytes: limits.gate_bytes,
             has_services: self.services.is_some(),
+            asks_by_datagram: self.witness.is_some(),
             controller: self.witness.as_ref().map(|witness| ControllerSettings {
                 side,
                 promotes: true,

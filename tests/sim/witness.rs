@@ -10,11 +10,12 @@ use hotpair::promotion::arbiter::{
     Arbiter, ArbiterEffect, ArbiterInput, ArbiterRecord, ArbiterTimer, Reply, Request, RequestId,
 };
 use hotpair::promotion::controller::{ControllerInput, ControllerTimer};
-use hotpair::replica::Input;
+use hotpair::replica::{Input, OutdateAnswer, OutdateAsk, OutdateNews, OutdateOrder};
 use hotpair::units::{ArbiterId, Epoch, Instance, Instant};
 
 use crate::broken::Checked;
 use crate::net::Time;
+use crate::node::Process;
 use crate::plan::index;
 use crate::world::{Event, World, millis, nanos};
 
@@ -25,6 +26,13 @@ const SUSPECT_AFTER: Time = 1_000_000_000;
 
 /// A node that has not heard the witness for so long is not listened to.
 const HEARD_MAX: Time = 800_000_000;
+
+impl Process {
+    /// Whether what it says by datagram reaches the peer, and the answer comes back.
+    fn has_fresh_echo(&self, now: Time) -> bool {
+        now - self.last_up < SUSPECT_AFTER / 4 * 3
+    }
+}
 
 /// What goes wrong with it in one seed.
 #[derive(Clone, Debug)]
@@ -37,6 +45,8 @@ pub(crate) struct WitnessPlan {
     pub(crate) kill: Option<Duration>,
     /// Of 100 messages, so many are lost, late by seconds, or come twice.
     pub(crate) trouble: u8,
+    /// What cuts the connection of the nodes leaves their datagrams alone: another network.
+    pub(crate) beats_pass_cuts: bool,
     /// The bug to be found.
     #[cfg(feature = "planted-bugs")]
     pub(crate) planted: Option<hotpair::promotion::controller::planted::PlantedRule>,
@@ -50,6 +60,7 @@ impl WitnessPlan {
             cut: None,
             kill: None,
             trouble: 0,
+            beats_pass_cuts: false,
             #[cfg(feature = "planted-bugs")]
             planted: None,
         }
@@ -64,6 +75,7 @@ impl WitnessPlan {
             cut: class(rng, 2),
             kill: class(rng, 3),
             trouble: *rng.choice(&[0, 0, 2, 15]).unwrap(),
+            beats_pass_cuts: rng.u8(..3) == 0,
             #[cfg(feature = "planted-bugs")]
             planted: None,
         }
@@ -85,6 +97,8 @@ pub(crate) struct Witness {
     settings: u64,
     /// Nothing passes from that node to it, and from it to that node, before this moment.
     cut_until: [[Time; 2]; 2],
+    /// Requests and replies of that node wait here, while they are held.
+    held: [Option<Vec<Message>>; 2],
 }
 
 /// What passes between the three.
@@ -102,6 +116,10 @@ pub(crate) enum Message {
     Beat { wants_lease: Option<(Instance, Epoch)>, sent: Instant, hears_you: bool },
     /// The lease that was asked for then is granted.
     Grant { asked: Instant },
+    /// That run of the primary asks its peer to veto itself.
+    Outdate { by: Instance, ask: OutdateAsk },
+    /// It has.
+    Outdated(OutdateAnswer),
 }
 
 /// A party.
@@ -135,6 +153,7 @@ impl Witness {
             timers: BTreeMap::new(),
             settings: 0,
             cut_until: [[0; 2]; 2],
+            held: [None, None],
         }
     }
 }
@@ -143,6 +162,14 @@ impl World {
     /// Nothing passes from that node to the witness (way 0) or back (way 1) any more.
     pub(crate) fn cut_witness(&mut self, node: usize, way: usize) {
         self.witness.cut_until[node][way] = Time::MAX;
+    }
+
+    /// Requests and replies of `node` wait from now on, or come now.
+    pub(crate) fn hold_exchanges_of(&mut self, node: usize, is_held: bool) {
+        let waiting = std::mem::replace(&mut self.witness.held[node], is_held.then(Vec::new));
+        for message in waiting.into_iter().flatten() {
+            self.say(Party::Node(node), Party::Node(1 - node), &message);
+        }
     }
 
     /// The witness ends without warning and stays down.
@@ -312,6 +339,12 @@ impl World {
 
     /// Sends a datagram.
     pub(crate) fn say(&mut self, from: Party, to: Party, message: &Message) {
+        if let (Party::Node(node), Message::Outdate { .. } | Message::Outdated(_)) = (from, message)
+            && let Some(held) = &mut self.witness.held[node]
+        {
+            held.push(message.clone());
+            return;
+        }
         let trouble = self.plan.witness.as_ref().map_or(0, |plan| plan.trouble);
         let has_trouble = !self.is_healing && self.witness.rng.u8(..100) < trouble;
         let mut copies = 1;
@@ -333,7 +366,10 @@ impl World {
 
     fn is_reachable(&self, from: Party, to: Party) -> bool {
         match (from, to) {
-            (Party::Node(from), Party::Node(_)) => !self.net.is_cut_from(from),
+            (Party::Node(from), Party::Node(_)) => {
+                let is_apart = self.plan.witness.as_ref().is_some_and(|it| it.beats_pass_cuts);
+                is_apart || !self.net.is_cut_from(from)
+            }
             (Party::Node(node), Party::Witness) => self.now >= self.witness.cut_until[node][0],
             (Party::Witness, Party::Node(node)) => self.now >= self.witness.cut_until[node][1],
             (Party::Witness, Party::Witness) => true,
@@ -390,9 +426,47 @@ impl World {
                 ControllerInput::LeaseAsked { instance, epoch }
             }
             Message::Grant { asked } => ControllerInput::LeaseGranted { asked },
+            Message::Outdate { .. } if !process.has_fresh_echo(now) => return Ok(()),
+            Message::Outdate { by, ask } => {
+                let news = OutdateNews::Asked { by, ask };
+                return self.feed(at, Input::Outdate(news));
+            }
+            // For another run: a driver does not pass it on.
+            Message::Outdated(answer) if answer.to != process.core.instance() => return Ok(()),
+            Message::Outdated(OutdateAnswer { ask, promised, .. }) => {
+                self.marks.add("veto by datagram");
+                let news = OutdateNews::Answered { ask, promised };
+                return self.feed(at, Input::Outdate(news));
+            }
             Message::Ask(..) | Message::Tick => return Ok(()),
         };
         self.feed(at, Input::Controller(input))
+    }
+
+    /// A request or reply beside the beats. A request is repeated with each of them.
+    pub(crate) fn order_outdate(&mut self, at: usize, order: OutdateOrder) {
+        match order {
+            OutdateOrder::Ask(ask) => {
+                if let Some(process) = &mut self.nodes[at].process {
+                    process.outdate_asked = ask;
+                }
+                self.say_outdate(at);
+            }
+            OutdateOrder::Answer(answer) => {
+                let message = Message::Outdated(answer);
+                self.say(Party::Node(at), Party::Node(1 - at), &message);
+            }
+        }
+    }
+
+    fn say_outdate(&mut self, at: usize) {
+        let Some(process) = &self.nodes[at].process else { return };
+        if let Some(ask) = process.outdate_asked
+            && process.has_fresh_echo(self.now)
+        {
+            let by = process.core.instance();
+            self.say(Party::Node(at), Party::Node(1 - at), &Message::Outdate { by, ask });
+        }
     }
 
     /// The peer's request for a lease is granted.
@@ -438,6 +512,7 @@ impl World {
         let wants_lease = core.wants_lease().then(|| (core.instance(), core.superblock().epoch));
         let message = Message::Beat { wants_lease, sent: clock, hears_you };
         self.say(Party::Node(node), Party::Node(1 - node), &message);
+        self.say_outdate(node);
         if has_changed {
             self.feed(node, Input::Controller(ControllerInput::Silent(is_silent)))?;
         }

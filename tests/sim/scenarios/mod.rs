@@ -1,5 +1,6 @@
 //! Scenarios with a name: what must follow when this happens.
 
+mod datagrams;
 pub(crate) mod failover;
 mod forced;
 pub(crate) mod moments;
