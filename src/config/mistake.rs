@@ -1,5 +1,6 @@
 //! What can be wrong with a file, in words: the line, the reason and how to mend it.
 
+use super::multicast;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -352,6 +353,9 @@ pub enum Mistake {
     NotText,
 }
 
+/// How to mend paths that do not pair up.
+const UNEVEN_PATHS: &str = "the first address of one node belongs to the first of the other, and so on: name as many on both";
+
 impl Mistake {
     /// How to mend it, as a sentence.
     pub fn mend(&self) -> String {
@@ -402,23 +406,9 @@ impl Mistake {
                 "name one address of each network that both nodes are on".to_owned()
             }
             Self::SamePath { .. } => "a second path needs a network of its own".to_owned(),
-            Self::UnevenPaths { .. } => {
-                "the first address of one node belongs to the first of the other, and so on: name \
-                 as many on both"
-                    .to_owned()
-            }
-            Self::OnlyMulticast => {
-                "switches may swallow what is sent to a group: give both nodes `heartbeat` as well"
-                    .to_owned()
-            }
-            Self::MulticastFamily { group } => {
-                let (family, example) = if group.is_ipv4() {
-                    ("IPv6", "[ff02::7790]:7790")
-                } else {
-                    ("IPv4", "239.255.77.88:7790")
-                };
-                format!("name a group of {family}, such as \"{example}\", or add such a path")
-            }
+            Self::UnevenPaths { .. } => UNEVEN_PATHS.to_owned(),
+            Self::OnlyMulticast => multicast::mend(None),
+            Self::MulticastFamily { group } => multicast::mend(Some(*group)),
             Self::NotPerNode { section, .. } => format!("write it under [{section}]"),
             Self::AsyncOnly { .. } => "remove the line, or set mode = \"async\"".to_owned(),
             Self::SizeTooLarge { .. } => "split the data over several resources".to_owned(),

@@ -35,6 +35,20 @@ impl Text for Group {
     }
 }
 
+/// How to mend a group that would be the only path, or one of a family that no path has.
+pub(super) fn mend(group: Option<SocketAddr>) -> String {
+    let Some(group) = group else {
+        return "switches may swallow what is sent to a group: give both nodes `heartbeat` as well"
+            .to_owned();
+    };
+    let (family, example) = if group.is_ipv4() {
+        ("IPv6", "[ff02::7790]:7790")
+    } else {
+        ("IPv4", "239.255.77.88:7790")
+    };
+    format!("name a group of {family}, such as \"{example}\", or add such a path")
+}
+
 impl Check {
     /// The group, if one is named. It is never the only path: switches that track groups and have
     /// nobody who asks for members swallow what is sent to one.

@@ -293,7 +293,7 @@ mod tests {
         runtime.block_on(trail.write(entry()));
         assert!(trouble.borrow().is_stuck);
         // Longer than any test takes: it must not be waited for.
-        trail.stable_within = Duration::from_secs(3600);
+        trail.stable_within = Duration::from_hours(1);
         runtime.block_on(trail.write(entry()));
         runtime.block_on(trail.write(entry()));
         assert_eq!(trouble.borrow().missing, 1, "the third one found no room");

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::runtime;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -154,8 +154,7 @@ async fn serve(
     opened: Vec<(NodeResource, Opened)>,
     supervision: Supervision,
 ) -> Result<(), DaemonError> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(system("wait for SIGTERM"))?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(system("wait for SIGINT"))?;
+    let mut end = EndSignals::new()?;
     let (events, events_out) = mpsc::channel(EVENTS_MAX);
     let (exports, exports_out) = mpsc::channel(EXPORTS_MAX);
     let socket = ControlSocket::bind(&node.node.control)
@@ -212,10 +211,7 @@ async fn serve(
     let api = tokio::spawn(control::serve(socket, handle, stop.clone()));
     info!(node = %node.node.name, resources = running.len(), "started");
     supervision.say(Said::Ready).await;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    end.wait().await;
     info!("stopping");
     supervision.say(Said::Stopping).await;
     stop_resources(running).await;
@@ -225,6 +221,27 @@ async fn serve(
     }
     info!("stopped");
     Ok(())
+}
+
+/// What asks this process to end.
+struct EndSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl EndSignals {
+    fn new() -> Result<Self, DaemonError> {
+        let terminate = signal(SignalKind::terminate()).map_err(system("wait for SIGTERM"))?;
+        let interrupt = signal(SignalKind::interrupt()).map_err(system("wait for SIGINT"))?;
+        Ok(Self { terminate, interrupt })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 /// Where the controller of a resource asks and hears, if there is an arbiter: then there are

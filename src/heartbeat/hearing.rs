@@ -261,10 +261,10 @@ impl Hearing {
                 Ok(heard.collect())
             }
             Said::Request(head, entries) => {
-                self.hear_exchange(now, path, datagram.from, (*head, entries), false)
+                self.hear_exchange((now, path), datagram.from, (*head, entries), false)
             }
             Said::Reply(head, entries) => {
-                self.hear_exchange(now, path, datagram.from, (*head, entries), true)
+                self.hear_exchange((now, path), datagram.from, (*head, entries), true)
             }
             Said::Beat(head, entries) => self.hear_beat(now, path, datagram.from, (head, entries)),
         }
@@ -287,8 +287,7 @@ impl Hearing {
     /// A request or reply decides something, so it counts only between two runs that know each other.
     fn hear_exchange(
         &mut self,
-        now: Clocks,
-        path: usize,
+        (now, path): (Clocks, usize),
         from: Instance,
         (head, entries): (ExchangeHead, &[ExchangeEntry]),
         is_reply: bool,
@@ -305,7 +304,7 @@ impl Hearing {
         if !is_reply && !self.is_fresh(now, path) {
             return Err(Ignored::OneWay);
         }
-        let mut heard = Vec::new();
+        let mut told = Vec::new();
         for entry in entries {
             let Some(resource) = self.resource(entry.tag) else { continue };
             let ask = OutdateAsk { number: entry.ask, epoch: entry.epoch };
@@ -317,9 +316,9 @@ impl Hearing {
             } else {
                 continue; // it came on another path, or is overtaken
             };
-            heard.push(Heard::Outdate { resource, news });
+            told.push(Heard::Outdate { resource, news });
         }
-        Ok(heard)
+        Ok(told)
     }
 
     fn hear_beat(
@@ -646,8 +645,8 @@ mod tests {
         talk(&mut hearing, 400, u64::MAX);
         let ask = OutdateAsk { number: 3, epoch: Epoch(8) };
         let news = OutdateNews::Asked { by: PEER, ask };
-        let heard = Heard::Outdate { resource: 0, news };
-        assert_eq!(hearing.hear(at(401), 0, &of(PEER, head)), Ok(vec![heard]));
+        let asked = Heard::Outdate { resource: 0, news };
+        assert_eq!(hearing.hear(at(401), 0, &of(PEER, head)), Ok(vec![asked]));
         assert_eq!(hearing.hear(at(401), 0, &of(PEER, head)), Err(Ignored::Replayed));
         let elsewhere = ExchangeHead { path: 1, ..head };
         assert_eq!(hearing.hear(at(401), 1, &of(PEER, elsewhere)), Ok(vec![]), "the same one");
@@ -656,7 +655,7 @@ mod tests {
         let for_another = ExchangeHead { to: Instance(9), ..again };
         assert_eq!(hearing.hear(at(401), 0, &of(PEER, for_another)), Err(Ignored::OtherRun));
         assert_eq!(hearing.hear(at(401), 0, &of(Instance(3), again)), Err(Ignored::OtherRun));
-        assert_eq!(hearing.hear(at(401), 0, &of(PEER, again)), Ok(vec![heard]));
+        assert_eq!(hearing.hear(at(401), 0, &of(PEER, again)), Ok(vec![asked]));
         let late = ExchangeHead { number: 4, ..head };
         assert_eq!(hearing.hear(at(1_151), 0, &of(PEER, late)), Err(Ignored::OneWay));
         let entry = ExchangeEntry { promised: Epoch(8), ..entry };

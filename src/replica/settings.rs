@@ -6,6 +6,7 @@ use crate::promotion::controller::ControllerSettings;
 use crate::units::{ReplicationMode, Side};
 
 /// Names, modes and limits of one resource. The limits are fields so that tests can shrink them.
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Settings {
     /// This node's place in the pair.
