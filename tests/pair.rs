@@ -558,7 +558,7 @@ fn what_operators_do_is_in_the_audit_log_and_a_log_that_is_none_stops_nobody() {
 
     // A folder is at its place: nothing can be appended, and the pair is operated all the same.
     let log = beta.state_dir.join("audit.log");
-    fs::rename(&log, beta.state_dir.join("moved.log")).unwrap();
+    fs::remove_file(&log).unwrap();
     fs::create_dir(&log).unwrap();
     beta.well(&["switchover", RESOURCE]);
     assert_eq!(beta.field("/role"), "primary");
