@@ -35,6 +35,7 @@ mod services;
 mod session;
 mod settings;
 mod source;
+mod stall;
 mod status;
 mod target;
 mod verify;
@@ -54,6 +55,7 @@ pub use request::{
     PART_LEN_MAX, Request, RequestError, RequestId, RequestKind, RequestResult, ZERO_PART_LEN_MAX,
 };
 pub use settings::Settings;
+pub use stall::DiskAnswers;
 
 use crate::metadata::Place;
 use crate::metadata::{ActivityLog, DirtyMap, MapMemory, Recovered, Superblock};
@@ -71,6 +73,7 @@ use records::Records;
 use resize::Resize;
 use role::RoleState;
 use session::Link;
+use stall::DiskWatch;
 use verify::VerifyState;
 use window::Window;
 use writes::Writes;
@@ -110,6 +113,7 @@ pub struct Replica<M> {
     window: Window,
     flushes: Flushes,
     background: Background,
+    disk_watch: DiskWatch,
     verify: VerifyState,
     desk: Desk,
     resize: Resize<M>,
@@ -145,6 +149,7 @@ impl<M: MapMemory> Replica<M> {
             window: Window::default(),
             flushes: Flushes::default(),
             background: Background::new(start.now),
+            disk_watch: DiskWatch::new(start.now),
             verify: VerifyState::default(),
             desk: Desk::default(),
             resize: Resize::default(),
@@ -162,6 +167,7 @@ impl<M: MapMemory> Replica<M> {
     /// Takes one input and answers with effects, which may be carried out in any order.
     pub fn step(&mut self, now: Instant, input: Input, effects: &mut Effects) {
         self.now = now;
+        self.io.set_now(now);
         match input {
             Input::Started => self.on_started(effects),
             Input::Request { epoch, request } => self.on_request(epoch, request, effects),

@@ -198,6 +198,7 @@ impl<M: MapMemory> Replica<M> {
         result: Result<(), MetadataFailed>,
         effects: &mut Effects,
     ) {
+        self.io.end_ticket(ticket);
         if result.is_err() {
             self.on_metadata_failed(effects);
             return;

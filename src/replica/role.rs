@@ -478,6 +478,7 @@ impl<M: MapMemory> Replica<M> {
         if self.role.is_primary() {
             self.close_export(Closing::Fenced, effects);
             self.role.primary = None;
+            self.serve_no_more();
         } else {
             self.fail_flushes(effects);
         }
@@ -503,6 +504,7 @@ impl<M: MapMemory> Replica<M> {
         self.background.fail_disk();
         self.close_export(Closing::Fenced, effects);
         self.role.primary = None;
+        self.serve_no_more();
         self.refuse_waiting_operators("metadata cannot be written", effects);
         self.tell_peer_disk_failed(effects);
         self.applier.give_up();

@@ -99,7 +99,12 @@ pub(crate) enum Message {
     /// To a node.
     Push(Box<ArbiterRecord>),
     /// From a node to its peer: it lives, may want a lease, and hears the peer or not.
-    Beat { wants_lease: Option<(Instance, Epoch)>, sent: Instant, hears_you: bool },
+    Beat {
+        wants_lease: Option<(Instance, Epoch)>,
+        released: Option<(Instance, Epoch)>,
+        sent: Instant,
+        hears_you: bool,
+    },
     /// The lease that was asked for then is granted.
     Grant { asked: Instant },
 }
@@ -379,12 +384,17 @@ impl World {
         let input = match message {
             Message::Tell(told) => ControllerInput::Reply { id: told.0, reply: told.1 },
             Message::Push(record) => ControllerInput::Pushed(record),
-            Message::Beat { wants_lease, sent, hears_you } => {
+            Message::Beat { wants_lease, released, sent, hears_you } => {
                 process.last_heard = now;
                 if hears_you {
                     // A path that passes one way only is none.
                     process.last_up = now;
                 }
+                if let Some((instance, epoch)) = released {
+                    let released = ControllerInput::Released { instance, epoch };
+                    self.feed(at, Input::Controller(released))?;
+                }
+                let Some(process) = &mut self.nodes[at].process else { return Ok(()) };
                 let Some((instance, epoch)) = wants_lease else { return Ok(()) };
                 process.lease_asked = Some(sent);
                 ControllerInput::LeaseAsked { instance, epoch }
@@ -436,7 +446,8 @@ impl World {
         process.is_silent = is_silent;
         let core = &process.core;
         let wants_lease = core.wants_lease().then(|| (core.instance(), core.superblock().epoch));
-        let message = Message::Beat { wants_lease, sent: clock, hears_you };
+        let released = core.released().map(|epoch| (core.instance(), epoch));
+        let message = Message::Beat { wants_lease, released, sent: clock, hears_you };
         self.say(Party::Node(node), Party::Node(1 - node), &message);
         if has_changed {
             self.feed(node, Input::Controller(ControllerInput::Silent(is_silent)))?;

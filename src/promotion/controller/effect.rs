@@ -209,6 +209,9 @@ pub enum Obstacle {
     /// The copy cannot be served.
     #[error("this copy is not up-to-date")]
     NotUpToDate,
+    /// The disk does not answer.
+    #[error("the disk of this node does not answer")]
+    DiskStalled,
     /// An older image of its record was put back.
     #[error(
         "an older state of this node's metadata was put back: it does not know what it promised, and \

@@ -16,6 +16,7 @@ mod candidate;
 mod effect;
 mod facts;
 mod force;
+mod give_way;
 mod lease;
 mod lost;
 mod owner;
@@ -89,6 +90,8 @@ pub struct Controller {
     /// A promotion was granted, and the services of the old owner have their time to stop.
     stops_there: bool,
     leases: Leases,
+    /// This run says, or may come to say, that it serves nothing more up to this epoch.
+    gave_way: Option<Epoch>,
     is_silent: bool,
     /// A run of the peer that serves nothing more at any epoch up to this one.
     released: Option<Released>,
@@ -120,6 +123,7 @@ impl Controller {
             candidacy: None,
             stops_there: false,
             leases: Leases::new(granted_before),
+            gave_way: None,
             is_silent: false,
             released: None,
             was_session: false,

@@ -7,3 +7,4 @@ mod reconnect;
 mod resize;
 pub(crate) mod services;
 mod split_brain;
+mod stall;

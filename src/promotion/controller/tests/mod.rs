@@ -19,6 +19,7 @@ use crate::units::{
 };
 
 mod forced;
+mod give_way;
 
 const ME: Instance = Instance(1);
 const PEER: Instance = Instance(2);
@@ -205,6 +206,7 @@ fn facts_of(
         record,
         is_recording: false,
         is_primary,
+        is_disk_unfit: false,
         is_promoting: false,
         peer,
         claim,
