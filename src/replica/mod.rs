@@ -26,6 +26,7 @@ mod operator;
 mod pace;
 mod parts;
 pub mod planted;
+mod pledge;
 mod promote;
 mod records;
 mod request;
@@ -233,6 +234,7 @@ impl<M: MapMemory> Replica<M> {
         self.pump_disconnect(effects);
         self.pump_services(effects);
         self.pump_role(effects);
+        self.pump_pledge(effects);
         self.pump_writes(effects);
         self.pump_applier(effects);
         self.pump_transfer(effects);

@@ -317,6 +317,7 @@ impl<M: MapMemory> Replica<M> {
         vetoed
             .then_some(promotion::Permit::PeerVeto)
             .or_else(|| controller.permit())
+            .or_else(|| promotion::pledged_permit(self.records.durable(), self.settings.side))
             .or_else(|| promotion::forced_permit(self.records.durable()))
     }
 

@@ -71,6 +71,8 @@ pub(super) struct Session {
     pub(super) is_joined: bool,
     /// This node vetoed itself in it, and told the peer or will: no end of a transfer lifts that.
     pub(super) is_vetoed: bool,
+    /// What was said of the pledge.
+    pub(super) pledge: super::pledge::PledgeTalk,
     /// What the peer lets us have in motion.
     pub(super) client_credit: Credit,
     pub(super) resync_credit: Credit,
@@ -489,6 +491,8 @@ impl<M: MapMemory> Replica<M> {
                 self.on_ask(&ask, effects);
             }
             Message::Told(told) => self.on_told(told, effects),
+            Message::Pledge(pledge) => self.on_pledge(pledge),
+            Message::Pledged(pledge) => self.on_pledged(pledge),
             message => return self.on_bound_message(epoch, message, effects),
         }
         Ok(())
@@ -533,7 +537,9 @@ impl<M: MapMemory> Replica<M> {
             | Message::Leave(_)
             | Message::HandOver(_)
             | Message::Ask(_)
-            | Message::Told(_) => Ok(()),
+            | Message::Told(_)
+            | Message::Pledge(_)
+            | Message::Pledged(_) => Ok(()),
         }
     }
 

@@ -31,6 +31,8 @@ const HEARD_MAX: Time = 800_000_000;
 pub(crate) struct WitnessPlan {
     /// The lease of both nodes.
     pub(crate) lease: Duration,
+    /// How long both must miss it before the secondary pledges; `None` if it never does.
+    pub(crate) grace: Option<Duration>,
     /// Mean time between cuts of one node from the witness.
     pub(crate) cut: Option<Duration>,
     /// Mean time between its crashes.
@@ -47,6 +49,7 @@ impl WitnessPlan {
     pub(crate) fn calm() -> Self {
         Self {
             lease: Duration::from_secs(3),
+            grace: None,
             cut: None,
             kill: None,
             trouble: 0,
@@ -59,8 +62,10 @@ impl WitnessPlan {
         let class = |rng: &mut Rng, one_in: u8| {
             (rng.u8(..one_in) == 0).then(|| Duration::from_millis(rng.u64(2_000..=30_000)))
         };
+        let lease = Duration::from_millis(*rng.choice(&[600, 1_000, 3_000]).unwrap());
         Self {
-            lease: Duration::from_millis(*rng.choice(&[600, 1_000, 3_000]).unwrap()),
+            lease,
+            grace: rng.bool().then_some(3 * lease),
             cut: class(rng, 2),
             kill: class(rng, 3),
             trouble: *rng.choice(&[0, 0, 2, 15]).unwrap(),

@@ -78,6 +78,8 @@ pub enum ControllerTimer {
     Idle,
     /// The services of the old owner had their time to stop.
     StopBudget,
+    /// The arbiter has been away for `arbiter_grace`.
+    Grace,
 }
 
 /// On which side of its time a timer must be when two clocks differ.

@@ -175,7 +175,7 @@ impl Controller {
             && known.epoch >= record.promised;
         // Its leases were given back: whoever asks for a handover has closed its clients.
         let is_free = self.candidacy.is_none() && is_settled;
-        let may_begin = is_handed && is_free && !facts.is_stopping && is_fit(facts);
+        let may_begin = is_handed && is_free && !facts.is_stopping && is_fit(facts) && !record.hold;
         may_begin.then_some(Act::TakeOver(known.epoch))
     }
 

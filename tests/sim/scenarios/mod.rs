@@ -3,6 +3,7 @@
 pub(crate) mod failover;
 mod forced;
 pub(crate) mod moments;
+pub(crate) mod pledge;
 mod reconnect;
 mod resize;
 pub(crate) mod services;
