@@ -4,12 +4,13 @@
 //! One flag of the record holds it. On a secondary it means "I do not ask for promotion", on a primary
 //! "my peer does not, and I may go on alone by that". The secondary lifts it only when the primary says
 //! so, and the primary says so only when its record does not rely on it any more; a secondary that
-//! reaches the arbiter asks for that.
+//! reaches the arbiter asks for that. A Hello says so, too: what a primary does not rely upon when the
+//! nodes meet is lifted, and asked for anew.
 
 use super::Effects;
 use super::Replica;
 use super::records::Change;
-use super::session::SessionPart;
+use super::session::{SessionPart, Standing};
 use crate::metadata::MapMemory;
 use crate::promotion::controller::Controller;
 use crate::promotion::controller::planted::PlantedRule;
@@ -35,10 +36,55 @@ impl<M: MapMemory> Replica<M> {
         if self.controller.is_none() || !self.records.is_idle() || self.role.exit.is_some() {
             return;
         }
+        if self.lift_by_hello() {
+            return;
+        }
         if self.role.is_primary() {
             self.pump_pledge_of_primary(effects);
         } else if self.link.peer_is_primary() {
             self.pump_pledge_of_secondary(effects);
+        } else {
+            self.pump_pledge_of_equals(effects);
+        }
+    }
+
+    /// Whether this node looks at the peer's Hello now, and lifts what the peer does not rely upon. Once
+    /// for each Hello: what is given afterwards is given anew.
+    fn lift_by_hello(&mut self) -> bool {
+        let record = self.records.stable();
+        let is_given = record.hold && record.owner != Some(self.settings.side);
+        if self.link.standing() == Standing::Meeting {
+            return false;
+        }
+        let Some(up) = &mut self.link.up else { return false };
+        let Some(theirs) = &up.theirs else { return false };
+        let is_new = std::mem::replace(&mut up.pledge_seen, theirs.counter) != theirs.counter;
+        let lifts = is_new && is_given && !theirs.hold;
+        if lifts {
+            self.lift_pledge();
+        }
+        lifts
+    }
+
+    fn lift_pledge(&mut self) {
+        self.event("pledge-changed", "this node may be promoted again");
+        self.records.change(Change::Pledge(false));
+    }
+
+    /// Both have the same, and nobody is primary: nobody relies on anything.
+    fn pump_pledge_of_equals(&mut self, effects: &mut Effects) {
+        let record = self.records.stable();
+        let (holds, is_mine) = (record.hold, record.owner == Some(self.settings.side));
+        let peer_holds = self.link.peer_hello().is_some_and(|hello| hello.hold);
+        let Some(session) = self.link.session() else { return };
+        if !matches!(session.part, SessionPart::Idle) {
+            return;
+        }
+        let is_let_go = session.pledge.asked.is_some_and(|asked| !asked.on);
+        if holds && (is_mine || is_let_go) {
+            self.lift_pledge();
+        } else if !holds && peer_holds {
+            self.ask_for_pledge(false, effects);
         }
     }
 
@@ -56,7 +102,8 @@ impl<M: MapMemory> Replica<M> {
         let said_before = self.link.peer_hello().is_some_and(|hello| hello.hold);
         let Some(session) = self.link.session() else { return };
         let talk = session.pledge;
-        let is_given = talk.is_given.unwrap_or(said_before);
+        // What was said before this session is kept, and not relied upon anew.
+        let is_given = talk.is_given.unwrap_or(said_before && relies);
         let wants = self.misses_arbiter() && !talk.is_void;
         let lifts_early = self.has_planted_rule(PlantedRule::PledgeLiftedEarly);
         if relies && (!is_given || !wants) && !lifts_early {
@@ -69,7 +116,7 @@ impl<M: MapMemory> Replica<M> {
             self.records.change(Change::Pledge(true));
         } else if wants && !is_given {
             self.ask_for_pledge(true, effects);
-        } else if !wants && (is_given || talk.asked.is_some_and(|asked| asked.on)) {
+        } else if !wants && (is_given || said_before || talk.asked.is_some_and(|asked| asked.on)) {
             self.ask_for_pledge(false, effects);
         }
     }
@@ -105,10 +152,7 @@ impl<M: MapMemory> Replica<M> {
             return;
         }
         match talk.asked {
-            Some(Pledge { on: false, .. }) if holds => {
-                self.event("pledge-changed", "this node may be promoted again");
-                self.records.change(Change::Pledge(false));
-            }
+            Some(Pledge { on: false, .. }) if holds => self.lift_pledge(),
             Some(asked @ Pledge { on: true, .. }) if holds && misses => {
                 self.say_of_pledge(asked, effects);
             }

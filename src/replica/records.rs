@@ -473,6 +473,8 @@ fn apply_join(join: &Join, side: Side, record: &mut Superblock) {
 fn fail_disk(reason: DiskReason, record: &mut Superblock) {
     record.disk = DiskState::Failed;
     record.disk_reason = reason;
+    // It acknowledged nothing alone, and never will by what it relied upon.
+    record.hold &= record.serve_mode != ServeMode::Paired;
     record.serve_mode = ServeMode::None;
     record.veto = Some(Veto { reason: VetoReason::IoError, epoch: record.promised });
 }

@@ -44,6 +44,8 @@ pub(super) struct Up {
     pub(super) last_heard: Instant,
     pub(super) last_sent: Instant,
     pub(super) session: Option<SessionId>,
+    /// Counter of the peer's Hello that this node looked at for its pledge.
+    pub(super) pledge_seen: u32,
     pub(super) ended: Vec<SessionId>,
 }
 
@@ -319,6 +321,7 @@ impl<M: MapMemory> Replica<M> {
             last_heard: self.now,
             last_sent: self.now,
             session: None,
+            pledge_seen: 0,
             ended: Vec::new(),
         }));
         if self.records.stable().stand_alone || self.desk.is_disconnecting() {

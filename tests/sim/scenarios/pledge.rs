@@ -158,3 +158,34 @@ pub(crate) fn loses_its_peer_when_the_pledge_is_void(witness: WitnessPlan) {
     script.pass(15_000);
     assert!(serves(&script, B), "B is bound by nothing, and A goes on by nothing");
 }
+
+#[test]
+fn a_pledge_to_a_primary_that_cannot_serve_any_more_binds_nobody() {
+    // Its disk fails while they are paired, and the witness comes back.
+    let mut script = pledged();
+    script.world.operator.broken_disk = Some(A);
+    script.world.nodes[A].trouble.fail_next_io = true;
+    script.begin_write(6, 2);
+    script.pass(5_000);
+    assert!(!serves(&script, B), "the witness is away");
+    script.world.heal_witness();
+    script.until_serving(B);
+    assert_eq!(holds(&script), [false; 2]);
+    script.write(2, 2);
+}
+
+#[test]
+fn nodes_with_the_same_data_rely_on_nothing() {
+    let mut script = pledged();
+    // What failed is usable after a restart, and the one that was primary cannot resume by itself.
+    script.world.nodes[A].trouble.fail_next_sync = true;
+    script.begin_flush();
+    script.pass(500);
+    script.kill(A);
+    script.start(A);
+    script.pass(5_000);
+    script.world.heal_witness();
+    until_free(&mut script);
+    script.until_in_sync();
+    script.write(2, 2);
+}
