@@ -12,8 +12,9 @@ use toml::Spanned;
 use super::etcd::{EtcdEndpoint, EtcdUser};
 use super::multicast::Group;
 use super::values::{
-    AbsolutePath, AddressWord, ArbiterWord, AutoWord, ByteCount, DeviceWord, Encryption, Export,
-    Failback, FlushOn, HookWord, Identity, Kind, Name, PeerAddress, SocketPath, TimeSpan, Written,
+    AbsolutePath, AddressWord, ArbiterLoss, ArbiterWord, AutoWord, ByteCount, DeviceWord,
+    Encryption, Export, Failback, FlushOn, HookWord, Identity, Kind, Name, PeerAddress, SocketPath,
+    TimeSpan, Written,
 };
 use crate::units::ReplicationMode;
 
@@ -129,7 +130,7 @@ pub(super) struct PromotionSection {
     /// Its public key.
     pub(super) witness_identity: Field<Identity>,
     /// What happens without an arbiter.
-    pub(super) arbiter_loss: Later,
+    pub(super) arbiter_loss: Field<ArbiterLoss>,
     /// Most promotions in a time.
     pub(super) flap_limit: Later,
     /// Command that cuts the peer off.

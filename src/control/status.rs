@@ -137,6 +137,9 @@ pub struct ResourceStatus {
     pub disk: DiskState,
     /// Why.
     pub disk_reason: DiskReason,
+    /// `ok`, `slow`, `stalled` or `failed`: how the disk answers a small write and a read each
+    /// `suspect_after`.
+    pub disk_answers: String,
     /// Clients are served.
     pub serving: bool,
     /// This node acknowledges alone: the other one lacks what is written since.
@@ -407,6 +410,7 @@ impl ResourceStatus {
             role: core.role,
             disk: core.disk,
             disk_reason: core.disk_reason,
+            disk_answers: core.disk_answers.name().to_owned(),
             serving: core.serving,
             solo: core.solo,
             state: core.state.to_owned(),
@@ -551,6 +555,7 @@ pub(crate) fn sample() -> (Facts, ResourceFacts, Snapshot) {
         role: Role::Primary,
         disk: DiskState::UpToDate,
         disk_reason: DiskReason::None,
+        disk_answers: crate::replica::DiskAnswers::Ok,
         serving: true,
         solo: false,
         state: "paired",
@@ -603,7 +608,7 @@ mod tests {
             r#"{"format":1,"cluster":"office","node":"alpha","#,
             r#""arbiter":{"kind":"none","reachable":null},"warnings":[],"#,
             r#""resources":[{"name":"vm1","kind":"block","mode":"sync","role":"primary","#,
-            r#""disk":"up-to-date","disk_reason":"none","serving":true,"solo":false,"#,
+            r#""disk":"up-to-date","disk_reason":"none","disk_answers":"ok","serving":true,"solo":false,"#,
             r#""state":"paired","epoch":7,"generation":"12-5f0c000000000000","#,
             r#""size_bytes":21474836480,"out_of_sync_bytes":0,"#,
             r#""at_risk":{"writes":0,"bytes":0,"age_ms":0},"#,

@@ -84,10 +84,11 @@ impl ControllerEnds {
                 is_split: record.split,
                 is_up_to_date: record.disk == DiskState::UpToDate,
                 granted: advert.granted,
+                released: core.released(),
                 alive: advert.alive,
             };
             let is_new = *advert != new;
-            has_new_epoch = advert.epoch != new.epoch;
+            has_new_epoch = (advert.epoch, advert.released) != (new.epoch, new.released);
             *advert = new;
             is_new
         });

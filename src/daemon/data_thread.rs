@@ -495,6 +495,7 @@ impl DataThread {
             Effect::ReadRange { io, range } => self.store.read_range(io, range),
             Effect::HashChunk { io, chunk } => self.store.hash_chunk(io, chunk, Via::Cache),
             Effect::SyncData { io } => self.store.sync_data(io),
+            Effect::Probe { io } => self.store.probe(io),
             Effect::WriteSuperblock { ticket, record } => {
                 let start = Superblock::slot_offset(record.counter);
                 self.store.write_superblock(ticket, start, Box::from(record.encode()))

@@ -79,6 +79,8 @@ pub struct Advert {
     /// The run of the peer that a lease is granted to, and the newest tick in which it asked; zeroes
     /// if none is.
     pub granted: (Instance, u64),
+    /// This run serves nothing more up to that epoch: the peer need not wait for its lease.
+    pub released: Option<Epoch>,
     /// When its data thread ran last, by `CLOCK_BOOTTIME`. What does not run is not told of.
     pub alive: Instant,
 }
@@ -298,7 +300,10 @@ impl Heartbeat {
                     Some(exporter) => self.add_key(&exporter, &around),
                     None => has_sessions = false,
                 },
-                () = around.epochs.notified() => self.say_exchanges(false),
+                () = around.epochs.notified() => {
+                    self.say_releases();
+                    self.say_exchanges(false);
+                }
                 () = readable(&self.sockets) => self.take(&mut buffer),
             }
             self.publish(&around);
@@ -451,6 +456,7 @@ impl Heartbeat {
                 }
             }
         }
+        self.say_releases();
         let resources = self.resources.iter().zip(&mut self.told_silent);
         for (resource, (ends, told)) in resources.enumerate() {
             let is_silent = self.hearing.is_silent(now, resource);
@@ -490,9 +496,29 @@ impl Heartbeat {
 
     /// What is to be said once this process is dead.
     fn will(&self, epochs: &[Epoch]) -> Option<Vec<LastWord>> {
-        let key = self.settings.keys.current(0)?;
         let entries: Vec<(u64, Epoch)> =
             self.tags.iter().copied().zip(epochs.iter().copied()).collect();
+        self.releases(&entries)
+    }
+
+    /// What this run serves no more although it lives: again in each tick, since it may be lost.
+    fn say_releases(&self) {
+        let released = |(tag, ends): (&u64, &ResourceEnds)| {
+            ends.advert.borrow().released.map(|epoch| (*tag, epoch))
+        };
+        let entries: Vec<_> = self.tags.iter().zip(&self.resources).filter_map(released).collect();
+        for word in self.releases(&entries).into_iter().flatten() {
+            let path = self.settings.paths.iter().position(|path| *path == (word.from, word.to));
+            if let Some(path) = path {
+                // One that is lost is said again.
+                let _ = self.sockets[path].try_send(&word.bytes);
+            }
+        }
+    }
+
+    /// The datagrams that say so, for each path; `None` without a key.
+    fn releases(&self, entries: &[(u64, Epoch)]) -> Option<Vec<LastWord>> {
+        let key = self.settings.keys.current(0)?;
         let mut will = Vec::new();
         for some in entries.chunks(ENTRIES_MAX) {
             let bytes = seal_release(key, self.sender, some);

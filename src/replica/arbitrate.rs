@@ -79,6 +79,7 @@ impl<M: MapMemory> Replica<M> {
             record: self.records.stable(),
             is_recording: !self.records.is_idle(),
             is_primary: self.role.is_primary(),
+            is_disk_unfit: self.disk_watch.is_stalled() || self.background.disk_has_failed(),
             is_promoting: self.role.promoting.is_some()
                 || self.role.take_over.as_ref().is_some_and(|take| !take.is_ready()),
             peer: self.standing_for_controller(),

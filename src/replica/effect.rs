@@ -215,6 +215,12 @@ pub enum Effect {
         /// Answered by [`Input::Disk`].
         io: IoId,
     },
+    /// See whether the disk answers: read a block of the data file past every cache, write a few
+    /// bytes beside the metadata and make them stable (one at a time).
+    Probe {
+        /// Answered by [`Input::Disk`].
+        io: IoId,
+    },
     /// Make this record stable (one at a time).
     WriteSuperblock {
         /// Answered by [`Input::Metadata`].

@@ -369,6 +369,7 @@ impl<M: MapMemory> Replica<M> {
                 part,
                 is_joined: false,
                 is_vetoed: false,
+                pledge: super::pledge::PledgeTalk::default(),
                 client_credit: verdict.client_credit,
                 resync_credit: verdict.resync_credit,
             }));

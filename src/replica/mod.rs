@@ -27,6 +27,7 @@ mod outdate;
 mod pace;
 mod parts;
 pub mod planted;
+mod pledge;
 mod promote;
 mod records;
 mod request;
@@ -36,6 +37,7 @@ mod services;
 mod session;
 mod settings;
 mod source;
+mod stall;
 mod status;
 mod target;
 mod verify;
@@ -57,6 +59,7 @@ pub use request::{
     PART_LEN_MAX, Request, RequestError, RequestId, RequestKind, RequestResult, ZERO_PART_LEN_MAX,
 };
 pub use settings::Settings;
+pub use stall::DiskAnswers;
 
 use crate::metadata::Place;
 use crate::metadata::{ActivityLog, DirtyMap, MapMemory, Recovered, Superblock};
@@ -75,6 +78,7 @@ use records::Records;
 use resize::Resize;
 use role::RoleState;
 use session::Link;
+use stall::DiskWatch;
 use verify::VerifyState;
 use window::Window;
 use writes::Writes;
@@ -114,6 +118,7 @@ pub struct Replica<M> {
     window: Window,
     flushes: Flushes,
     background: Background,
+    disk_watch: DiskWatch,
     verify: VerifyState,
     desk: Desk,
     resize: Resize<M>,
@@ -150,6 +155,7 @@ impl<M: MapMemory> Replica<M> {
             window: Window::default(),
             flushes: Flushes::default(),
             background: Background::new(start.now),
+            disk_watch: DiskWatch::new(start.now),
             verify: VerifyState::default(),
             desk: Desk::default(),
             resize: Resize::default(),
@@ -168,6 +174,7 @@ impl<M: MapMemory> Replica<M> {
     /// Takes one input and answers with effects, which may be carried out in any order.
     pub fn step(&mut self, now: Instant, input: Input, effects: &mut Effects) {
         self.now = now;
+        self.io.set_now(now);
         match input {
             Input::Started => self.on_started(effects),
             Input::Request { epoch, request } => self.on_request(epoch, request, effects),
@@ -235,6 +242,7 @@ impl<M: MapMemory> Replica<M> {
         self.pump_services(effects);
         self.pump_role(effects);
         self.pump_outdate(effects);
+        self.pump_pledge(effects);
         self.pump_writes(effects);
         self.pump_applier(effects);
         self.pump_transfer(effects);

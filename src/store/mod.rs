@@ -169,6 +169,11 @@ impl Store {
         self.leave(Call::SyncData { io })
     }
 
+    /// Finds out whether the disks of data and metadata answer.
+    pub fn probe(&mut self, io: IoId) -> Option<Completion> {
+        self.leave(Call::Probe { io })
+    }
+
     /// Writes `record`, an encoded superblock, to the slot at `start` and makes it stable.
     pub fn write_superblock(
         &mut self,

@@ -17,6 +17,7 @@ mod multicast;
 mod pauses;
 mod scene;
 mod services;
+mod stalls;
 mod topologies;
 
 use std::process::ExitCode;
@@ -36,6 +37,13 @@ const CASES: &[Case] = &[
     case("both_nodes_lost_resume_by_themselves", losses::both_nodes_lost_resume),
     case("a_paused_primary_is_replaced_and_answers_nothing_late", pauses::a_paused_primary),
     case("a_short_pause_changes_nothing", pauses::a_short_pause),
+    Case { name: "a_stalled_disk_is_replaced", needs: stalls::NEEDS, run: stalls::a_stalled_disk },
+    Case { name: "a_stalled_node_is_replaced", needs: stalls::NEEDS, run: stalls::a_stalled_node },
+    Case {
+        name: "a_short_stall_changes_nothing",
+        needs: stalls::NEEDS,
+        run: stalls::a_short_stall,
+    },
     Case { name: "services_follow_the_role", needs: SERVICES, run: services::follow_the_role },
     Case {
         name: "services_that_do_not_stop_keep_the_role_but_not_for_ever",

@@ -108,6 +108,7 @@ impl World {
             | Effect::ReadRange { .. }
             | Effect::HashChunk { .. }
             | Effect::SyncData { .. }
+            | Effect::Probe { .. }
             | Effect::WriteSuperblock { .. }
             | Effect::AppendLog { .. }
             | Effect::SyncMap { .. }
@@ -232,6 +233,7 @@ fn effect_code(effect: &Effect) -> u64 {
         Effect::ReadRange { io, .. } => 23 + (io.0 << 8),
         Effect::HashChunk { io, chunk } => 24 + (io.0 << 8) + (chunk.0 << 32),
         Effect::SyncData { io } => 25 + (io.0 << 8),
+        Effect::Probe { io } => 60 + (io.0 << 8),
         Effect::WriteSuperblock { ticket, .. } => 26 + (ticket.0 << 8),
         Effect::AppendLog { ticket, .. } => 27 + (ticket.0 << 8),
         Effect::SyncMap { ticket, .. } => 28 + (ticket.0 << 8),

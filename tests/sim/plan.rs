@@ -261,6 +261,7 @@ impl Plan {
                 side,
                 promotes: true,
                 lease: witness.lease,
+                arbiter_grace: witness.grace,
                 stop_budget: self.services.as_ref().map_or(Duration::ZERO, |it| it.stop_within),
                 identities: [[1; 32], [2; 32]],
                 #[cfg(feature = "planted-bugs")]

@@ -39,6 +39,8 @@ impl Process {
 pub(crate) struct WitnessPlan {
     /// The lease of both nodes.
     pub(crate) lease: Duration,
+    /// How long both must miss it before the secondary pledges; `None` if it never does.
+    pub(crate) grace: Option<Duration>,
     /// Mean time between cuts of one node from the witness.
     pub(crate) cut: Option<Duration>,
     /// Mean time between its crashes.
@@ -57,6 +59,7 @@ impl WitnessPlan {
     pub(crate) fn calm() -> Self {
         Self {
             lease: Duration::from_secs(3),
+            grace: None,
             cut: None,
             kill: None,
             trouble: 0,
@@ -70,8 +73,10 @@ impl WitnessPlan {
         let class = |rng: &mut Rng, one_in: u8| {
             (rng.u8(..one_in) == 0).then(|| Duration::from_millis(rng.u64(2_000..=30_000)))
         };
+        let lease = Duration::from_millis(*rng.choice(&[600, 1_000, 3_000]).unwrap());
         Self {
-            lease: Duration::from_millis(*rng.choice(&[600, 1_000, 3_000]).unwrap()),
+            lease,
+            grace: rng.bool().then_some(3 * lease),
             cut: class(rng, 2),
             kill: class(rng, 3),
             trouble: *rng.choice(&[0, 0, 2, 15]).unwrap(),
@@ -113,7 +118,12 @@ pub(crate) enum Message {
     /// To a node.
     Push(Box<ArbiterRecord>),
     /// From a node to its peer: it lives, may want a lease, and hears the peer or not.
-    Beat { wants_lease: Option<(Instance, Epoch)>, sent: Instant, hears_you: bool },
+    Beat {
+        wants_lease: Option<(Instance, Epoch)>,
+        released: Option<(Instance, Epoch)>,
+        sent: Instant,
+        hears_you: bool,
+    },
     /// The lease that was asked for then is granted.
     Grant { asked: Instant },
     /// That run of the primary asks its peer to veto itself.
@@ -415,12 +425,17 @@ impl World {
         let input = match message {
             Message::Tell(told) => ControllerInput::Reply { id: told.0, reply: told.1 },
             Message::Push(record) => ControllerInput::Pushed(record),
-            Message::Beat { wants_lease, sent, hears_you } => {
+            Message::Beat { wants_lease, released, sent, hears_you } => {
                 process.last_heard = now;
                 if hears_you {
                     // A path that passes one way only is none.
                     process.last_up = now;
                 }
+                if let Some((instance, epoch)) = released {
+                    let released = ControllerInput::Released { instance, epoch };
+                    self.feed(at, Input::Controller(released))?;
+                }
+                let Some(process) = &mut self.nodes[at].process else { return Ok(()) };
                 let Some((instance, epoch)) = wants_lease else { return Ok(()) };
                 process.lease_asked = Some(sent);
                 ControllerInput::LeaseAsked { instance, epoch }
@@ -510,7 +525,8 @@ impl World {
         process.is_silent = is_silent;
         let core = &process.core;
         let wants_lease = core.wants_lease().then(|| (core.instance(), core.superblock().epoch));
-        let message = Message::Beat { wants_lease, sent: clock, hears_you };
+        let released = core.released().map(|epoch| (core.instance(), epoch));
+        let message = Message::Beat { wants_lease, released, sent: clock, hears_you };
         self.say(Party::Node(node), Party::Node(1 - node), &message);
         self.say_outdate(node);
         if has_changed {

@@ -19,6 +19,7 @@ use crate::units::{
 };
 
 mod forced;
+mod give_way;
 
 const ME: Instance = Instance(1);
 const PEER: Instance = Instance(2);
@@ -82,6 +83,7 @@ impl Node {
             promotes: true,
             lease: Duration::from_secs(3),
             stop_budget: Duration::ZERO,
+            arbiter_grace: None,
             identities: [[0; 32]; 2],
             #[cfg(feature = "planted-bugs")]
             planted: None,
@@ -205,6 +207,7 @@ fn facts_of(
         record,
         is_recording: false,
         is_primary,
+        is_disk_unfit: false,
         is_promoting: false,
         peer,
         claim,
