@@ -1,5 +1,6 @@
 //! What can be wrong with a file, in words: the line, the reason and how to mend it.
 
+use super::multicast;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -276,6 +277,15 @@ pub enum Mistake {
         /// Of each node, in order of name.
         found: [usize; 2],
     },
+    /// Multicast alone is no path to rely on.
+    #[error("`multicast` would be the only path of heartbeats")]
+    OnlyMulticast,
+    /// No address that belongs to the group.
+    #[error("a node has no path of heartbeats of the family of {group}")]
+    MulticastFamily {
+        /// The group.
+        group: SocketAddr,
+    },
     /// Both nodes must agree on this key.
     #[error("`{key}` must be the same on both nodes")]
     NotPerNode {
@@ -353,6 +363,9 @@ pub enum Mistake {
     NotText,
 }
 
+/// How to mend paths that do not pair up.
+const UNEVEN_PATHS: &str = "the first address of one node belongs to the first of the other, and so on: name as many on both";
+
 impl Mistake {
     /// How to mend it, as a sentence.
     pub fn mend(&self) -> String {
@@ -404,11 +417,9 @@ impl Mistake {
                 "name one address of each network that both nodes are on".to_owned()
             }
             Self::SamePath { .. } => "a second path needs a network of its own".to_owned(),
-            Self::UnevenPaths { .. } => {
-                "the first address of one node belongs to the first of the other, and so on: name \
-                 as many on both"
-                    .to_owned()
-            }
+            Self::UnevenPaths { .. } => UNEVEN_PATHS.to_owned(),
+            Self::OnlyMulticast => multicast::mend(None),
+            Self::MulticastFamily { group } => multicast::mend(Some(*group)),
             Self::NotPerNode { section, .. } => format!("write it under [{section}]"),
             Self::AsyncOnly { .. } => "remove the line, or set mode = \"async\"".to_owned(),
             Self::SizeTooLarge { .. } => "split the data over several resources".to_owned(),

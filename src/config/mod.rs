@@ -11,6 +11,7 @@ mod file;
 mod hooks;
 mod mistake;
 mod moving;
+mod multicast;
 mod promotion;
 mod resources;
 mod values;
@@ -28,6 +29,7 @@ pub use self::hooks::{HOOKS_MAX, Hook, Hooks, VirtualIp};
 use self::mistake::Marked;
 pub use self::mistake::{Caution, ConfigError, Mistake, Warning};
 pub use self::moving::{Failback, FlapLimit};
+pub use self::multicast::Multicast;
 pub use self::promotion::{Arbiter, Auto, PATHS_MAX, Promotion, WitnessAt};
 pub use self::values::{Encryption, Export, Identity, is_name, parse_size};
 use crate::units::{ReplicationMode, ResourceSize, Side};
@@ -54,6 +56,8 @@ pub struct Config {
     pub interval: Duration,
     /// Nothing heard for this long: the link is lost. At least four intervals.
     pub suspect_after: Duration,
+    /// A group for one more path of heartbeats.
+    pub multicast: Option<SocketAddr>,
     /// Who may serve when a node is gone.
     pub promotion: Promotion,
     /// What is kept identical, in order of name.
@@ -129,6 +133,8 @@ pub struct NodeConfig {
     pub interval: Duration,
     /// Nothing heard for this long: the link is lost.
     pub suspect_after: Duration,
+    /// One more path of heartbeats.
+    pub multicast: Option<Multicast>,
     /// Who may serve when a node is gone.
     pub promotion: Promotion,
     /// What it keeps, in order of name.
@@ -199,6 +205,10 @@ impl Config {
             encryption: self.encryption,
             interval: self.interval,
             suspect_after: self.suspect_after,
+            multicast: self.multicast.and_then(|group| {
+                let local = node.heartbeat_of_family(group)?;
+                Some(Multicast { group, local })
+            }),
             promotion: self.promotion.clone(),
             resources: resources.map(|resource| self.on_node(resource, side)).collect(),
         })

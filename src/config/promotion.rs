@@ -10,7 +10,7 @@ use super::check::{Check, LEASE, Timer, of, span_of};
 use super::file::{File, NodeSection, PromotionSection};
 use super::mistake::{Caution, Mistake};
 use super::moving::{Failback, FlapLimit};
-use super::values::{ArbiterWord, AutoWord, PeerAddress, Written};
+use super::values::{ArbiterLoss, ArbiterWord, AutoWord, PeerAddress, Written};
 use super::{Encryption, Identity, Node};
 
 /// Who may serve when a node is gone.
@@ -26,6 +26,9 @@ pub struct Promotion {
     pub failback: Failback,
     /// How often a resource may be promoted without an operator.
     pub flap_limit: FlapLimit,
+    /// How long neither node must have reached the arbiter before the secondary pledges not to ask for
+    /// promotion; `None` with `arbiter_loss = "symmetric"`, or without an arbiter.
+    pub arbiter_grace: Option<Duration>,
 }
 
 /// Who promotes a secondary without an operator.
@@ -69,7 +72,9 @@ impl Promotion {
             arbiter @ (Arbiter::Witness(_) | Arbiter::Etcd(_)) => {
                 let lease = self.lease.as_nanos();
                 let moving = self.moving_text();
-                format!("auto={auto} arbiter={} lease={lease}{moving}", arbiter.name())
+                let grace = self.arbiter_grace.map_or(0, |grace| grace.as_nanos());
+                let name = arbiter.name();
+                format!("auto={auto} arbiter={name} lease={lease} grace={grace}{moving}")
             }
         }
     }
@@ -105,7 +110,12 @@ impl Check {
             let span = section.auto.as_ref().map_or(0..0, Spanned::span);
             self.wrong(span, Mistake::NeedsArbiter);
         }
-        Some(Promotion { auto: auto?, arbiter: arbiter?, lease, failback, flap_limit })
+        let stays =
+            section.arbiter_loss.as_ref().is_none_or(|it| *of(it) == ArbiterLoss::PrimaryStays);
+        let grace = span_of(section.arbiter_grace.as_ref()).unwrap_or(ARBITER_GRACE.max(3 * lease));
+        let arbiter_grace = (has_arbiter && stays).then_some(grace);
+        let (auto, arbiter) = (auto?, arbiter?);
+        Some(Promotion { auto, arbiter, lease, failback, flap_limit, arbiter_grace })
     }
 
     fn auto(&mut self, section: &PromotionSection) -> Option<Auto> {
@@ -176,6 +186,8 @@ impl Check {
             ("witness", section.witness.as_ref().map(Spanned::span)),
             ("witness_identity", section.witness_identity.as_ref().map(Spanned::span)),
             ("lease", section.lease.as_ref().map(Spanned::span)),
+            ("arbiter_grace", section.arbiter_grace.as_ref().map(Spanned::span)),
+            ("arbiter_loss", section.arbiter_loss.as_ref().map(Spanned::span)),
         ];
         for (key, span) in spans {
             if let Some(span) = span {
@@ -186,7 +198,7 @@ impl Check {
 
     fn promotion_timers(&mut self, file: &File, suspect_after: Duration, has_arbiter: bool) {
         let section = &file.promotion;
-        self.not_yet(&[("arbiter_loss", &section.arbiter_loss), ("fence", &section.fence)]);
+        self.not_yet(&[("fence", &section.fence)]);
         let lease = span_of(section.lease.as_ref()).unwrap_or(LEASE);
         // Without an arbiter the default lease is of no interest.
         let written = file.heartbeat.suspect_after.as_ref().filter(|_| has_arbiter);
@@ -205,11 +217,9 @@ impl Check {
                 ("suspect_after", None, suspect_after),
             );
         }
-        for (key, value) in [
-            ("arbiter_grace", grace),
-            ("fence_delay", delay),
-            ("fence_timeout", section.fence_timeout.as_ref()),
-        ] {
+        for (key, value) in
+            [("fence_delay", delay), ("fence_timeout", section.fence_timeout.as_ref())]
+        {
             if let Some(value) = value {
                 self.warn(value.span(), Caution::NotYet { key });
             }
@@ -267,3 +277,6 @@ impl Check {
 
 /// Most paths of heartbeats.
 pub const PATHS_MAX: usize = 8;
+
+/// How long an arbiter is missed before it counts as away for long, unless the file says otherwise.
+const ARBITER_GRACE: Duration = Duration::from_secs(10);

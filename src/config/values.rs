@@ -423,6 +423,25 @@ impl Text for ArbiterWord {
     }
 }
 
+/// What becomes of a pair that misses its arbiter for long.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum ArbiterLoss {
+    PrimaryStays,
+    Symmetric,
+}
+
+impl Text for ArbiterLoss {
+    const EXPECTED: &'static str = "\"primary-stays\" or \"symmetric\"";
+
+    fn read(text: &str) -> Option<Self> {
+        match text {
+            "primary-stays" => Some(Self::PrimaryStays),
+            "symmetric" => Some(Self::Symmetric),
+            _ => None,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -150,6 +150,7 @@ pub(super) fn controller_settings(
         promotes: node.promotion.auto == Auto::Arbiter,
         lease: node.promotion.lease,
         stop_budget: resource.peer_stop_budget,
+        arbiter_grace: node.promotion.arbiter_grace,
         identities,
         moving: moving(node, resource),
         #[cfg(feature = "planted-bugs")]

@@ -87,10 +87,11 @@ impl ControllerEnds {
                 granted: advert.granted,
                 promotions: word.promotions,
                 hears_arbiter: word.hears_arbiter,
+                released: core.released(),
                 alive: advert.alive,
             };
             let is_new = *advert != new;
-            has_new_epoch = advert.epoch != new.epoch;
+            has_new_epoch = (advert.epoch, advert.released) != (new.epoch, new.released);
             *advert = new;
             is_new
         });

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::arbiter::{ArbiterWay, start_arbiter};
+use super::audit::start_audit;
 use super::controller::ControllerEnds;
 use super::data_thread::{DataThread, Ends, snapshot};
 use super::error::DaemonError;
@@ -19,6 +20,7 @@ use super::exports::{self, ExportOrder};
 use super::guide::Guide;
 use super::heartbeat::{HeartbeatWay, start_heartbeat};
 use super::open::{Opened, open};
+use super::outdate::OutdateEnds;
 use super::services::{LeftBehinds, ServiceEnds, start_services};
 use super::will::{LastWord, Said, Supervisor};
 use super::{clock, random};
@@ -152,8 +154,7 @@ async fn serve(
     opened: Vec<(NodeResource, Opened)>,
     supervision: Supervision,
 ) -> Result<(), DaemonError> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(system("wait for SIGTERM"))?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(system("wait for SIGINT"))?;
+    let mut end = EndSignals::new()?;
     let (events, events_out) = mpsc::channel(EVENTS_MAX);
     let (exports, exports_out) = mpsc::channel(EXPORTS_MAX);
     let socket = ControlSocket::bind(&node.node.control)
@@ -185,6 +186,7 @@ async fn serve(
             guide: Guide::new(node, security, &resource.name),
             prefer: name_of(node, resource.prefer),
             controller: controller_ends(&resource.name, arbiter.as_mut(), heartbeat.as_mut()),
+            outdate: heartbeat.as_mut().and_then(|way| way.outdate.remove(&resource.name)),
             services: start_services(node, &resource, &supervision.left, stop.clone()),
             exports: exports.clone(),
             events: events.clone(),
@@ -193,7 +195,8 @@ async fn serve(
         handles.push(handle);
         running.push(started);
     }
-    drop((events, exports));
+    let audit = start_audit(node, instance, events)?;
+    drop(exports);
     if !dials {
         listen(node, security, routes, turned_away).await?;
     }
@@ -204,11 +207,12 @@ async fn serve(
         paths: heartbeat.map(|way| way.paths),
         resources: handles,
         events: events_out,
+        audit,
     };
     let api = tokio::spawn(control::serve(socket, handle, stop.clone()));
     info!(node = %node.node.name, resources = running.len(), "started");
     supervision.say(Said::Ready).await;
-    told_to_stop(&mut terminate, &mut interrupt).await;
+    end.wait().await;
     info!("stopping");
     supervision.say(Said::Stopping).await;
     stop_resources(running).await;
@@ -220,10 +224,24 @@ async fn serve(
     Ok(())
 }
 
-async fn told_to_stop(terminate: &mut Signal, interrupt: &mut Signal) {
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// What asks this process to end.
+struct EndSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl EndSignals {
+    fn new() -> Result<Self, DaemonError> {
+        let terminate = signal(SignalKind::terminate()).map_err(system("wait for SIGTERM"))?;
+        let interrupt = signal(SignalKind::interrupt()).map_err(system("wait for SIGINT"))?;
+        Ok(Self { terminate, interrupt })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }
 
@@ -317,6 +335,7 @@ struct Channels {
     guide: Guide,
     prefer: Option<String>,
     controller: Option<ControllerEnds>,
+    outdate: Option<OutdateEnds>,
     services: Option<ServiceEnds>,
     exports: mpsc::Sender<ExportOrder>,
     events: mpsc::Sender<NodeEvent>,
@@ -340,6 +359,7 @@ fn start_resource(
         trouble: channels.trouble,
         guide: channels.guide,
         controller: channels.controller,
+        outdate: channels.outdate,
         services: channels.services,
         exports: channels.exports,
         snapshot: sender,

@@ -122,6 +122,7 @@ fn settings(node: &NodeConfig, resource: &NodeResource, zeroing_is_cheap: bool) 
         io_timeout: node.io_timeout(),
         prefer: resource.prefer,
         has_services: resource.local.hooks.is_some(),
+        asks_by_datagram: !node.node.heartbeat.is_empty(),
         controller: super::arbiter::controller_settings(node, resource),
         ..Settings::default()
     }

@@ -40,6 +40,9 @@ pub enum Permit {
     PeerNeverPromotes,
     /// The arbiter's record says that only this node is eligible.
     ArbiterSolo,
+    /// The peer promised, durably, not to ask for promotion while the arbiter is away, and our stable
+    /// record notes it.
+    Pledged,
     /// An operator vouched that the peer is off while the arbiter was out of reach, and the record
     /// says so.
     Forced,
@@ -52,6 +55,7 @@ impl Permit {
             Self::PeerVeto => "peer-veto",
             Self::PeerNeverPromotes => "peer-never-promotes",
             Self::ArbiterSolo => "arbiter",
+            Self::Pledged => "pledged",
             Self::Forced => "forced",
         }
     }
@@ -67,6 +71,13 @@ pub fn solo_permit(record: &Durable<Superblock>, peer_vetoed: bool) -> Option<Pe
     } else {
         None
     }
+}
+
+/// The permit of a primary whose peer pledged not to ask for promotion.
+pub fn pledged_permit(record: &Durable<Superblock>, side: Side) -> Option<Permit> {
+    let record = record.get();
+    let serves = matches!(record.serve_mode, ServeMode::Paired | ServeMode::Solo);
+    (record.hold && serves && record.owner == Some(side)).then_some(Permit::Pledged)
 }
 
 /// The permit of an operator who forced a promotion that no arbiter knows of yet. It is for as long

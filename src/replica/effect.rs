@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::operator::{Answer, Command, Event, Refused};
+use super::outdate::{OutdateNews, OutdateOrder};
 use super::request::{Request, RequestId, RequestResult};
 use crate::metadata::{LogAppend, Superblock};
 use crate::promotion::ServeGrant;
@@ -104,6 +105,8 @@ pub enum Input {
     FreshId(u128),
     /// The arbiter, a timer or a heartbeat, with an arbiter only.
     Controller(ControllerInput),
+    /// A request or reply of the peer by datagram.
+    Outdate(OutdateNews),
     /// A run of hooks ended; it was the newest when it did.
     ServicesEnded {
         /// Which.
@@ -212,6 +215,12 @@ pub enum Effect {
         /// Answered by [`Input::Disk`].
         io: IoId,
     },
+    /// See whether the disk answers: read a block of the data file past every cache, write a few
+    /// bytes beside the metadata and make them stable (one at a time).
+    Probe {
+        /// Answered by [`Input::Disk`].
+        io: IoId,
+    },
     /// Make this record stable (one at a time).
     WriteSuperblock {
         /// Answered by [`Input::Metadata`].
@@ -296,6 +305,8 @@ pub enum Effect {
     },
     /// Tell that run of the peer that the lease that it asked for is granted.
     GrantLease(Instance),
+    /// Ask the peer to veto itself, or answer that this node did, by datagram.
+    Outdate(OutdateOrder),
     /// Start or stop what runs beside a primary; answered by [`Input::ServicesEnded`], unless a newer
     /// order takes its place first.
     Services(ServiceOrder),

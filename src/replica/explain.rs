@@ -83,6 +83,10 @@ impl<M: MapMemory> Replica<M> {
             }
             DiskState::UpToDate | DiskState::Outdated | DiskState::Inconsistent => {}
         }
+        if self.disk_watch.is_stalled() {
+            let why = "the disk of this node does not answer".to_owned();
+            return Refused { why, next: super::stall::LOOK_AT_DISK.to_owned() };
+        }
         if let Some(refused) = self.explain_pause().or_else(|| self.explain_services()) {
             return refused;
         }

@@ -174,6 +174,7 @@ impl<M: MapMemory> Replica<M> {
             Obstacle::ArbiterAway => {
                 "hotpair status says why the arbiter does not answer".to_owned()
             }
+            Obstacle::DiskStalled => super::stall::LOOK_AT_DISK.to_owned(),
             Obstacle::Stopping => "start hotpair again".to_owned(),
             Obstacle::Arbiter(arbiter::Refused::Unreadable) => format!(
                 "see what is there, and put back what was: etcdctl get --prefix \

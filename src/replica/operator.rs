@@ -83,6 +83,8 @@ pub struct Status {
     pub disk: crate::units::DiskState,
     /// Why.
     pub disk_reason: crate::units::DiskReason,
+    /// How it answers.
+    pub disk_answers: super::stall::DiskAnswers,
     /// Clients are served.
     pub serving: bool,
     /// It acknowledges alone.

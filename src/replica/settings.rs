@@ -6,6 +6,7 @@ use crate::promotion::controller::ControllerSettings;
 use crate::units::{ReplicationMode, Side};
 
 /// Names, modes and limits of one resource. The limits are fields so that tests can shrink them.
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Settings {
     /// This node's place in the pair.
@@ -58,6 +59,9 @@ pub struct Settings {
     pub prefer: Option<Side>,
     /// Hooks start and stop services beside a primary.
     pub has_services: bool,
+    /// There are paths of heartbeats: a primary without a connection asks its peer there to veto
+    /// itself.
+    pub asks_by_datagram: bool,
     /// With an arbiter: what its word is asked for.
     pub controller: Option<ControllerSettings>,
     /// The bug to be found.
@@ -104,6 +108,7 @@ impl Default for Settings {
             checkpoint_every: Duration::from_secs(30),
             prefer: None,
             has_services: false,
+            asks_by_datagram: false,
             controller: None,
             gate_bytes: 16 << 20,
             #[cfg(feature = "planted-bugs")]

@@ -8,6 +8,7 @@
 use zerocopy::little_endian::{U16, U32, U64, U128};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use super::outdate::{ExchangeEntry, ExchangeHead};
 use crate::units::{Epoch, Instance, Side};
 
 /// Length of the header in bytes.
@@ -25,6 +26,8 @@ const MAGIC: [u8; 4] = *b"HPB1";
 const VERSION: u8 = 1;
 const KIND_BEAT: u8 = 0;
 const KIND_RELEASE: u8 = 1;
+pub(super) const KIND_REQUEST: u8 = 2;
+pub(super) const KIND_REPLY: u8 = 3;
 
 /// A secret that both nodes know, and the key of each direction that is made from it.
 #[derive(Clone, Eq, PartialEq)]
@@ -167,6 +170,10 @@ pub enum Said {
     /// The run that is named as the sender serves nothing more of each resource, at any epoch up to
     /// this one. That stays true for ever, so it has neither tick nor receiver.
     Release(Vec<(u64, Epoch)>),
+    /// The receiver is to veto itself.
+    Request(ExchangeHead, Vec<ExchangeEntry>),
+    /// The sender has vetoed itself, as it was asked to.
+    Reply(ExchangeHead, Vec<ExchangeEntry>),
 }
 
 /// Why bytes are no datagram of the peer.
@@ -248,6 +255,17 @@ pub fn seal_beat(
     head: &BeatHead,
     entries: &[BeatEntry],
 ) -> Vec<u8> {
+    seal_entries(key, sender, KIND_BEAT, head, entries)
+}
+
+/// What has the layout of a beat.
+pub(super) fn seal_entries(
+    key: &HeartbeatKey,
+    sender: Sender,
+    kind: u8,
+    head: &BeatHead,
+    entries: &[BeatEntry],
+) -> Vec<u8> {
     let layouts = entries.iter().map(|entry| EntryLayout {
         tag: entry.tag.into(),
         epoch: entry.epoch.0.into(),
@@ -258,7 +276,7 @@ pub fn seal_beat(
         promotions: entry.promotions,
         reserved_too: [0; 28],
     });
-    seal(key, sender, KIND_BEAT, head, layouts)
+    seal(key, sender, kind, head, layouts)
 }
 
 /// The statement that this run serves nothing more, ready to be sent by somebody without a key.
@@ -387,7 +405,7 @@ fn read(
     let (chunks, _) = rest.as_chunks::<ENTRY_LEN>();
     let entries = chunks.iter().map(|chunk| -> EntryLayout { zerocopy::transmute!(*chunk) });
     let said = match header.kind {
-        KIND_BEAT => {
+        KIND_BEAT | KIND_REQUEST | KIND_REPLY => {
             let head = BeatHead {
                 path: header.path,
                 part: header.part,
@@ -408,7 +426,12 @@ fn read(
                     read_entry(&entry).ok_or(DatagramError::Value("an entry that cannot be"))?,
                 );
             }
-            Said::Beat(head, all)
+            if header.kind == KIND_BEAT {
+                Said::Beat(head, all)
+            } else {
+                let said = super::outdate::read(header.kind, &head, &all);
+                said.ok_or(DatagramError::Value("a request or reply that cannot be"))?
+            }
         }
         KIND_RELEASE => {
             let all = entries.map(|entry| (entry.tag.get(), Epoch(entry.epoch.get())));

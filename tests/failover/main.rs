@@ -11,10 +11,13 @@ mod oracle;
 #[path = "../real/mod.rs"]
 mod real;
 
+mod datagrams;
 mod losses;
+mod multicast;
 mod pauses;
 mod scene;
 mod services;
+mod stalls;
 mod topologies;
 
 use std::process::ExitCode;
@@ -34,11 +37,28 @@ const CASES: &[Case] = &[
     case("both_nodes_lost_resume_by_themselves", losses::both_nodes_lost_resume),
     case("a_paused_primary_is_replaced_and_answers_nothing_late", pauses::a_paused_primary),
     case("a_short_pause_changes_nothing", pauses::a_short_pause),
+    Case { name: "a_stalled_disk_is_replaced", needs: stalls::NEEDS, run: stalls::a_stalled_disk },
+    Case { name: "a_stalled_node_is_replaced", needs: stalls::NEEDS, run: stalls::a_stalled_node },
+    Case {
+        name: "a_short_stall_changes_nothing",
+        needs: stalls::NEEDS,
+        run: stalls::a_short_stall,
+    },
     Case { name: "services_follow_the_role", needs: SERVICES, run: services::follow_the_role },
     Case {
         name: "services_that_do_not_stop_keep_the_role_but_not_for_ever",
         needs: SERVICES,
         run: services::that_do_not_stop,
+    },
+    Case {
+        name: "a_primary_goes_on_alone_by_a_datagram_of_its_peer",
+        needs: &[LAB],
+        run: datagrams::veto,
+    },
+    Case {
+        name: "a_swallowed_group_is_a_path_less_and_nothing_else",
+        needs: &[LAB],
+        run: multicast::swallowed,
     },
     Case { name: "each_topology_serves_where_it_must", needs: &[LAB], run: topologies::each },
 ];

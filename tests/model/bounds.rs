@@ -159,6 +159,7 @@ impl Bounds {
                 promotes: true,
                 lease: Duration::from_secs(3),
                 stop_budget: Duration::ZERO,
+                arbiter_grace: None,
                 identities: [[0; 32]; 2],
                 moving: Moving::default(),
                 #[cfg(feature = "planted-bugs")]

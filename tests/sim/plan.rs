@@ -257,10 +257,12 @@ impl Plan {
             gate_bytes: limits.gate_bytes,
             prefer: self.witness.as_ref().and_then(|witness| witness.moving.prefer),
             has_services: self.services.is_some(),
+            asks_by_datagram: self.witness.is_some(),
             controller: self.witness.as_ref().map(|witness| ControllerSettings {
                 side,
                 promotes: true,
                 lease: witness.lease,
+                arbiter_grace: witness.grace,
                 stop_budget: self.services.as_ref().map_or(Duration::ZERO, |it| it.stop_within),
                 identities: [[1; 32], [2; 32]],
                 moving: witness.moving,

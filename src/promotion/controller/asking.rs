@@ -180,6 +180,7 @@ impl Controller {
             ControllerTimer::Preference => self.owner_first = false,
             ControllerTimer::Idle => self.nobody_serves = self.waits_for_owner,
             ControllerTimer::StopBudget => self.stops_there = false,
+            ControllerTimer::Grace => self.misses_arbiter = self.grace_runs,
             ControllerTimer::ArbiterLease
             | ControllerTimer::PeerLease
             | ControllerTimer::Grant

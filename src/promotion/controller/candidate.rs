@@ -58,6 +58,7 @@ const GUARDS: &[Guard] = &[
         !facts.record.stopped && !it.known.as_ref().is_some_and(|known| known.stopped)
     }),
     guard(Obstacle::SplitBrain, true, |_, facts| !facts.record.split),
+    guard(Obstacle::DiskStalled, true, |_, facts| !facts.is_disk_unfit),
     guard(Obstacle::NotUpToDate, true, |_, facts| facts.record.disk == DiskState::UpToDate),
     guard(Obstacle::RecordLost, true, |it, facts| !it.is_record_lost(facts)),
     guard(Obstacle::Vetoed, true, |_, facts| facts.record.veto.is_none()),
@@ -113,6 +114,7 @@ impl Controller {
             | Obstacle::Vetoed
             | Obstacle::Pledged
             | Obstacle::SplitBrain
+            | Obstacle::DiskStalled
             | Obstacle::HoldDown
             | Obstacle::OwnerFirst
             | Obstacle::Flapping

@@ -92,6 +92,8 @@ pub enum ControllerTimer {
     Idle,
     /// The services of the old owner had their time to stop.
     StopBudget,
+    /// The arbiter has been away for `arbiter_grace`.
+    Grace,
 }
 
 /// On which side of its time a timer must be when two clocks differ.
@@ -226,6 +228,9 @@ pub enum Obstacle {
     /// The copy cannot be served.
     #[error("this copy is not up-to-date")]
     NotUpToDate,
+    /// The disk does not answer.
+    #[error("the disk of this node does not answer")]
+    DiskStalled,
     /// An older image of its record was put back.
     #[error(
         "an older state of this node's metadata was put back: it does not know what it promised, and \

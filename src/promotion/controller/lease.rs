@@ -78,7 +78,8 @@ impl Leases {
             | ControllerTimer::Look
             | ControllerTimer::Preference
             | ControllerTimer::Idle
-            | ControllerTimer::StopBudget => {}
+            | ControllerTimer::StopBudget
+            | ControllerTimer::Grace => {}
         }
     }
 }

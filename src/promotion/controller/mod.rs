@@ -18,10 +18,12 @@ mod facts;
 mod failback;
 mod flapping;
 mod force;
+mod give_way;
 mod lease;
 mod lost;
 mod owner;
 pub mod planted;
+mod pledge;
 #[cfg(test)]
 mod tests;
 
@@ -55,6 +57,9 @@ pub struct ControllerSettings {
     /// How long the services of the peer may take to stop once its leases are over; zero if nothing
     /// has to.
     pub stop_budget: Duration,
+    /// How long neither node must have reached the arbiter before the secondary pledges not to ask for
+    /// promotion; `None` if it never does.
+    pub arbiter_grace: Option<Duration>,
     /// Fingerprints of the keys of both nodes, in order of [`Side`]; zero without TLS.
     pub identities: [[u8; 32]; 2],
     /// How the resource moves by itself, beside a failover.
@@ -95,6 +100,11 @@ pub struct Controller {
     /// A promotion was granted, and the services of the old owner have their time to stop.
     stops_there: bool,
     leases: Leases,
+    /// The time runs after which the arbiter counts as away for long.
+    grace_runs: bool,
+    misses_arbiter: bool,
+    /// This run says, or may come to say, that it serves nothing more up to this epoch.
+    gave_way: Option<Epoch>,
     is_silent: bool,
     /// A run of the peer that serves nothing more at any epoch up to this one.
     released: Option<Released>,
@@ -130,6 +140,9 @@ impl Controller {
             candidacy: None,
             stops_there: false,
             leases: Leases::new(granted_before),
+            grace_runs: false,
+            misses_arbiter: false,
+            gave_way: None,
             is_silent: false,
             released: None,
             was_session: false,
@@ -198,6 +211,7 @@ impl Controller {
         self.note_flapping();
         self.note_quiet(facts);
         self.look_for_service(facts, effects);
+        self.count_grace(effects);
         self.settle_candidacy(facts, effects);
         if let Some(effect) = self.next_move(facts) {
             if let ControllerEffect::Act(act) = &effect {
@@ -290,6 +304,9 @@ impl Controller {
             return None;
         }
         if let Some(act) = self.force_act(facts) {
+            return Some(ControllerEffect::Act(act));
+        }
+        if let Some(act) = self.pledged_act(facts) {
             return Some(ControllerEffect::Act(act));
         }
         if let Some(known) = self.known.as_deref() {

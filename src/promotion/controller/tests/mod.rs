@@ -19,6 +19,7 @@ use crate::units::{
 };
 
 mod forced;
+mod give_way;
 mod moving;
 
 const ME: Instance = Instance(1);
@@ -83,6 +84,7 @@ impl Node {
             promotes: true,
             lease: Duration::from_secs(3),
             stop_budget: Duration::ZERO,
+            arbiter_grace: None,
             identities: [[0; 32]; 2],
             moving: Moving::default(),
             #[cfg(feature = "planted-bugs")]
@@ -207,6 +209,7 @@ fn facts_of(
         record,
         is_recording: false,
         is_primary,
+        is_disk_unfit: false,
         is_promoting: false,
         peer,
         claim,
