@@ -522,3 +522,57 @@ fn a_demo_of_a_later_stage_is_refused_by_name() {
     assert!(text.contains("comes with the stage \"directory\""), "{text}");
     assert!(text.contains("hotpair demo --kind block"), "{text}");
 }
+
+/// What the audit log of a node says: outcome, command and reason of each line.
+fn audit(folder: &Path) -> Vec<[String; 3]> {
+    let text = fs::read_to_string(folder.join("audit.log")).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    lines
+        .map(|line| {
+            let me = rustix::process::getuid().as_raw();
+            assert!(line["uid"] == me || line["command"] == "arbiter-changed", "{line}");
+            ["outcome", "command", "reason"].map(|key| line[key].as_str().unwrap_or("").to_owned())
+        })
+        .collect()
+}
+
+#[test]
+fn what_operators_do_is_in_the_audit_log_and_a_log_that_is_none_stops_nobody() {
+    let pair = running();
+    let [alpha, beta] = &pair.nodes;
+    alpha.well(&["promote", RESOURCE]);
+    refused(&pair, 1, &["promote", RESOURCE], "and primary", "switchover");
+    let words = |at: usize| -> Vec<[String; 2]> {
+        audit(&pair.nodes[at].state_dir).into_iter().map(|[out, what, _]| [out, what]).collect()
+    };
+    let line = |outcome: &str, command: &str| [outcome, command].map(str::to_owned);
+    let started = ["accepted init", "done init", "done run"].map(|words| {
+        let (outcome, command) = words.split_once(' ').unwrap();
+        line(outcome, command)
+    });
+    assert_eq!(words(0)[..3], started);
+    assert_eq!(words(0)[3..], [line("accepted", "promote"), line("done", "promote")]);
+    assert_eq!(words(1)[3..], [line("accepted", "promote"), line("refused", "promote")]);
+    let last = audit(&beta.state_dir).pop().unwrap();
+    assert!(last[2].contains("and primary"), "{last:?}");
+
+    // A folder is at its place: nothing can be appended, and the pair is operated all the same.
+    let log = beta.state_dir.join("audit.log");
+    fs::remove_file(&log).unwrap();
+    fs::create_dir(&log).unwrap();
+    beta.well(&["switchover", RESOURCE]);
+    assert_eq!(beta.field("/role"), "primary");
+    let node: Value = serde_json::from_str(&beta.well(&["status", "--json"])).unwrap();
+    let warning = node["warnings"][0].as_str().unwrap();
+    assert!(warning.starts_with("the audit log cannot be written, and 2 lines"), "{warning}");
+    assert!(beta.well(&["events", "--no-follow"]).contains("audit-failed"));
+
+    fs::remove_dir(&log).unwrap();
+    beta.well(&["switchover", RESOURCE]);
+    let lines = audit(&beta.state_dir);
+    let outcomes: Vec<_> = lines.iter().map(|[outcome, ..]| outcome.as_str()).collect();
+    assert_eq!(outcomes, ["missing", "accepted", "done"]);
+    assert_eq!(lines[0][2], "2 lines could not be written");
+    let node: Value = serde_json::from_str(&beta.well(&["status", "--json"])).unwrap();
+    assert_eq!(node["warnings"], Value::Array(Vec::new()));
+}

@@ -135,7 +135,8 @@ impl Pair {
             Effect::Write { io, .. }
             | Effect::Zero { io, .. }
             | Effect::ReadForClient { io, .. }
-            | Effect::SyncData { io } => Input::Disk { io, outcome: DiskOutcome::Done },
+            | Effect::SyncData { io }
+            | Effect::Probe { io } => Input::Disk { io, outcome: DiskOutcome::Done },
             Effect::ReadRange { io, range } => {
                 let zeroes = vec![0; range.len().try_into().unwrap()];
                 Input::Disk { io, outcome: DiskOutcome::Bytes(zeroes.into()) }
@@ -170,7 +171,8 @@ impl Pair {
             | Effect::SetTimer { .. }
             | Effect::GrantLease(_)
             | Effect::Services(_)
-            | Effect::Fence(_) => {
+            | Effect::Fence(_)
+            | Effect::Outdate(_) => {
                 panic!("nothing here asks for {effect:?}")
             }
         };

@@ -11,7 +11,7 @@ use super::failure::Failure;
 use super::progress::Bar;
 use super::say::{self, BAD, BOLD, CAREFUL, GOOD};
 use crate::config::{self, NodeConfig, NodeResource};
-use crate::daemon::{self, DaemonError, InitPlan};
+use crate::daemon::{self, DaemonError, InitPlan, OfflineAction};
 use crate::link;
 use crate::units::written_size;
 
@@ -55,7 +55,10 @@ pub(super) fn init(common: &Common, init: &Init) -> Result<(), Failure> {
     }
     for (name, plan) in plans {
         let bar = Bar::new(&format!("{name}: is it empty?"));
-        plan.execute(&mut |done, total| bar.show(done, total))?;
+        let words = words_of_init(init);
+        audited(&node, (&name, "init", words), || {
+            plan.execute(&mut |done, total| bar.show(done, total))
+        })?;
         drop(bar);
         say::result(&format!("{name}: ready; start the daemon with: hotpair run"))?;
     }
@@ -73,7 +76,7 @@ pub(super) fn resize(node: &NodeConfig, resize: &Resize) -> Result<(), Failure> 
     if !plan.says.is_empty() && !resize.yes && !say::ask("Go on?") {
         return Err(Failure::refused("nothing was changed", "hotpair resize --help"));
     }
-    plan.execute()?;
+    audited(node, (name, "resize", vec![resize.size.to_string()]), || plan.execute())?;
     say::result(&format!("{name}: the copy of {} has {} bytes", node.node.name, resize.size))?;
     if resource.size.bytes() != resize.size {
         say::talk(&format!(
@@ -83,6 +86,27 @@ pub(super) fn resize(node: &NodeConfig, resize: &Resize) -> Result<(), Failure> 
         ));
     }
     Ok(())
+}
+
+fn words_of_init(init: &Init) -> Vec<String> {
+    let from = format!("{:?}", init.from).to_lowercase();
+    let rebuild = init.rebuild.then(|| "--rebuild".to_owned());
+    ["--from".to_owned(), from].into_iter().chain(rebuild).collect()
+}
+
+/// Does something that changes a node without its daemon, and tells of it in the audit log: before,
+/// so that what took effect is in it, and after. A log that cannot be written stops nobody.
+fn audited(
+    node: &NodeConfig,
+    (resource, command, arguments): (&str, &str, Vec<String>),
+    execute: impl FnOnce() -> Result<(), DaemonError>,
+) -> Result<(), Failure> {
+    let action = OfflineAction::begin(node, resource, command, arguments)?;
+    let result = execute();
+    if let Some(trouble) = action.end(&result) {
+        say::talk(&format!("{CAREFUL}warning{CAREFUL:#}: {trouble}"));
+    }
+    Ok(result?)
 }
 
 /// The resource that was named, or all.

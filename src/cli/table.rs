@@ -122,6 +122,9 @@ fn details(resource: &ResourceStatus) -> String {
         ("peer disk", peer.disk.map_or_else(unknown, |disk| disk.to_string())),
         ("replication", word(&peer.replication)),
     ];
+    if let Some(prefer) = &resource.prefer {
+        lines.push(("prefers", prefer.clone()));
+    }
     if let Some(services) = &resource.services {
         let why = services.failure.as_ref().map_or(String::new(), |why| format!(" ({why})"));
         lines.push(("services", format!("{}{why}", services.state)));

@@ -102,6 +102,8 @@ impl Check {
         }
         let (mut nodes, promotion) = (nodes?, promotion?);
         self.both_paths(file, &mut nodes, &promotion);
+        self.way_back(file, &promotion);
+        let multicast = self.multicast(file, &nodes);
         let resources = file.resource.iter();
         let resources: Vec<_> =
             resources.map(|(name, section)| self.resource(name, section, &nodes)).collect();
@@ -113,6 +115,7 @@ impl Check {
             encryption,
             interval,
             suspect_after,
+            multicast,
             promotion,
             resources,
         })
@@ -155,7 +158,6 @@ impl Check {
     }
 
     fn heartbeat(&mut self, section: &HeartbeatSection) -> (Duration, Duration) {
-        self.not_yet(&[("multicast", &section.multicast)]);
         let interval = span_of(section.interval.as_ref()).unwrap_or(INTERVAL);
         let suspect_after = span_of(section.suspect_after.as_ref()).unwrap_or(SUSPECT_AFTER);
         if let Some(written) = &section.interval

@@ -10,9 +10,12 @@ use serde::de::IgnoredAny;
 use toml::Spanned;
 
 use super::etcd::{EtcdEndpoint, EtcdUser};
+use super::moving::{Failback, FlapLimit};
+use super::multicast::Group;
 use super::values::{
-    AbsolutePath, AddressWord, ArbiterWord, AutoWord, ByteCount, DeviceWord, Encryption, Export,
-    Failback, FlushOn, HookWord, Identity, Kind, Name, PeerAddress, SocketPath, TimeSpan, Written,
+    AbsolutePath, AddressWord, ArbiterLoss, ArbiterWord, AutoWord, ByteCount, DeviceWord,
+    Encryption, Export, FlushOn, HookWord, Identity, Kind, Name, PeerAddress, SocketPath, TimeSpan,
+    Written,
 };
 use crate::units::ReplicationMode;
 
@@ -102,7 +105,7 @@ pub(super) struct HeartbeatSection {
     /// Silence after which the peer is suspected; at least four intervals.
     pub(super) suspect_after: Field<TimeSpan>,
     /// Group for one more path.
-    pub(super) multicast: Later,
+    pub(super) multicast: Field<Group>,
 }
 
 /// `[promotion]`.
@@ -128,9 +131,9 @@ pub(super) struct PromotionSection {
     /// Its public key.
     pub(super) witness_identity: Field<Identity>,
     /// What happens without an arbiter.
-    pub(super) arbiter_loss: Later,
-    /// Most promotions in a time.
-    pub(super) flap_limit: Later,
+    pub(super) arbiter_loss: Field<ArbiterLoss>,
+    /// Most automatic promotions in a time.
+    pub(super) flap_limit: Field<FlapLimit>,
     /// Command that cuts the peer off.
     pub(super) fence: Field<AbsolutePath>,
     /// Members of etcd.

@@ -1,5 +1,6 @@
 //! What can be wrong with a file, in words: the line, the reason and how to mend it.
 
+use super::multicast;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -220,6 +221,16 @@ pub enum Mistake {
     /// `auto` does not fit what else there is.
     #[error("{0}")]
     Auto(AutoMistake),
+    /// A resource cannot move back by itself.
+    #[error("failback = \"{value}\" {why}")]
+    Failback {
+        /// Its value.
+        value: String,
+        /// What it lacks.
+        why: &'static str,
+        /// How to mend it.
+        mend: String,
+    },
     /// The build cannot ask etcd.
     #[error("arbiter = \"etcd\", and this build of hotpair has no etcd")]
     NoEtcd,
@@ -267,6 +278,15 @@ pub enum Mistake {
     UnevenPaths {
         /// Of each node, in order of name.
         found: [usize; 2],
+    },
+    /// Multicast alone is no path to rely on.
+    #[error("`multicast` would be the only path of heartbeats")]
+    OnlyMulticast,
+    /// No address that belongs to the group.
+    #[error("a node has no path of heartbeats of the family of {group}")]
+    MulticastFamily {
+        /// The group.
+        group: SocketAddr,
     },
     /// Both nodes must agree on this key.
     #[error("`{key}` must be the same on both nodes")]
@@ -345,6 +365,9 @@ pub enum Mistake {
     NotText,
 }
 
+/// How to mend paths that do not pair up.
+const UNEVEN_PATHS: &str = "the first address of one node belongs to the first of the other, and so on: name as many on both";
+
 impl Mistake {
     /// How to mend it, as a sentence.
     pub fn mend(&self) -> String {
@@ -374,6 +397,7 @@ impl Mistake {
             Self::ExportIsReplication { .. } => "choose another port for one of them".to_owned(),
             Self::ComesLater { instead, .. } => (*instead).to_owned(),
             Self::Auto(what) => what.mend().to_owned(),
+            Self::Failback { mend, .. } => mend.clone(),
             Self::TooManyHooks { .. } => {
                 "let one command, or one target of systemd, start the others".to_owned()
             }
@@ -392,11 +416,9 @@ impl Mistake {
                 "name one address of each network that both nodes are on".to_owned()
             }
             Self::SamePath { .. } => "a second path needs a network of its own".to_owned(),
-            Self::UnevenPaths { .. } => {
-                "the first address of one node belongs to the first of the other, and so on: name \
-                 as many on both"
-                    .to_owned()
-            }
+            Self::UnevenPaths { .. } => UNEVEN_PATHS.to_owned(),
+            Self::OnlyMulticast => multicast::mend(None),
+            Self::MulticastFamily { group } => multicast::mend(Some(*group)),
             Self::NotPerNode { section, .. } => format!("write it under [{section}]"),
             Self::AsyncOnly { .. } => "remove the line, or set mode = \"async\"".to_owned(),
             Self::SizeTooLarge { .. } => "split the data over several resources".to_owned(),
@@ -429,6 +451,12 @@ pub enum Caution {
     /// A key that an arbiter needs, and there is none.
     #[error("`{key}` has no effect without an arbiter")]
     ArbiterOnly {
+        /// The key.
+        key: &'static str,
+    },
+    /// A key that is of use only where nodes are promoted without an operator.
+    #[error("`{key}` has no effect with auto = \"off\"")]
+    AutomaticOnly {
         /// The key.
         key: &'static str,
     },
@@ -495,6 +523,9 @@ impl Caution {
             }
             Self::ArbiterOnly { .. } => {
                 "add arbiter = \"witness\" and witness = \"ADDRESS:PORT\", or remove it".to_owned()
+            }
+            Self::AutomaticOnly { .. } => {
+                "set auto = \"arbiter\" with an arbiter, or remove it".to_owned()
             }
             Self::OtherArbiter { arbiter, .. } => {
                 format!("set arbiter = \"{arbiter}\", or remove it")

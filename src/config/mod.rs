@@ -11,6 +11,8 @@ mod fence;
 mod file;
 mod hooks;
 mod mistake;
+mod moving;
+mod multicast;
 mod promotion;
 mod resources;
 mod values;
@@ -28,6 +30,8 @@ pub use self::fence::{AutoMistake, Fence};
 pub use self::hooks::{HOOKS_MAX, Hook, Hooks, VirtualIp};
 use self::mistake::Marked;
 pub use self::mistake::{Caution, ConfigError, Mistake, Warning};
+pub use self::moving::{Failback, FlapLimit};
+pub use self::multicast::Multicast;
 pub use self::promotion::{Arbiter, Auto, PATHS_MAX, Promotion, WitnessAt};
 pub use self::values::{Encryption, Export, Identity, is_name, parse_size};
 use crate::units::{ReplicationMode, ResourceSize, Side};
@@ -54,6 +58,8 @@ pub struct Config {
     pub interval: Duration,
     /// Nothing heard for this long: the link is lost. At least four intervals.
     pub suspect_after: Duration,
+    /// A group for one more path of heartbeats.
+    pub multicast: Option<SocketAddr>,
     /// Who may serve when a node is gone.
     pub promotion: Promotion,
     /// What is kept identical, in order of name.
@@ -89,6 +95,8 @@ pub struct Resource {
     pub mode: ReplicationMode,
     /// FLUSH waits for both nodes; always true unless the mode is `async`.
     pub flush_both: bool,
+    /// The node that should serve it while both are well.
+    pub prefer: Option<Side>,
     /// What each node has of it, in the order of [`Config::nodes`].
     pub on: [Local; 2],
 }
@@ -127,6 +135,8 @@ pub struct NodeConfig {
     pub interval: Duration,
     /// Nothing heard for this long: the link is lost.
     pub suspect_after: Duration,
+    /// One more path of heartbeats.
+    pub multicast: Option<Multicast>,
     /// Who may serve when a node is gone.
     pub promotion: Promotion,
     /// What it keeps, in order of name.
@@ -164,6 +174,8 @@ pub struct NodeResource {
     /// How long what runs beside the resource on the peer may take to stop once the peer's right to
     /// serve is over.
     pub peer_stop_budget: Duration,
+    /// The node that should serve it while both are well.
+    pub prefer: Option<Side>,
     /// Hash of the settings both nodes must agree on; the same on both if the files are.
     pub settings_hash: u32,
 }
@@ -195,6 +207,10 @@ impl Config {
             encryption: self.encryption,
             interval: self.interval,
             suspect_after: self.suspect_after,
+            multicast: self.multicast.and_then(|group| {
+                let local = node.heartbeat_of_family(group)?;
+                Some(Multicast { group, local })
+            }),
             promotion: self.promotion.clone(),
             resources: resources.map(|resource| self.on_node(resource, side)).collect(),
         })
@@ -215,6 +231,7 @@ impl Config {
             local: local.clone(),
             metadata_dir: node.state_dir.join(&resource.name),
             peer_stop_budget: theirs.stop_budget(),
+            prefer: resource.prefer,
             settings_hash: self.settings_hash(resource),
         }
     }
@@ -245,7 +262,11 @@ impl Config {
         } else {
             format!(" stop_budgets={stop_budgets:?}")
         };
-        crc32c::crc32c((text + &budgets).as_bytes())
+        let has_arbiter = self.promotion.arbiter != Arbiter::None;
+        let prefer = resource.prefer.filter(|_| has_arbiter);
+        let prefer =
+            prefer.map_or_else(String::new, |prefer| format!(" prefer={}", prefer.index()));
+        crc32c::crc32c((text + &budgets + &prefer).as_bytes())
     }
 }
 

@@ -9,8 +9,9 @@ use super::EtcdAt;
 use super::check::{Check, Timer, of, span_of};
 use super::fence::{Fence, lease};
 use super::file::{File, NodeSection, PromotionSection};
-use super::mistake::{Caution, Mistake, time};
-use super::values::{ArbiterWord, Failback, PeerAddress, Written};
+use super::mistake::{Caution, Mistake};
+use super::moving::{Failback, FlapLimit};
+use super::values::{ArbiterLoss, ArbiterWord, PeerAddress, Written};
 use super::{Encryption, Identity, Node};
 
 /// Who may serve when a node is gone.
@@ -24,6 +25,13 @@ pub struct Promotion {
     pub lease: Duration,
     /// The command that cuts the other node off, if anything runs it.
     pub fence: Option<Fence>,
+    /// When a resource moves back to the node that it prefers.
+    pub failback: Failback,
+    /// How often a resource may be promoted without an operator.
+    pub flap_limit: FlapLimit,
+    /// How long neither node must have reached the arbiter before the secondary pledges not to ask for
+    /// promotion; `None` with `arbiter_loss = "symmetric"`, or without an arbiter.
+    pub arbiter_grace: Option<Duration>,
 }
 
 /// Who promotes a secondary without an operator.
@@ -72,7 +80,10 @@ impl Promotion {
                 (_, None) => format!("auto={auto} arbiter=none"),
             },
             arbiter @ (Arbiter::Witness(_) | Arbiter::Etcd(_)) => {
-                format!("auto={auto} arbiter={} lease={lease}", arbiter.name())
+                let moving = self.moving_text();
+                let grace = self.arbiter_grace.map_or(0, |grace| grace.as_nanos());
+                let name = arbiter.name();
+                format!("auto={auto} arbiter={name} lease={lease} grace={grace}{moving}")
             }
         }
     }
@@ -99,19 +110,20 @@ impl Check {
         let section = &file.promotion;
         let auto = section.auto.as_ref().map_or(Auto::Off, |written| of(written).0);
         let arbiter = self.arbiter(section, encryption);
-        let failback = section.failback.as_ref();
-        if let Some((written, Failback::After(after))) = failback.map(|it| (it, of(it))) {
-            let value = format!("after {}", time(*after));
-            let instead = "this release moves a resource back by hand: failback = \"manual\"";
-            self.wrong(written.span(), Mistake::ComesLater { key: "failback", value, instead });
-        }
+        let failback = self.failback(section);
+        let flap_limit = self.flap_limit(section, Some(auto));
         let has_arbiter = arbiter.as_ref().is_some_and(|it| *it != Arbiter::None);
         let counts_lease = has_arbiter || auto == Auto::HeartbeatOnly;
         self.promotion_timers(file, suspect_after, counts_lease);
         let arbiter = arbiter?;
         self.who_promotes(section, auto, &arbiter);
         let fence = self.fence(file, suspect_after, auto, &arbiter);
-        Some(Promotion { auto, arbiter, lease: lease(section), fence })
+        let lease = lease(section);
+        let stays =
+            section.arbiter_loss.as_ref().is_none_or(|it| *of(it) == ArbiterLoss::PrimaryStays);
+        let grace = span_of(section.arbiter_grace.as_ref()).unwrap_or(ARBITER_GRACE.max(3 * lease));
+        let arbiter_grace = (has_arbiter && stays).then_some(grace);
+        Some(Promotion { auto, arbiter, lease, fence, failback, flap_limit, arbiter_grace })
     }
 
     fn arbiter(&mut self, section: &PromotionSection, encryption: Encryption) -> Option<Arbiter> {
@@ -170,6 +182,8 @@ impl Check {
                 "lease",
                 section.lease.as_ref().map(Spanned::span).filter(|_| !counts_silence(section)),
             ),
+            ("arbiter_grace", section.arbiter_grace.as_ref().map(Spanned::span)),
+            ("arbiter_loss", section.arbiter_loss.as_ref().map(Spanned::span)),
         ];
         for (key, span) in spans {
             if let Some(span) = span {
@@ -180,10 +194,6 @@ impl Check {
 
     fn promotion_timers(&mut self, file: &File, suspect_after: Duration, counts_lease: bool) {
         let section = &file.promotion;
-        self.not_yet(&[
-            ("arbiter_loss", &section.arbiter_loss),
-            ("flap_limit", &section.flap_limit),
-        ]);
         let lease = lease(section);
         // Where nothing is counted by it the default lease is of no interest.
         let written = file.heartbeat.suspect_after.as_ref().filter(|_| counts_lease);
@@ -193,9 +203,6 @@ impl Check {
         if let Some(grace_is) = span_of(grace) {
             let lease = ("lease", section.lease.as_ref(), lease);
             self.timers(("arbiter_grace", grace, grace_is), 3, lease);
-        }
-        if let Some(grace) = grace {
-            self.warn(grace.span(), Caution::NotYet { key: "arbiter_grace" });
         }
     }
 
@@ -257,3 +264,6 @@ fn counts_silence(section: &PromotionSection) -> bool {
 
 /// Most paths of heartbeats.
 pub const PATHS_MAX: usize = 8;
+
+/// How long an arbiter is missed before it counts as away for long, unless the file says otherwise.
+const ARBITER_GRACE: Duration = Duration::from_secs(10);

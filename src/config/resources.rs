@@ -10,7 +10,7 @@ use super::file::{BudgetSection, File, OverrideSection, ResourceSection};
 use super::mistake::{Caution, Mistake, Warning};
 use super::values::{FlushOn, Kind, Written};
 use super::{Export, Local, Node, Resource};
-use crate::units::{CHUNK_LEN, RESOURCE_LEN_MAX, ReplicationMode, ResourceSize};
+use crate::units::{CHUNK_LEN, RESOURCE_LEN_MAX, ReplicationMode, ResourceSize, Side};
 
 /// A resource's section with its name.
 #[derive(Clone, Copy)]
@@ -49,7 +49,10 @@ impl Check {
         self.one_host(named, nodes, &on);
         let [Some(first), Some(second)] = on else { return None };
         let name = name.get_ref().clone();
-        Some(Resource { name, size: size?, mode, flush_both, on: [first, second] })
+        let prefer = section.prefer.as_ref().map(|prefer| &of(prefer).0);
+        let place = nodes.iter().position(|node| Some(&node.name) == prefer);
+        let prefer = place.map(|at| if at == 0 { Side::First } else { Side::Second });
+        Some(Resource { name, size: size?, mode, flush_both, prefer, on: [first, second] })
     }
 
     fn other_nodes(&mut self, named: Named<'_>, nodes: &[Node; 2]) {
@@ -86,9 +89,6 @@ impl Check {
             if let Some(value) = value {
                 self.warn(value.span(), Caution::DirectoryOnly { key });
             }
-        }
-        if let Some(prefer) = &section.prefer {
-            self.warn(prefer.span(), Caution::NotYet { key: "prefer" });
         }
         let overrides = nodes.each_ref().map(|node| section.on.get(node.name.as_str()));
         for section in overrides.into_iter().flatten() {

@@ -357,8 +357,8 @@ const CHANGES: &[(&str, &str, &str)] = &[
     ),
     (
         "size = \"20GiB\"",
-        "size = \"20GiB\"\n[promotion]\nfailback = \"after 10m\"",
-        "15: failback = \"after 10m\" comes with a later release: this release moves a resource back by hand: failback = \"manual\"",
+        "size = \"20GiB\"\n[promotion]\nflap_limit = \"often\"",
+        "15: bad value \"often\": expected \"COUNT in TIME\" with a count of 1 to 100, such as \"2 in 10m\"",
     ),
     (
         "size = \"20GiB\"",
@@ -457,7 +457,6 @@ fn what_has_no_effect_is_said_and_accepted() {
         [
             "replication is neither encrypted nor authenticated",
             "`http` has no effect yet",
-            "`prefer` has no effect yet",
             "the export tcp:0.0.0.0:10809 takes clients from any host, without asking who they are",
             "`max_lag` has no effect on a block resource",
             "`lease` has no effect without an arbiter",
@@ -703,4 +702,25 @@ fn what_is_no_hook_is_named() {
     }
     let many = format!("promote = {:?}", vec!["/bin/true"; 17]);
     assert!(said(&many).contains("at most 16 hooks run at a change of role, found 17"));
+}
+
+#[test]
+fn a_group_is_one_more_path_and_never_the_only_one() {
+    let heartbeat = |group: &str| format!("[heartbeat]\nmulticast = \"{group}\"\n");
+    let witness = "[promotion]\nauto = \"arbiter\"\narbiter = \"witness\"\n\
+                   witness = \"192.0.2.3:7787\"\n";
+    let group = heartbeat("239.255.77.88:7790");
+    let parsed = parse(&(good() + witness + &group)).unwrap();
+    let multicast = parsed.config.for_node("beta").unwrap().multicast.unwrap();
+    assert_eq!(multicast.group, "239.255.77.88:7790".parse().unwrap());
+    assert_eq!(multicast.local, parsed.config.nodes[1].heartbeat[0]);
+    assert!(parsed.warnings.iter().any(|it| *it.what() == Caution::SinglePath), "one network");
+    let said = complaints(&(good() + &group)).join("\n");
+    assert!(said.contains("`multicast` would be the only path of heartbeats"), "{said}");
+    let said = complaints(&(good() + witness + &heartbeat("[ff02::7790]:7790"))).join("\n");
+    assert!(said.contains("no path of heartbeats of the family of [ff02::7790]:7790"), "{said}");
+    for group in ["192.0.2.1:7790", "224.0.0.1:7790", "239.1.2.3:0", "[ff05::1]:7790", "group"] {
+        let said = complaints(&(good() + witness + &heartbeat(group))).join("\n");
+        assert!(said.contains("a group of 239.0.0.0/8 or ff02::/16"), "{said}");
+    }
 }

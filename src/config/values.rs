@@ -420,20 +420,21 @@ impl Text for ArbiterWord {
     }
 }
 
-/// When a resource moves back to its `prefer` node.
+/// What becomes of a pair that misses its arbiter for long.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Failback {
-    Manual,
-    After(Duration),
+pub(super) enum ArbiterLoss {
+    PrimaryStays,
+    Symmetric,
 }
 
-impl Text for Failback {
-    const EXPECTED: &'static str = "\"manual\" or \"after TIME\", such as \"after 10m\"";
+impl Text for ArbiterLoss {
+    const EXPECTED: &'static str = "\"primary-stays\" or \"symmetric\"";
 
     fn read(text: &str) -> Option<Self> {
-        match text.strip_prefix("after ") {
-            Some(span) => TimeSpan::read(span).map(|span| Self::After(span.0)),
-            None => (text == "manual").then_some(Self::Manual),
+        match text {
+            "primary-stays" => Some(Self::PrimaryStays),
+            "symmetric" => Some(Self::Symmetric),
+            _ => None,
         }
     }
 }

@@ -2,9 +2,10 @@
 //!
 //! It decides nothing: it shows what the data threads publish and hands them what operators ask
 //! for, one order after the other. [`ControlSocket`] says who may connect, `api` what can be
-//! asked, `status` how a node is told, `events` what happened.
+//! asked, `status` how a node is told, `events` what happened, `audit` who asked.
 
 mod api;
+mod audit;
 mod events;
 mod socket;
 pub mod status;
@@ -22,9 +23,10 @@ use self::api::{Api, Around};
 pub(crate) use self::api::{
     ErrorBody, NoBody, PromoteBody, ResizeBody, ResolveBody, SplitBrainBody, VerifyBody,
 };
+pub use self::audit::{AuditEntry, AuditOrder, AuditOutcome, AuditTrail, AuditTrouble};
 pub use self::events::{DROPPED, EventLine, NodeEvent};
 pub use self::socket::{ControlSocket, SocketError};
-pub use self::status::{ArbiterReach, Facts, PathState, Paths, ResourceFacts, Snapshot};
+pub use self::status::{ArbiterReach, Facts, PathDrops, PathState, Paths, ResourceFacts, Snapshot};
 use crate::replica::{Answer, Command, Refused};
 
 /// An operator's command on its way to a data thread.
@@ -62,6 +64,8 @@ pub struct Handle {
     pub resources: Vec<ResourceHandle>,
     /// What happens; bounded, the data threads put it there and do not wait.
     pub events: mpsc::Receiver<NodeEvent>,
+    /// Where it is written down who asked for what.
+    pub audit: AuditTrail,
 }
 
 /// Answers on `socket` until `stop`. Then no connection is accepted, streams of events end, and
@@ -74,10 +78,11 @@ pub async fn serve(
     handle: Handle,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    let Handle { facts, arbiter, paths, resources, mut events } = handle;
-    let api = Arc::new(Api::new(facts, Around { arbiter, paths }, resources));
+    let Handle { facts, arbiter, paths, resources, mut events, audit } = handle;
+    let api = Arc::new(Api::new(facts, Around { arbiter, paths, audit }, resources));
     let drain = async {
         while let Some(event) = events.recv().await {
+            api.note(&event);
             api.events.publish(event, Timestamp::now());
         }
         std::future::pending::<Infallible>().await

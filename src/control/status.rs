@@ -75,8 +75,51 @@ pub struct Paths {
     pub paths: Vec<PathState>,
     /// The peer runs with other settings.
     pub config_differs: bool,
-    /// Datagrams that were none of the peer, or came again.
-    pub dropped: u64,
+    /// Datagrams that changed nothing; `None` without heartbeats.
+    pub dropped: Option<PathDrops>,
+}
+
+/// Datagrams on the paths of heartbeats that changed nothing since the daemon started, by cause.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct PathDrops {
+    /// Of a length that none has.
+    pub length: u64,
+    /// Sealed with a key that this node does not know.
+    pub unknown_key: u64,
+    /// Not sealed by the peer, or sealed for it.
+    pub seal: u64,
+    /// Sealed by the peer, and nothing that this release knows.
+    pub value: u64,
+    /// They came again.
+    pub replayed: u64,
+    /// Of a run of either node that is over.
+    pub other_run: u64,
+    /// Requests on a path that may pass one way only.
+    pub one_way: u64,
+}
+
+impl PathDrops {
+    /// What is to be said of them. Those of a run that is over and those that come twice are nothing
+    /// to worry about; keys that are not known are new ones, unless nothing else is heard.
+    fn warnings(&self, peer: &str, is_up: bool) -> impl Iterator<Item = String> {
+        let strange = self.length + self.seal + self.value;
+        let strange = (strange > 0).then(|| {
+            let Self { length, seal, value, .. } = self;
+            format!(
+                "{strange} datagrams on the paths of heartbeats were not of {peer}, and were dropped \
+                 ({length} of a wrong length, {seal} not sealed by it, {value} that make no sense)"
+            )
+        });
+        let count = self.unknown_key;
+        let strangers = (count > 0 && !is_up).then(|| {
+            format!(
+                "{count} datagrams on the paths of heartbeats had a key that this node does not know: \
+                 it has none in common with {peer} until the two are connected again, or another \
+                 pair uses the same addresses"
+            )
+        });
+        strange.into_iter().chain(strangers)
+    }
 }
 
 /// One resource.
@@ -94,6 +137,9 @@ pub struct ResourceStatus {
     pub disk: DiskState,
     /// Why.
     pub disk_reason: DiskReason,
+    /// `ok`, `slow`, `stalled` or `failed`: how the disk answers a small write and a read each
+    /// `suspect_after`.
+    pub disk_answers: String,
     /// Clients are served.
     pub serving: bool,
     /// This node acknowledges alone: the other one lacks what is written since.
@@ -116,6 +162,8 @@ pub struct ResourceStatus {
     pub resync: Option<Resync>,
     /// A verify, while one runs.
     pub verify: Option<Progress>,
+    /// The node that should serve it while both are well; null if that is no matter.
+    pub prefer: Option<String>,
     /// Where clients connect.
     pub export: String,
     /// Connected clients.
@@ -153,6 +201,10 @@ pub struct PromotionState {
     pub lease_ms: Option<u32>,
     /// This node has promised not to be promoted while the arbiter is away.
     pub pledge: bool,
+    /// Promotions without an operator that count against `flap_limit`.
+    pub promotions: usize,
+    /// For so many minutes nobody is promoted without an operator; null if somebody may be.
+    pub promotions_paused_min: Option<u64>,
     /// Nobody serves before an operator says so.
     pub stopped: bool,
     /// This secondary is promoted if the primary is lost.
@@ -178,6 +230,8 @@ pub struct PeerState {
     pub encrypted: bool,
     /// Paths of heartbeats; empty without any.
     pub paths: Vec<PathState>,
+    /// What came on them and changed nothing; null without any.
+    pub dropped: Option<PathDrops>,
 }
 
 /// A resync that runs.
@@ -284,6 +338,8 @@ pub struct ResourceFacts {
     pub name: String,
     /// When a write is acknowledged.
     pub mode: ReplicationMode,
+    /// Name of the node that should serve it while both are well.
+    pub prefer: Option<String>,
     /// Where clients connect, as in the configuration.
     pub export: String,
 }
@@ -319,15 +375,11 @@ impl NodeStatus {
                 facts.peer
             ));
         }
-        if paths.dropped > 0 {
-            let count = paths.dropped;
-            warnings.push(format!(
-                "{count} datagrams on the paths of heartbeats were not of {}, and were dropped",
-                facts.peer
-            ));
-        }
+        let is_up = paths.paths.iter().any(|path| path.up);
+        warnings.extend(paths.dropped.iter().flat_map(|it| it.warnings(&facts.peer, is_up)));
         for resource in &mut resources {
             resource.peer.paths.clone_from(&paths.paths);
+            resource.peer.dropped = paths.dropped;
         }
         for (resource, why) in reach.iter().flat_map(|reach| &reach.spoiled) {
             warnings.push(format!(
@@ -366,6 +418,7 @@ impl ResourceStatus {
             role: core.role,
             disk: core.disk,
             disk_reason: core.disk_reason,
+            disk_answers: core.disk_answers.name().to_owned(),
             serving: core.serving,
             solo: core.solo,
             state: core.state.to_owned(),
@@ -382,9 +435,11 @@ impl ResourceStatus {
                 replication: core.replication,
                 encrypted: facts.encrypted,
                 paths: Vec::new(),
+                dropped: None,
             },
             resync: core.resync.as_ref().map(Resync::new),
             verify: core.verify_progress.map(|chunks| Progress::of_chunks(chunks, core.size_bytes)),
+            prefer: resource.prefer.clone(),
             export: resource.export.clone(),
             clients: snapshot.clients,
             last_verify: LastVerify::new(snapshot),
@@ -403,7 +458,16 @@ fn warnings(resource: &ResourceFacts, snapshot: &Snapshot) -> Vec<String> {
         let name = &resource.name;
         format!("the services of {name} need a look: {why} (what it said: hotpair events)")
     });
-    snapshot.warnings.iter().cloned().chain(said).collect()
+    let promotion = snapshot.core.promotion.as_ref();
+    let paused = promotion.and_then(|it| Some((it.promotions, it.promotions_paused_min?)));
+    let paused = paused.map(|(count, minutes)| {
+        let name = &resource.name;
+        format!(
+            "{name} was promoted {count} times without an operator: nobody else does for another \
+             {minutes} min (hotpair explain {name})"
+        )
+    });
+    snapshot.warnings.iter().cloned().chain(said).chain(paused).collect()
 }
 
 impl ServiceState {
@@ -419,6 +483,8 @@ impl PromotionState {
             permit: core.permit.map(str::to_owned),
             lease_ms: core.lease_ms,
             pledge: core.pledge,
+            promotions: core.promotions,
+            promotions_paused_min: core.promotions_paused_min,
             stopped: core.stopped,
             takes_over: core.takes_over,
             doubtful: core.doubtful,
@@ -503,12 +569,14 @@ pub(crate) fn sample() -> (Facts, ResourceFacts, Snapshot) {
     let resource = ResourceFacts {
         name: "vm1".to_owned(),
         mode: ReplicationMode::Sync,
+        prefer: None,
         export: "unix:/run/hotpair/vm1.nbd".to_owned(),
     };
     let core = Status {
         role: Role::Primary,
         disk: DiskState::UpToDate,
         disk_reason: DiskReason::None,
+        disk_answers: crate::replica::DiskAnswers::Ok,
         serving: true,
         solo: false,
         state: "paired",
@@ -561,13 +629,13 @@ mod tests {
             r#"{"format":1,"cluster":"office","node":"alpha","#,
             r#""arbiter":{"kind":"none","reachable":null},"warnings":[],"#,
             r#""resources":[{"name":"vm1","kind":"block","mode":"sync","role":"primary","#,
-            r#""disk":"up-to-date","disk_reason":"none","serving":true,"solo":false,"#,
+            r#""disk":"up-to-date","disk_reason":"none","disk_answers":"ok","serving":true,"solo":false,"#,
             r#""state":"paired","epoch":7,"generation":"12-5f0c000000000000","#,
             r#""size_bytes":21474836480,"out_of_sync_bytes":0,"#,
             r#""at_risk":{"writes":0,"bytes":0,"age_ms":0},"#,
             r#""peer":{"node":"beta","link":"connected","role":"secondary","disk":"up-to-date","#,
-            r#""replication":"established","encrypted":true,"paths":[]},"resync":null,"verify":null,"#,
-            r#""export":"unix:/run/hotpair/vm1.nbd","clients":1,"#,
+            r#""replication":"established","encrypted":true,"paths":[],"dropped":null},"resync":null,"verify":null,"#,
+            r#""prefer":null,"export":"unix:/run/hotpair/vm1.nbd","clients":1,"#,
             r#""last_verify":{"at":"2026-01-01T00:00:00Z","differences":0,"ranges":[]},"#,
             r#""split_brain":null,"promotion":null,"services":null,"warnings":[]}]}"#,
         );
@@ -604,7 +672,8 @@ mod tests {
         let (facts, resource, snapshot) = sample();
         let to = "192.0.2.2:7789".to_owned();
         let path = PathState { to, up: true, rtt_ms: Some(0.25), loss_percent: 3 };
-        let paths = Paths { paths: vec![path], config_differs: true, dropped: 2 };
+        let dropped = Some(PathDrops { seal: 2, unknown_key: 3, ..PathDrops::default() });
+        let paths = Paths { paths: vec![path], config_differs: true, dropped };
         let status = ResourceStatus::new(&facts, &resource, &snapshot);
         let node = NodeStatus::new(&facts, None, &paths, vec![status]);
         assert_eq!(
@@ -612,6 +681,13 @@ mod tests {
             r#"[{"to":"192.0.2.2:7789","up":true,"rtt_ms":0.25,"loss_percent":3}]"#
         );
         assert_eq!(node.warnings.len(), 2, "{:?}", node.warnings);
+        assert!(node.warnings[1].starts_with("2 datagrams"), "{:?}", node.warnings);
+        assert_eq!(node.resources[0].peer.dropped, dropped);
+        // Keys that are not known matter where nothing else is heard.
+        let mut down = paths;
+        down.paths[0].up = false;
+        let node = NodeStatus::new(&facts, None, &down, Vec::new());
+        assert!(node.warnings[2].starts_with("3 datagrams"), "{:?}", node.warnings);
     }
 
     #[test]

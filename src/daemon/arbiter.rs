@@ -8,9 +8,11 @@ use tokio::sync::{mpsc, watch};
 
 use super::error::DaemonError;
 use crate::arbiter::{ClientSecurity, ClientSettings, News, Order, run_client};
-use crate::config::{Arbiter, Encryption, Identity, NodeConfig, NodeResource, WitnessAt};
+use crate::config::{
+    Arbiter, Encryption, Failback, FlapLimit, Identity, NodeConfig, NodeResource, WitnessAt,
+};
 use crate::control::ArbiterReach;
-use crate::promotion::controller::{ControllerInput, ControllerSettings};
+use crate::promotion::controller::{self, ControllerInput, ControllerSettings, Moving};
 use crate::units::Instance;
 
 /// Where a data thread asks, and hears.
@@ -149,10 +151,25 @@ pub(super) fn controller_settings(
         lease: node.promotion.lease,
         stop_budget: resource.peer_stop_budget,
         fence: super::fence::fence_use(node),
+        arbiter_grace: node.promotion.arbiter_grace,
         identities,
+        moving: moving(node, resource),
         #[cfg(feature = "planted-bugs")]
         planted: None,
     })
+}
+
+/// How the resource moves by itself.
+fn moving(node: &NodeConfig, resource: &NodeResource) -> Moving {
+    let FlapLimit { promotions, within } = node.promotion.flap_limit;
+    Moving {
+        prefer: resource.prefer,
+        failback: match node.promotion.failback {
+            Failback::Manual => None,
+            Failback::After(after) => Some(after),
+        },
+        flap_limit: Some(controller::FlapLimit { promotions, within }),
+    }
 }
 
 /// The hash of a public key; zeroes if there is none, as without encryption.

@@ -68,6 +68,7 @@ impl ControllerEnds {
                 self.timers.mark(asked);
                 ControllerInput::LeaseGranted { asked: asked.boottime }
             }
+            HeartbeatNews::Word(word) => ControllerInput::PeerTold(word),
             HeartbeatNews::Released { instance, epoch } => {
                 ControllerInput::Released { instance, epoch }
             }
@@ -85,7 +86,7 @@ impl ControllerEnds {
 
     /// What beats say of the resource from here on.
     pub(super) fn advertise(&mut self, core: &Replica<MappedMap>) {
-        let record = core.superblock();
+        let (record, word) = (core.superblock(), core.word_to_peer());
         let mut has_new_epoch = false;
         self.heartbeat.advert.send_if_modified(|advert| {
             let new = Advert {
@@ -99,10 +100,13 @@ impl ControllerEnds {
                 is_split: record.split,
                 is_up_to_date: record.disk == DiskState::UpToDate,
                 granted: advert.granted,
+                promotions: word.promotions,
+                hears_arbiter: word.hears_arbiter,
+                released: core.released(),
                 alive: advert.alive,
             };
             let is_new = *advert != new;
-            has_new_epoch = advert.epoch != new.epoch;
+            has_new_epoch = (advert.epoch, advert.released) != (new.epoch, new.released);
             *advert = new;
             is_new
         });

@@ -17,6 +17,7 @@ use super::controller::ControllerEnds;
 use super::exports::ExportOrder;
 use super::guide::Guide;
 use super::open::Opened;
+use super::outdate::OutdateEnds;
 use super::reads::Reads;
 use super::services::ServiceEnds;
 use super::{clock, random, warnings};
@@ -45,6 +46,8 @@ pub(super) struct Ends {
     pub(super) guide: Guide,
     /// With an arbiter.
     pub(super) controller: Option<ControllerEnds>,
+    /// With paths of heartbeats.
+    pub(super) outdate: Option<OutdateEnds>,
     /// With hooks.
     pub(super) services: Option<ServiceEnds>,
     pub(super) exports: mpsc::Sender<ExportOrder>,
@@ -192,6 +195,9 @@ impl DataThread {
         if let Some(controller) = &mut self.ends.controller {
             controller.poll(cx, &mut self.inputs);
         }
+        if let Some(outdate) = &mut self.ends.outdate {
+            outdate.poll(cx, &mut self.inputs);
+        }
         self.poll_services(cx);
         self.poll_fence(cx);
         self.run_inputs();
@@ -321,6 +327,9 @@ impl DataThread {
                 self.inputs.push_back(Input::LinkUp { link, nonce, exporter });
                 if let Some(controller) = &mut self.ends.controller {
                     controller.new_session(exporter);
+                }
+                if let Some(outdate) = &self.ends.outdate {
+                    outdate.new_session(exporter);
                 }
             }
             Err(error) => warn!(resource = %self.ends.name, %error, "connection not taken"),
@@ -488,6 +497,7 @@ impl DataThread {
             Effect::ReadRange { io, range } => self.store.read_range(io, range),
             Effect::HashChunk { io, chunk } => self.store.hash_chunk(io, chunk, Via::Cache),
             Effect::SyncData { io } => self.store.sync_data(io),
+            Effect::Probe { io } => self.store.probe(io),
             Effect::WriteSuperblock { ticket, record } => {
                 let start = Superblock::slot_offset(record.counter);
                 self.store.write_superblock(ticket, start, Box::from(record.encode()))
@@ -512,6 +522,12 @@ impl DataThread {
             Effect::DrawId => {
                 // Without one no generation can be made, and nothing would ask again.
                 self.inputs.push_back(Input::FreshId(random::id().expect(DRAWS)));
+                None
+            }
+            Effect::Outdate(order) => {
+                if let Some(outdate) = &self.ends.outdate {
+                    outdate.order(order);
+                }
                 None
             }
             effect @ (Effect::AskArbiter(_)

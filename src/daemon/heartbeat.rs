@@ -10,12 +10,13 @@ use tracing::{info, warn};
 
 use super::clock;
 use super::error::DaemonError;
+use super::outdate::OutdateEnds;
 use super::will::LastWord;
 use crate::config::{Encryption, NodeConfig};
-use crate::control::{PathState, Paths};
+use crate::control::{PathDrops, PathState, Paths};
 use crate::heartbeat::{
-    Advert, Heartbeat, HeartbeatNews, HeartbeatSettings, HeartbeatStatus, KeyRing, RING_LEN_MAX,
-    ResourceEnds, Surroundings,
+    Advert, Heartbeat, HeartbeatNews, HeartbeatSettings, HeartbeatStatus, KeyRing, OutdateSays,
+    RING_LEN_MAX, ResourceEnds, Surroundings,
 };
 use crate::store::{StoreError, read_file, replace_file};
 use crate::units::Instance;
@@ -36,6 +37,7 @@ pub(super) struct HeartbeatEnds {
 #[derive(Debug)]
 pub(super) struct HeartbeatWay {
     pub(super) resources: BTreeMap<String, HeartbeatEnds>,
+    pub(super) outdate: BTreeMap<String, OutdateEnds>,
     pub(super) paths: watch::Receiver<Paths>,
 }
 
@@ -66,6 +68,7 @@ pub(super) fn start_heartbeat(
         side: node.side,
         instance,
         paths: mine.zip(node.peer.heartbeat.iter().copied()).collect(),
+        multicast: node.multicast.map(|it| (it.group, it.local.ip())),
         interval: node.interval,
         suspect_after: node.suspect_after,
         config: config_hash(node),
@@ -77,14 +80,30 @@ pub(super) fn start_heartbeat(
     let (kept, kept_out) = watch::channel(Vec::new());
     let mut ends = Vec::new();
     let mut resources = BTreeMap::new();
+    let mut outdate = BTreeMap::new();
     // One resource brings the secrets: with many, each node would keep others of them.
     let mut sessions = Some(sessions);
     let epochs = Arc::new(Notify::new());
     for resource in &node.resources {
         let (advert, advert_out) = watch::channel(Advert::default());
         let (news, news_out) = mpsc::channel(NEWS_MAX);
-        ends.push(ResourceEnds { name: resource.name.clone(), advert: advert_out, news });
+        let (says, says_out) = watch::channel(OutdateSays::default());
+        let (outdate_news, outdate_news_out) = mpsc::channel(NEWS_MAX);
+        ends.push(ResourceEnds {
+            name: resource.name.clone(),
+            advert: advert_out,
+            news,
+            outdate: says_out,
+            outdate_news,
+        });
         let epochs = Arc::clone(&epochs);
+        let asks = OutdateEnds {
+            says,
+            news: outdate_news_out,
+            wake: Arc::clone(&epochs),
+            sessions: sessions.clone(),
+        };
+        outdate.insert(resource.name.clone(), asks);
         let mine = HeartbeatEnds { advert, news: news_out, sessions: sessions.take(), epochs };
         resources.insert(resource.name.clone(), mine);
     }
@@ -98,7 +117,7 @@ pub(super) fn start_heartbeat(
     tokio::spawn(heartbeat.run(around, stop));
     let (paths, paths_out) = watch::channel(Paths::default());
     tokio::spawn(show(status_out, paths));
-    Ok(Some(HeartbeatWay { resources, paths: paths_out }))
+    Ok(Some(HeartbeatWay { resources, outdate, paths: paths_out }))
 }
 
 /// Shows what heartbeats tell as `status` has it.
@@ -112,8 +131,16 @@ async fn show(mut status: watch::Receiver<HeartbeatStatus>, shown: watch::Sender
             rtt_ms: path.rtt.map(|rtt| (rtt.as_secs_f64() * 100_000.0).round() / 100.0),
             loss_percent: path.loss_percent,
         });
-        // Datagrams of a run that is over, and those that come twice, are nothing to worry about.
-        let dropped = dropped.length + dropped.seal + dropped.value;
+        let dropped = PathDrops {
+            length: dropped.length,
+            unknown_key: dropped.unknown_key,
+            seal: dropped.seal,
+            value: dropped.value,
+            replayed: dropped.replayed,
+            other_run: dropped.other_run,
+            one_way: dropped.one_way,
+        };
+        let dropped = Some(dropped);
         shown.send_replace(Paths { paths: paths.collect(), config_differs, dropped });
     }
 }

@@ -3,11 +3,12 @@
 //! `node.rs` starts and stops a node, `data_thread.rs` feeds one core and carries its effects to
 //! the drivers, `controller.rs` does so for the part that asks the arbiter, `exports.rs` opens and closes NBD listeners, `open.rs` turns files into a core.
 //! `guide.rs` says what to type when the nodes do not come together, `warnings.rs`
-//! what status warns of. `init.rs`, `resize.rs` and
+//! what status warns of, `audit.rs` writes down what operators do. `init.rs`, `resize.rs` and
 //! `check.rs` work without a daemon. `supervisor.rs` is the parent of a daemon, and `will.rs` what
 //! it hears. `witness.rs` runs the third party.
 
 mod arbiter;
+mod audit;
 mod check;
 mod clock;
 mod controller;
@@ -22,6 +23,7 @@ mod heartbeat;
 mod init;
 mod node;
 mod open;
+mod outdate;
 mod random;
 mod reads;
 mod resize;
@@ -32,6 +34,7 @@ mod warnings;
 mod will;
 mod witness;
 
+pub use audit::OfflineAction;
 pub use check::{Finding, check_offline};
 pub use error::DaemonError;
 pub use init::{InitFrom, InitPlan, plan_init};

@@ -6,12 +6,13 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::runtime;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::arbiter::{ArbiterWay, start_arbiter};
+use super::audit::start_audit;
 use super::controller::ControllerEnds;
 use super::data_thread::{DataThread, Ends, snapshot};
 use super::error::DaemonError;
@@ -20,6 +21,7 @@ use super::fence::start_fence;
 use super::guide::Guide;
 use super::heartbeat::{HeartbeatWay, start_heartbeat};
 use super::open::{Opened, open};
+use super::outdate::OutdateEnds;
 use super::services::{LeftBehinds, ServiceEnds, start_services};
 use super::will::{LastWord, Said, Supervisor};
 use super::{clock, random};
@@ -30,7 +32,7 @@ use crate::control::{
 use crate::link::{self, Dialler, Handover, ListenSettings, Listener, Route, Security, Trouble};
 use crate::replica::Command;
 use crate::store::StoreError;
-use crate::units::Instance;
+use crate::units::{Instance, Side};
 
 /// Orders, questions, connections and events that may wait.
 const ORDERS_MAX: usize = 64;
@@ -153,8 +155,7 @@ async fn serve(
     opened: Vec<(NodeResource, Opened)>,
     supervision: Supervision,
 ) -> Result<(), DaemonError> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(system("wait for SIGTERM"))?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(system("wait for SIGINT"))?;
+    let mut end = EndSignals::new()?;
     let (events, events_out) = mpsc::channel(EVENTS_MAX);
     let (exports, exports_out) = mpsc::channel(EXPORTS_MAX);
     let socket = ControlSocket::bind(&node.node.control)
@@ -184,7 +185,9 @@ async fn serve(
             wants_link,
             trouble,
             guide: Guide::new(node, security, &resource.name),
+            prefer: name_of(node, resource.prefer),
             controller: controller_ends(node, &resource, arbiter.as_mut(), heartbeat.as_mut()),
+            outdate: heartbeat.as_mut().and_then(|way| way.outdate.remove(&resource.name)),
             services: start_services(node, &resource, &supervision.left, stop.clone()),
             exports: exports.clone(),
             events: events.clone(),
@@ -193,7 +196,8 @@ async fn serve(
         handles.push(handle);
         running.push(started);
     }
-    drop((events, exports));
+    let audit = start_audit(node, instance, events)?;
+    drop(exports);
     if !dials {
         listen(node, security, routes, turned_away).await?;
     }
@@ -204,14 +208,12 @@ async fn serve(
         paths: heartbeat.map(|way| way.paths),
         resources: handles,
         events: events_out,
+        audit,
     };
     let api = tokio::spawn(control::serve(socket, handle, stop.clone()));
     info!(node = %node.node.name, resources = running.len(), "started");
     supervision.say(Said::Ready).await;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    end.wait().await;
     info!("stopping");
     supervision.say(Said::Stopping).await;
     stop_resources(running).await;
@@ -221,6 +223,27 @@ async fn serve(
     }
     info!("stopped");
     Ok(())
+}
+
+/// What asks this process to end.
+struct EndSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl EndSignals {
+    fn new() -> Result<Self, DaemonError> {
+        let terminate = signal(SignalKind::terminate()).map_err(system("wait for SIGTERM"))?;
+        let interrupt = signal(SignalKind::interrupt()).map_err(system("wait for SIGINT"))?;
+        Ok(Self { terminate, interrupt })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 /// Where the controller of a resource asks and hears, if there is an arbiter or a node is promoted
@@ -238,6 +261,12 @@ fn controller_ends(
     }
     let heartbeat = heartbeat?.resources.remove(name)?;
     Some(ControllerEnds::new(name.clone(), arbiter, heartbeat, start_fence(node, resource)))
+}
+
+/// The name of a place in the pair.
+fn name_of(node: &NodeConfig, side: Option<Side>) -> Option<String> {
+    side.map(|side| if side == node.side { &node.node } else { &node.peer })
+        .map(|node| node.name.clone())
 }
 
 fn spawn_dialler(
@@ -315,7 +344,9 @@ struct Channels {
     wants_link: watch::Sender<bool>,
     trouble: watch::Receiver<Option<Trouble>>,
     guide: Guide,
+    prefer: Option<String>,
     controller: Option<ControllerEnds>,
+    outdate: Option<OutdateEnds>,
     services: Option<ServiceEnds>,
     exports: mpsc::Sender<ExportOrder>,
     events: mpsc::Sender<NodeEvent>,
@@ -339,6 +370,7 @@ fn start_resource(
         trouble: channels.trouble,
         guide: channels.guide,
         controller: channels.controller,
+        outdate: channels.outdate,
         services: channels.services,
         exports: channels.exports,
         snapshot: sender,
@@ -355,6 +387,7 @@ fn start_resource(
     let facts = ResourceFacts {
         name: name.clone(),
         mode: resource.mode,
+        prefer: channels.prefer,
         export: resource.local.export.to_string(),
     };
     let handle = ResourceHandle { facts, snapshot: receiver, orders: orders.clone(), looks };

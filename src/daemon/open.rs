@@ -120,7 +120,9 @@ fn settings(node: &NodeConfig, resource: &NodeResource, zeroing_is_cheap: bool) 
         ping_interval: node.interval,
         suspect_after: node.suspect_after,
         io_timeout: node.io_timeout(),
+        prefer: resource.prefer,
         has_services: resource.local.hooks.is_some(),
+        asks_by_datagram: !node.node.heartbeat.is_empty(),
         controller: super::arbiter::controller_settings(node, resource),
         alone: super::fence::alone_settings(node),
         ..Settings::default()

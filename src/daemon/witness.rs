@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
+use super::audit::note_witness;
 use super::clock;
 use super::error::DaemonError;
 use super::random;
@@ -81,6 +82,8 @@ pub fn run_witness(
             damaged.insert(key);
         }
     }
+    let words = format!("store {:032x} with {} records", folder.id().0, records.len());
+    note_witness(&plan.state_dir, plan.new_identity, &words);
     let facts = Facts { arbiter: folder.id(), records: records.len(), fingerprint };
     let settings = WitnessSettings {
         id: folder.id(),

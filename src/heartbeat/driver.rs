@@ -1,19 +1,22 @@
 //! The sockets and the clock of heartbeats.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::UdpSocket;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::exchange::{Exchange, OutdateSays};
 use super::hearing::{Heard, Hearing, HearingSettings, Ignored};
 use super::keys::KeyRing;
+use super::paths::{PathSocket, readable};
 use crate::promotion::Clocks;
+use crate::promotion::controller::PeerWord;
+use crate::replica::OutdateNews;
 use crate::units::{Epoch, Instance, Instant, Side};
 use crate::wire::heartbeat::{
     BeatEntry, BeatHead, DATAGRAM_LEN_MAX, Datagram, DatagramError, ENTRIES_MAX, Said, Sender,
@@ -32,6 +35,8 @@ pub struct HeartbeatSettings {
     pub instance: Instance,
     /// Each path: our address and the peer's.
     pub paths: Vec<(SocketAddr, SocketAddr)>,
+    /// One more path: a group, and our address on its network.
+    pub multicast: Option<(SocketAddr, IpAddr)>,
     /// Time between two ticks.
     pub interval: Duration,
     /// Silence after which the peer is suspected.
@@ -75,6 +80,12 @@ pub struct Advert {
     /// The run of the peer that a lease is granted to, and the newest tick in which it asked; zeroes
     /// if none is.
     pub granted: (Instance, u64),
+    /// How many automatic promotions it knows of; `None` before it has heard the peer.
+    pub promotions: Option<u8>,
+    /// The arbiter answers.
+    pub hears_arbiter: bool,
+    /// This run serves nothing more up to that epoch: the peer need not wait for its lease.
+    pub released: Option<Epoch>,
     /// When its data thread ran last, by `CLOCK_BOOTTIME`. What does not run is not told of.
     pub alive: Instant,
 }
@@ -98,6 +109,8 @@ pub enum HeartbeatNews {
         /// What both clocks showed before it was asked for.
         asked: Clocks,
     },
+    /// What the peer says of itself, beside leases.
+    Word(PeerWord),
     /// A run of the peer serves nothing more at any epoch up to this one.
     Released {
         /// The run.
@@ -116,6 +129,10 @@ pub struct ResourceEnds {
     pub advert: watch::Receiver<Advert>,
     /// What it is told. Bounded; a change of silence that does not fit is told again.
     pub news: mpsc::Sender<HeartbeatNews>,
+    /// What it asks its peer, and answers it.
+    pub outdate: watch::Receiver<OutdateSays>,
+    /// What the peer asks, and answers. Bounded; what does not fit is asked again.
+    pub outdate_news: mpsc::Sender<OutdateNews>,
 }
 
 /// A datagram that says, once this process is dead, that it serves nothing more.
@@ -132,7 +149,7 @@ pub struct LastWord {
 /// What `status` shows.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct HeartbeatStatus {
-    /// In the order of the configuration.
+    /// In the order of the configuration; the group comes last.
     pub paths: Vec<PathStatus>,
     /// The settings of the peer differ.
     pub config_differs: bool,
@@ -143,7 +160,7 @@ pub struct HeartbeatStatus {
 /// One path.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct PathStatus {
-    /// The peer's address.
+    /// The peer's address, or the group.
     pub to: SocketAddr,
     /// Both nodes hear each other on it.
     pub is_up: bool,
@@ -168,6 +185,8 @@ pub struct Dropped {
     pub replayed: u64,
     /// Of a run that is over, or for one.
     pub other_run: u64,
+    /// A request on a path that may pass one way only.
+    pub one_way: u64,
 }
 
 /// Why heartbeats cannot be had.
@@ -185,10 +204,11 @@ pub struct HeartbeatError {
 pub struct Heartbeat {
     settings: HeartbeatSettings,
     sender: Sender,
-    sockets: Vec<UdpSocket>,
+    sockets: Vec<PathSocket>,
     resources: Vec<ResourceEnds>,
     tags: Vec<u64>,
     hearing: Hearing,
+    exchange: Exchange,
     /// What each resource was told last.
     told_silent: Vec<bool>,
     status: HeartbeatStatus,
@@ -207,8 +227,8 @@ pub struct Surroundings {
     pub status: watch::Sender<HeartbeatStatus>,
     /// For the supervisor.
     pub will: watch::Sender<Vec<LastWord>>,
-    /// A resource has another epoch: a will of an older one is of no use to the peer, so it does not
-    /// wait for the next tick.
+    /// A resource has another epoch, or has something to ask or answer: a will of an older one is of no
+    /// use to the peer, and who asks holds writes, so it does not wait for the next tick.
     pub epochs: Arc<Notify>,
 }
 
@@ -224,26 +244,20 @@ impl Heartbeat {
         settings: HeartbeatSettings,
         resources: Vec<ResourceEnds>,
     ) -> Result<Self, HeartbeatError> {
-        let open = |(mine, theirs): &(SocketAddr, SocketAddr)| {
-            let opened = || -> io::Result<UdpSocket> {
-                let socket = std::net::UdpSocket::bind(mine)?;
-                socket.set_nonblocking(true)?;
-                // Whoever is further away than the next host has less left.
-                if mine.is_ipv4() {
-                    socket.set_ttl(255)?;
-                }
-                socket.connect(theirs)?;
-                UdpSocket::from_std(socket)
-            };
-            opened().map_err(|source| HeartbeatError { address: *mine, source })
-        };
-        let sockets = settings.paths.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+        let named = |address| move |source| HeartbeatError { address, source };
+        let unicast = settings.paths.iter();
+        let unicast =
+            unicast.map(|(mine, theirs)| PathSocket::unicast(*mine, *theirs).map_err(named(*mine)));
+        let multicast = settings.multicast.iter();
+        let multicast = multicast
+            .map(|(group, local)| PathSocket::multicast(*group, *local).map_err(named(*group)));
+        let sockets = unicast.chain(multicast).collect::<Result<Vec<_>, _>>()?;
         let tags: Vec<u64> = resources.iter().map(|ends| resource_tag(&ends.name)).collect();
         let hearing = HearingSettings {
             me: settings.instance,
             interval: settings.interval,
             suspect_after: settings.suspect_after,
-            paths: settings.paths.len(),
+            paths: sockets.len(),
             resources: tags.clone(),
         };
         let sender = Sender {
@@ -253,6 +267,7 @@ impl Heartbeat {
         };
         Ok(Self {
             hearing: Hearing::new(hearing, (settings.clock)()),
+            exchange: Exchange::new(tags.clone()),
             told_silent: vec![false; resources.len()],
             willed: Vec::new(),
             status: HeartbeatStatus::default(),
@@ -269,7 +284,7 @@ impl Heartbeat {
     /// # Errors
     /// If a socket has none.
     pub fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
-        self.sockets.iter().map(UdpSocket::local_addr).collect()
+        self.sockets.iter().map(PathSocket::local_addr).collect()
     }
 
     /// Sends and hears until `stop`.
@@ -286,12 +301,16 @@ impl Heartbeat {
                     // What has come must be heard before its sender is called silent.
                     self.take(&mut buffer);
                     self.tick();
+                    self.say_exchanges(true);
                 }
                 session = around.sessions.recv(), if has_sessions => match session {
                     Some(exporter) => self.add_key(&exporter, &around),
                     None => has_sessions = false,
                 },
-                () = around.epochs.notified() => {}
+                () = around.epochs.notified() => {
+                    self.say_releases();
+                    self.say_exchanges(false);
+                }
                 () = readable(&self.sockets) => self.take(&mut buffer),
             }
             self.publish(&around);
@@ -310,7 +329,8 @@ impl Heartbeat {
         for path in 0..self.sockets.len() {
             for _ in 0..BATCH {
                 match self.sockets[path].try_recv(buffer) {
-                    Ok(len) => self.on_datagram(path, &buffer[..len]),
+                    Ok(Some(len)) => self.on_datagram(path, &buffer[..len]),
+                    Ok(None) => {}
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     // An answer that nobody listens there; the next one may be a datagram.
                     Err(_) => {}
@@ -343,12 +363,13 @@ impl Heartbeat {
             }
             Err(Ignored::Replayed) => self.status.dropped.replayed += 1,
             Err(Ignored::OtherRun) => self.status.dropped.other_run += 1,
+            Err(Ignored::OneWay) => self.status.dropped.one_way += 1,
             Err(Ignored::Strange) => self.status.dropped.value += 1,
         }
     }
 
     fn drop_bytes(&mut self, path: usize, error: &DatagramError) {
-        let to = self.settings.paths[path].1;
+        let to = self.sockets[path].to;
         debug!(from = %to, %error, "a heartbeat was dropped");
         let dropped = &mut self.status.dropped;
         *match error {
@@ -380,12 +401,36 @@ impl Heartbeat {
             Heard::LeaseGranted { resource, asked } => {
                 (resource, HeartbeatNews::LeaseGranted { asked })
             }
+            Heard::Word { resource, word } => (resource, HeartbeatNews::Word(word)),
+            Heard::Outdate { resource, news } => {
+                let _ = self.resources[resource].outdate_news.try_send(news);
+                return;
+            }
             Heard::Released { resource, instance, epoch } => {
                 (resource, HeartbeatNews::Released { instance, epoch })
             }
         };
         // A data thread that does not keep up is asked again with the next tick.
         let _ = self.resources[resource].news.try_send(news);
+    }
+
+    /// Sends what is due: replies on every path, requests where a reply would find its way back.
+    fn say_exchanges(&mut self, is_tick: bool) {
+        let now = (self.settings.clock)();
+        let says: Vec<OutdateSays> =
+            self.resources.iter().map(|ends| *ends.outdate.borrow()).collect();
+        for due in self.exchange.due(&says, self.hearing.peer(), is_tick) {
+            // A peer whose run is known has shown a key.
+            let Some(key) = self.settings.keys.current(0) else { return };
+            for (path, socket) in self.sockets.iter().enumerate() {
+                if !due.is_reply && !self.hearing.is_fresh(now, path) {
+                    continue;
+                }
+                if let Err(error) = socket.try_send(&due.seal(key, self.sender, path)) {
+                    debug!(to = %socket.to, %error, "a request or reply was not sent");
+                }
+            }
+        }
     }
 
     /// Says on every path that this node lives.
@@ -404,8 +449,13 @@ impl Heartbeat {
             .filter(|(_, advert)| runs(advert))
             .map(|(tag, advert)| entry(*tag, advert, self.hearing.to()))
             .collect();
+        // One that is not enrolled yet does not say that the others are cut off.
+        let is_heard = adverts.iter().any(|advert| advert.hears_arbiter);
+        let reach = if is_heard { BeatHead::ARBITER_REACHABLE } else { 0 };
         for (path, socket) in self.sockets.iter().enumerate() {
-            let head = BeatHead { config: self.settings.config, ..self.hearing.head(now, path) };
+            let head = self.hearing.head(now, path);
+            let (config, flags) = (self.settings.config, head.flags | reach);
+            let head = BeatHead { config, flags, ..head };
             let Some(key) = self.settings.keys.current(head.tick) else { break };
             // A node without resources lives, too.
             let parts = entries.len().div_ceil(ENTRIES_MAX).max(1);
@@ -415,10 +465,11 @@ impl Heartbeat {
                 let bytes = seal_beat(key, self.sender, &head, some);
                 if let Err(error) = socket.try_send(&bytes) {
                     // A path that is down shows as one that is not up.
-                    debug!(to = %self.settings.paths[path].1, %error, "a heartbeat was not sent");
+                    debug!(to = %socket.to, %error, "a heartbeat was not sent");
                 }
             }
         }
+        self.say_releases();
         let resources = self.resources.iter().zip(&mut self.told_silent);
         for (resource, (ends, told)) in resources.enumerate() {
             let is_silent = self.hearing.is_silent(now, resource);
@@ -426,10 +477,10 @@ impl Heartbeat {
                 *told = is_silent;
             }
         }
-        let paths = self.hearing.paths(now).zip(&self.settings.paths);
+        let paths = self.hearing.paths(now).zip(&self.sockets);
         self.status.paths = paths
-            .map(|(state, (_, to))| PathStatus {
-                to: *to,
+            .map(|(state, socket)| PathStatus {
+                to: socket.to,
                 is_up: state.is_up,
                 rtt: state.rtt,
                 loss_percent: state.loss_percent,
@@ -458,12 +509,33 @@ impl Heartbeat {
 
     /// What is to be said once this process is dead.
     fn will(&self, epochs: &[Epoch]) -> Option<Vec<LastWord>> {
-        let key = self.settings.keys.current(0)?;
         let entries: Vec<(u64, Epoch)> =
             self.tags.iter().copied().zip(epochs.iter().copied()).collect();
+        self.releases(&entries)
+    }
+
+    /// What this run serves no more although it lives: again in each tick, since it may be lost.
+    fn say_releases(&self) {
+        let released = |(tag, ends): (&u64, &ResourceEnds)| {
+            ends.advert.borrow().released.map(|epoch| (*tag, epoch))
+        };
+        let entries: Vec<_> = self.tags.iter().zip(&self.resources).filter_map(released).collect();
+        for word in self.releases(&entries).into_iter().flatten() {
+            let path = self.settings.paths.iter().position(|path| *path == (word.from, word.to));
+            if let Some(path) = path {
+                // One that is lost is said again.
+                let _ = self.sockets[path].try_send(&word.bytes);
+            }
+        }
+    }
+
+    /// The datagrams that say so, for each path; `None` without a key.
+    fn releases(&self, entries: &[(u64, Epoch)]) -> Option<Vec<LastWord>> {
+        let key = self.settings.keys.current(0)?;
         let mut will = Vec::new();
         for some in entries.chunks(ENTRIES_MAX) {
             let bytes = seal_release(key, self.sender, some);
+            // Not to the group: whoever sends it has no socket that knows which network is meant.
             for (from, to) in &self.settings.paths {
                 will.push(LastWord { from: *from, to: *to, bytes: bytes.clone() });
             }
@@ -481,6 +553,7 @@ fn entry(tag: u64, advert: &Advert, to: Instance) -> BeatEntry {
         promised: advert.promised,
         // A tick number means something to the run that counted it.
         granted: if granted_to == to { granted } else { 0 },
+        promotions: advert.promotions.map_or(0, |count| count.saturating_add(1)),
         flags: flag(advert.wants_lease, BeatEntry::WANTS_LEASE)
             | flag(advert.is_primary, BeatEntry::PRIMARY)
             | flag(advert.is_solo, BeatEntry::SOLO)
@@ -489,17 +562,4 @@ fn entry(tag: u64, advert: &Advert, to: Instance) -> BeatEntry {
             | flag(advert.is_split, BeatEntry::SPLIT)
             | flag(advert.is_up_to_date, BeatEntry::UP_TO_DATE),
     }
-}
-
-/// Waits until there is something to take on any path.
-async fn readable(sockets: &[UdpSocket]) {
-    let polls = std::future::poll_fn(|cx| {
-        for socket in sockets {
-            if socket.poll_recv_ready(cx).is_ready() {
-                return std::task::Poll::Ready(());
-            }
-        }
-        std::task::Poll::Pending
-    });
-    polls.await;
 }

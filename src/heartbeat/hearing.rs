@@ -8,8 +8,11 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::promotion::Clocks;
+use crate::promotion::controller::PeerWord;
+use crate::replica::{OutdateAsk, OutdateNews};
 use crate::units::{Epoch, Instance, Instant};
 use crate::wire::heartbeat::{BeatEntry, BeatHead, Datagram, ENTRIES_MAX, Said};
+use crate::wire::outdate::{ExchangeEntry, ExchangeHead};
 
 /// Ticks that are remembered, and the width of the window in which each is taken once.
 const TICKS_MAX: u64 = 64;
@@ -19,6 +22,8 @@ const RETIRED_MAX: usize = 16;
 const STRANGER_TICKS: u64 = 8;
 /// Most parts of a tick: 256 resources.
 const PARTS_MAX: usize = 256usize.div_ceil(ENTRIES_MAX);
+/// Ticks until what the peer says of itself is passed on though it is the same.
+const WORD_EVERY: u64 = 16;
 /// A task that woke so late did not run: what it missed is no silence.
 const TILT_MAX: Duration = Duration::from_millis(250);
 
@@ -55,6 +60,10 @@ pub(super) struct Hearing {
     granted: Vec<u64>,
     /// By resource: when the peer told of it.
     told_of: Vec<Instant>,
+    /// By resource: the last word of the peer that was passed on.
+    words: Vec<PeerWord>,
+    /// By resource: the newest request of the peer that was passed on.
+    requested: Vec<u64>,
 }
 
 /// A tick that was sent.
@@ -69,6 +78,8 @@ struct Sent {
 #[derive(Debug)]
 struct Path {
     windows: Vec<Window>,
+    /// Of requests and replies, which are counted by themselves.
+    exchanges: Window,
     /// When the peer was heard.
     heard_at: Instant,
     /// When that was sent of which the peer says that it heard it.
@@ -93,8 +104,12 @@ pub(super) enum Heard {
     LeaseAsked { resource: usize, instance: Instance, epoch: Epoch, tick: u64 },
     /// The peer grants what was asked for then.
     LeaseGranted { resource: usize, asked: Clocks },
+    /// What the peer says of itself, beside leases.
+    Word { resource: usize, word: PeerWord },
     /// A run of the peer serves nothing more.
     Released { resource: usize, instance: Instance, epoch: Epoch },
+    /// A request or reply of the peer, for this run.
+    Outdate { resource: usize, news: OutdateNews },
 }
 
 /// Why a datagram of the peer changed nothing.
@@ -106,6 +121,8 @@ pub(super) enum Ignored {
     OtherRun,
     /// It is for another run of ours, or for none: its sender may be of the past.
     Stranger,
+    /// It is a request on a path that may pass one way only.
+    OneWay,
     /// It is of a path or part that cannot be.
     Strange,
 }
@@ -146,6 +163,7 @@ impl Hearing {
     pub(super) fn new(settings: HearingSettings, now: Clocks) -> Self {
         let path = || Path {
             windows: vec![Window::default(); PARTS_MAX],
+            exchanges: Window::default(),
             heard_at: now.boottime,
             echoed_at: now.boottime,
             rtt: None,
@@ -165,6 +183,8 @@ impl Hearing {
             asked: vec![0; count],
             granted: vec![0; count],
             told_of: vec![now.boottime; count],
+            words: vec![PeerWord::default(); count],
+            requested: vec![0; count],
             settings,
         }
     }
@@ -248,8 +268,65 @@ impl Hearing {
                 });
                 Ok(heard.collect())
             }
+            Said::Request(head, entries) => {
+                self.hear_exchange((now, path), datagram.from, (*head, entries), false)
+            }
+            Said::Reply(head, entries) => {
+                self.hear_exchange((now, path), datagram.from, (*head, entries), true)
+            }
             Said::Beat(head, entries) => self.hear_beat(now, path, datagram.from, (head, entries)),
         }
+    }
+
+    /// The run of the peer that lives, if one is known.
+    pub(super) fn peer(&self) -> Option<Instance> {
+        self.peer
+    }
+
+    /// Whether a request on a path finds its way and its reply the way back. A connection that was lost
+    /// by silence is as old as `suspect_after`: what was cut with it, one way or both, is not fresh.
+    /// Else the peer would veto itself, and this node never learn of it.
+    pub(super) fn is_fresh(&self, now: Clocks, path: usize) -> bool {
+        let path = &self.paths[path];
+        let age = now.boottime.since(path.heard_at.min(path.echoed_at));
+        age < self.settings.suspect_after * 3 / 4
+    }
+
+    /// A request or reply decides something, so it counts only between two runs that know each other.
+    fn hear_exchange(
+        &mut self,
+        (now, path): (Clocks, usize),
+        from: Instance,
+        (head, entries): (ExchangeHead, &[ExchangeEntry]),
+        is_reply: bool,
+    ) -> Result<Vec<Heard>, Ignored> {
+        if usize::from(head.path) != path {
+            return Err(Ignored::Strange);
+        }
+        if self.peer != Some(from) || head.to != self.settings.me {
+            return Err(Ignored::OtherRun);
+        }
+        if !self.paths[path].exchanges.take(head.number) {
+            return Err(Ignored::Replayed);
+        }
+        if !is_reply && !self.is_fresh(now, path) {
+            return Err(Ignored::OneWay);
+        }
+        let mut told = Vec::new();
+        for entry in entries {
+            let Some(resource) = self.resource(entry.tag) else { continue };
+            let ask = OutdateAsk { number: entry.ask, epoch: entry.epoch };
+            let news = if is_reply {
+                OutdateNews::Answered { ask, promised: entry.promised }
+            } else if head.number > self.requested[resource] {
+                self.requested[resource] = head.number;
+                OutdateNews::Asked { by: from, ask }
+            } else {
+                continue; // it came on another path, or is overtaken
+            };
+            told.push(Heard::Outdate { resource, news });
+        }
+        Ok(told)
     }
 
     fn hear_beat(
@@ -298,8 +375,11 @@ impl Hearing {
         }
         for path in &mut self.paths {
             path.windows.fill(Window::default());
+            path.exchanges = Window::default();
         }
+        self.requested.fill(0);
         self.asked.fill(0);
+        self.words.fill(PeerWord::default());
     }
 
     fn note_path(&mut self, now: Clocks, path: usize, head: &BeatHead) {
@@ -336,6 +416,16 @@ impl Hearing {
                 self.asked[resource] = head.tick;
                 let (instance, epoch, tick) = (from, entry.epoch, head.tick);
                 news.push(Heard::LeaseAsked { resource, instance, epoch, tick });
+            }
+            let word = PeerWord {
+                promotions: entry.promotions.checked_sub(1),
+                is_primary: entry.flags & BeatEntry::PRIMARY != 0,
+                hears_arbiter: head.flags & BeatHead::ARBITER_REACHABLE != 0,
+            };
+            // What was passed on may be lost on its way, and is said again.
+            if self.words[resource] != word || head.tick.is_multiple_of(WORD_EVERY) {
+                self.words[resource] = word;
+                news.push(Heard::Word { resource, word });
             }
             if entry.granted > self.granted[resource] {
                 let is_it = |sent: &&Sent| sent.tick == entry.granted && sent.wants_lease[resource];
@@ -562,6 +652,39 @@ mod tests {
         let lease = Heard::LeaseGranted { resource: 0, asked: at(0) };
         assert_eq!(grants(&mut hearing, 1), [lease]);
         assert_eq!(grants(&mut hearing, 1), [], "once");
+    }
+
+    #[test]
+    fn a_request_counts_once_and_only_between_runs_that_know_each_other() {
+        let mut hearing = hearing();
+        let head = ExchangeHead { path: 0, to: ME, number: 1 };
+        let entry = ExchangeEntry { tag: TAG, epoch: Epoch(8), promised: Epoch(0), ask: 3 };
+        let of = |from, head| Datagram { from, said: Said::Request(head, vec![entry]) };
+        assert_eq!(hearing.hear(at(0), 0, &of(PEER, head)), Err(Ignored::OtherRun), "unknown yet");
+        talk(&mut hearing, 400, u64::MAX);
+        let ask = OutdateAsk { number: 3, epoch: Epoch(8) };
+        let news = OutdateNews::Asked { by: PEER, ask };
+        let asked = Heard::Outdate { resource: 0, news };
+        assert_eq!(hearing.hear(at(401), 0, &of(PEER, head)), Ok(vec![asked]));
+        assert_eq!(hearing.hear(at(401), 0, &of(PEER, head)), Err(Ignored::Replayed));
+        let elsewhere = ExchangeHead { path: 1, ..head };
+        assert_eq!(hearing.hear(at(401), 1, &of(PEER, elsewhere)), Ok(vec![]), "the same one");
+        assert_eq!(hearing.hear(at(401), 0, &of(PEER, elsewhere)), Err(Ignored::Strange));
+        let again = ExchangeHead { number: 2, ..head };
+        let for_another = ExchangeHead { to: Instance(9), ..again };
+        assert_eq!(hearing.hear(at(401), 0, &of(PEER, for_another)), Err(Ignored::OtherRun));
+        assert_eq!(hearing.hear(at(401), 0, &of(Instance(3), again)), Err(Ignored::OtherRun));
+        assert_eq!(hearing.hear(at(401), 0, &of(PEER, again)), Ok(vec![asked]));
+        let late = ExchangeHead { number: 4, ..head };
+        assert_eq!(hearing.hear(at(1_151), 0, &of(PEER, late)), Err(Ignored::OneWay));
+        let entry = ExchangeEntry { promised: Epoch(8), ..entry };
+        let head = ExchangeHead { number: 3, ..head };
+        let reply = Datagram { from: PEER, said: Said::Reply(head, vec![entry]) };
+        let news = OutdateNews::Answered { ask, promised: Epoch(8) };
+        assert_eq!(
+            hearing.hear(at(402), 0, &reply),
+            Ok(vec![Heard::Outdate { resource: 0, news }])
+        );
     }
 
     #[test]

@@ -44,6 +44,9 @@ pub enum Permit {
     Fenced,
     /// Every path to the peer is silent, and an operator chose to take that for its death.
     AssumedDead,
+    /// The peer promised, durably, not to ask for promotion while the arbiter is away, and our stable
+    /// record notes it.
+    Pledged,
     /// An operator vouched that the peer is off while the arbiter was out of reach, and the record
     /// says so.
     Forced,
@@ -58,6 +61,7 @@ impl Permit {
             Self::ArbiterSolo => "arbiter",
             Self::Fenced => "fenced",
             Self::AssumedDead => "assumed-dead",
+            Self::Pledged => "pledged",
             Self::Forced => "forced",
         }
     }
@@ -73,6 +77,13 @@ pub fn solo_permit(record: &Durable<Superblock>, peer_vetoed: bool) -> Option<Pe
     } else {
         None
     }
+}
+
+/// The permit of a primary whose peer pledged not to ask for promotion.
+pub fn pledged_permit(record: &Durable<Superblock>, side: Side) -> Option<Permit> {
+    let record = record.get();
+    let serves = matches!(record.serve_mode, ServeMode::Paired | ServeMode::Solo);
+    (record.hold && serves && record.owner == Some(side)).then_some(Permit::Pledged)
 }
 
 /// The permit of an operator who forced a promotion that no arbiter knows of yet. It is for as long

@@ -72,9 +72,11 @@ impl<M: MapMemory> Replica<M> {
                 let record = self.records.stable();
                 Some(record.epoch.max(record.promised).next_by(self.settings.side))
             }
-            Permit::PeerVeto | Permit::PeerNeverPromotes | Permit::ArbiterSolo | Permit::Forced => {
-                None
-            }
+            Permit::PeerVeto
+            | Permit::PeerNeverPromotes
+            | Permit::ArbiterSolo
+            | Permit::Pledged
+            | Permit::Forced => None,
         }
     }
 

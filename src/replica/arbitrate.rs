@@ -14,7 +14,10 @@ use crate::promotion::controller::{
 };
 use crate::promotion::services::ServiceReason;
 use crate::promotion::{Claim, PromoteHow};
-use crate::units::{DiskState, Instance, Role, VetoReason};
+use crate::units::{ArbiterId, DiskState, Instance, Role, VetoReason};
+
+/// Kind of the event that says that another store of the arbiter is asked from here on.
+pub const ARBITER_CHANGED: &str = "arbiter-changed";
 
 impl<M: MapMemory> Replica<M> {
     /// The controller's first step, once the record says that this run began.
@@ -33,12 +36,14 @@ impl<M: MapMemory> Replica<M> {
         };
         let mut orders = Vec::new();
         let was_released = controller.is_released();
+        let was_flapping = controller.flap_pause().is_some();
         controller.step(self.now, input, &self.facts(), &mut orders);
         if controller.is_released() && !was_released {
             let peer = self.settings.peer.clone();
             self.event("peer-dead", format!("the supervisor of {peer} says: its worker is dead"));
         }
         self.controller = Some(controller);
+        self.tell_flapping(was_flapping);
         self.carry_out(orders, effects);
     }
 
@@ -46,9 +51,11 @@ impl<M: MapMemory> Replica<M> {
     pub(super) fn pump_controller(&mut self, effects: &mut Effects) {
         let Some(mut controller) = self.controller.take() else { return self.pump_alone(effects) };
         let mut orders = Vec::new();
+        let was_flapping = controller.flap_pause().is_some();
         controller.settle(self.now, &self.facts(), &mut orders);
         let may_read = controller.may_read(self.records.stable().serve_mode);
         self.controller = Some(controller);
+        self.tell_flapping(was_flapping);
         if may_read {
             self.release_reads(effects);
         }
@@ -78,6 +85,7 @@ impl<M: MapMemory> Replica<M> {
             record: self.records.stable(),
             is_recording: !self.records.is_idle(),
             is_primary: self.role.is_primary(),
+            is_disk_unfit: self.disk_watch.is_stalled() || self.background.disk_has_failed(),
             is_promoting: self.role.promoting.is_some()
                 || self.role.take_over.as_ref().is_some_and(|take| !take.is_ready()),
             peer: self.standing_for_controller(),
@@ -179,6 +187,17 @@ impl<M: MapMemory> Replica<M> {
             Act::HandedOver => self.on_handed_over(effects),
             Act::TakenBack => self.on_taken_back(effects),
             Act::Stopped => self.on_stop_granted(),
+            Act::FailBack => self.on_failback(effects),
+        }
+    }
+
+    /// Says that the record names another store of the arbiter than `before`: it is stable by now.
+    pub(super) fn tell_arbiter(&mut self, before: ArbiterId) {
+        let now = self.records.stable().arbitration.arbiter;
+        if now != before {
+            let text = format!("the arbiter's store is {:032x} from here on", now.0);
+            let was = (before != ArbiterId(0)).then(|| format!("; it was {:032x}", before.0));
+            self.event(ARBITER_CHANGED, text + &was.unwrap_or_default());
         }
     }
 

@@ -183,6 +183,7 @@ impl<M: MapMemory> Replica<M> {
             Purpose::TargetSync => self.on_target_synced(&outcome, effects),
             Purpose::VerifyMine(chunk) => self.on_verify_mine(chunk, outcome, effects),
             Purpose::VerifyForPeer(chunk) => self.on_verify_for_peer(chunk, outcome, effects),
+            Purpose::Probe => self.on_probed(&outcome, effects),
             // Full or not, the source still has the mark.
             Purpose::Orphan if matches!(outcome, DiskOutcome::Done | DiskOutcome::NoSpace) => {}
             Purpose::OrphanSync if outcome == DiskOutcome::Done => {}
@@ -201,6 +202,7 @@ impl<M: MapMemory> Replica<M> {
             self.writes.recheck();
         }
         self.tick_desk(effects);
+        self.watch_disk(effects);
     }
 
     /// Cooling and checkpoints, when they are due.

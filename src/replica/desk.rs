@@ -25,6 +25,8 @@ pub(super) struct Desk {
     stopping: Vec<u64>,
     is_stopping: bool,
     stop_began: bool,
+    /// Until when the peer may take over before a primary stops.
+    pub(super) succession_ends: Option<Instant>,
     connecting: Vec<u64>,
     invalidating: Vec<u64>,
 }
@@ -528,13 +530,16 @@ impl<M: MapMemory> Replica<M> {
         }
         self.desk.is_stopping = true;
         effects.push(Effect::Connect(false));
+        if self.keeps_switchover_for_stop() {
+            return;
+        }
         if self.role.exit.as_ref().is_some_and(|exit| exit.asks_arbiter().is_some()) {
             // What the arbiter says is found in its record at the next start.
             self.abort_exit("this daemon stops", effects);
         }
         if self.role.is_primary() {
             self.abort_exit("this daemon stops", effects);
-            self.begin_exit(ExitWhy::Stop, None, effects);
+            self.begin_last_exit(effects);
         } else if self.link.peer_is_primary()
             && matches!(self.link.standing(), Standing::Running { .. })
             && self.may_veto()
@@ -557,7 +562,7 @@ impl<M: MapMemory> Replica<M> {
             && !self.role.is_primary()
             && self.role.exit.is_none()
             && self.records.is_idle();
-        if !may_begin {
+        if !may_begin || self.leaves_successor() {
             return;
         }
         if self.link.standing() == Standing::Down {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::operator::{Answer, Command, Event, Refused};
+use super::outdate::{OutdateNews, OutdateOrder};
 use super::request::{Request, RequestId, RequestResult};
 use crate::metadata::{LogAppend, Superblock};
 use crate::promotion::ServeGrant;
@@ -106,6 +107,8 @@ pub enum Input {
     /// The arbiter, a timer, a heartbeat or the fence command; where nobody is promoted by itself there
     /// is none of them.
     Controller(ControllerInput),
+    /// A request or reply of the peer by datagram.
+    Outdate(OutdateNews),
     /// A run of hooks ended; it was the newest when it did.
     ServicesEnded {
         /// Which.
@@ -214,6 +217,12 @@ pub enum Effect {
         /// Answered by [`Input::Disk`].
         io: IoId,
     },
+    /// See whether the disk answers: read a block of the data file past every cache, write a few
+    /// bytes beside the metadata and make them stable (one at a time).
+    Probe {
+        /// Answered by [`Input::Disk`].
+        io: IoId,
+    },
     /// Make this record stable (one at a time).
     WriteSuperblock {
         /// Answered by [`Input::Metadata`].
@@ -301,6 +310,8 @@ pub enum Effect {
     /// Run the fence command; answered by [`Input::Controller`], unless a newer order takes its place
     /// first.
     Fence(FenceOrder),
+    /// Ask the peer to veto itself, or answer that this node did, by datagram.
+    Outdate(OutdateOrder),
     /// Start or stop what runs beside a primary; answered by [`Input::ServicesEnded`], unless a newer
     /// order takes its place first.
     Services(ServiceOrder),

@@ -27,6 +27,8 @@ pub(super) struct Exit {
     stage: Stage,
     since: Instant,
     hand: Option<HandOver>,
+    /// Nobody asked: the resource moves back to the node that it prefers.
+    pub(super) is_failback: bool,
 }
 
 /// Why a primary stops.
@@ -182,11 +184,15 @@ impl<M: MapMemory> Replica<M> {
             stage,
             since: self.now,
             hand: None,
+            is_failback: false,
         });
     }
 
     /// Goes on with it.
     pub(super) fn pump_exit(&mut self, effects: &mut Effects) {
+        if self.is_succession_late() {
+            self.give_up_succession(effects);
+        }
         let Some(exit) = &self.role.exit else { return };
         let (why, stage) = (exit.why, exit.stage);
         let age = self.now.since(exit.since);
@@ -248,6 +254,7 @@ impl<M: MapMemory> Replica<M> {
                 if let Some(exit) = &mut self.role.exit {
                     (exit.stage, exit.since) = (Stage::Draining, self.now);
                 }
+                self.bound_succession();
                 self.pump_exit(effects);
             }
             (Err(why), ExitWhy::Demote | ExitWhy::Switchover) => self.abort_exit(&why, effects),
@@ -484,7 +491,16 @@ impl<M: MapMemory> Replica<M> {
 
     /// Takes a planned end back: the clients are served again.
     pub(super) fn abort_exit(&mut self, why: &str, effects: &mut Effects) {
+        if !self.goes_on_without_successor(why, effects) {
+            self.drop_exit(why, effects);
+        }
+    }
+
+    fn drop_exit(&mut self, why: &str, effects: &mut Effects) {
         let Some(exit) = self.role.exit.take() else { return };
+        if exit.is_failback {
+            self.tell_failback_failed(why);
+        }
         for asker in exit.answers {
             self.answer_refused(asker, why, effects);
         }
@@ -525,7 +541,7 @@ impl<M: MapMemory> Replica<M> {
 
     /// Operators that wait for something that cannot come any more are told why.
     pub(super) fn refuse_waiting_operators(&mut self, why: &str, effects: &mut Effects) {
-        self.abort_exit(why, effects);
+        self.drop_exit(why, effects);
         if let Some(promoting) = self.role.promoting.take() {
             let next = format!("hotpair status {}", self.settings.resource);
             if let Some(asker) = promoting.asker() {
@@ -581,6 +597,45 @@ impl<M: MapMemory> Replica<M> {
             epoch,
             is_outdated: primary_is_there,
         });
+    }
+}
+
+impl Exit {
+    /// Whether the peer is to own the resource.
+    pub(super) fn is_switchover(&self) -> bool {
+        self.why == ExitWhy::Switchover
+    }
+
+    /// Whether the services beside the primary are still to be stopped.
+    pub(super) fn is_before_drain(&self) -> bool {
+        matches!(self.stage, Stage::Pairing | Stage::StoppingServices)
+    }
+
+    /// Whether it is given up, or nobody knows how it ended: there is nothing to wait for.
+    pub(super) fn is_given_up(&self) -> bool {
+        matches!(self.stage, Stage::TakingBack | Stage::Unanswered)
+    }
+
+    /// What is left of a switchover once the daemon stops without it: nothing is given away yet, so
+    /// the way on is that of a stop. Whoever waits for the switchover is returned.
+    pub(super) fn turn_into_stop(&mut self, now: Instant) -> Option<Vec<Asker>> {
+        let stage = match self.stage {
+            Stage::Pairing | Stage::StoppingServices => Stage::StoppingServices,
+            Stage::Draining | Stage::AskingPeer | Stage::PeerReady => Stage::Draining,
+            // Both go on as they are: a stop flushes and lets its clients go, too.
+            stage @ (Stage::Flushing { .. } | Stage::ClosingClients) => stage,
+            Stage::AskingArbiter
+            | Stage::TakingBack
+            | Stage::Recording
+            | Stage::HandedOver
+            | Stage::Unanswered => return None,
+        };
+        let is_mine = self.why == ExitWhy::Switchover;
+        is_mine.then(|| {
+            (self.why, self.stage, self.since, self.hand) = (ExitWhy::Stop, stage, now, None);
+            self.is_failback = false;
+            std::mem::take(&mut self.answers)
+        })
     }
 }
 

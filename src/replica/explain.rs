@@ -83,6 +83,10 @@ impl<M: MapMemory> Replica<M> {
             }
             DiskState::UpToDate | DiskState::Outdated | DiskState::Inconsistent => {}
         }
+        if self.disk_watch.is_stalled() {
+            let why = "the disk of this node does not answer".to_owned();
+            return Refused { why, next: super::stall::LOOK_AT_DISK.to_owned() };
+        }
         if let Some(refused) = self.explain_pause().or_else(|| self.explain_services()) {
             return refused;
         }
@@ -129,8 +133,9 @@ impl<M: MapMemory> Replica<M> {
     }
 
     fn explain_primary(&self) -> Refused {
-        if let Some(refused) = self.explain_waiting_primary().or_else(|| self.explain_held_alone())
-        {
+        let preference = || self.explain_preference().filter(|_| self.is_in_sync());
+        let waits = self.explain_waiting_primary().or_else(|| self.explain_held_alone());
+        if let Some(refused) = waits.or_else(preference) {
             return refused;
         }
         let (resource, peer) = (&self.settings.resource, &self.settings.peer);

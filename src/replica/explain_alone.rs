@@ -22,6 +22,8 @@ impl<M: MapMemory> Replica<M> {
             permit: permit.filter(|_| is_alone).map(Permit::name),
             lease_ms: None,
             pledge: record.hold,
+            promotions: 0,
+            promotions_paused_min: None,
             stopped: record.stopped,
             takes_over: !self.role.is_primary()
                 && alone.obstacle_after_loss(&self.facts()).is_none(),

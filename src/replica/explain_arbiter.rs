@@ -22,6 +22,8 @@ impl<M: MapMemory> Replica<M> {
             permit: permit.filter(|_| is_alone).map(Permit::name),
             lease_ms: controller.lease_held(record.serve_mode),
             pledge: record.hold,
+            promotions: controller.promotions_counted(),
+            promotions_paused_min: controller.flap_pause().map(|it| it.as_secs().div_ceil(60)),
             stopped: record.stopped || controller.known().is_some_and(|known| known.stopped),
             takes_over: !self.role.is_primary()
                 && controller.obstacle_after_loss(&self.facts()).is_none(),
@@ -90,7 +92,13 @@ impl<M: MapMemory> Replica<M> {
         let obstacle = match controller.obstacle(&facts, false) {
             Some(Obstacle::PeerHeard | Obstacle::Connected) if self.is_in_sync() => {
                 let peer = &self.settings.peer;
+                let mut next = String::new();
                 let why = match controller.obstacle_after_loss(&facts) {
+                    Some(Obstacle::Flapping) => {
+                        let refused = self.explain_obstacle(Obstacle::Flapping);
+                        next = refused.next;
+                        format!("in sync; {peer} is primary; if it were lost now: {}", refused.why)
+                    }
                     None => {
                         format!(
                             "in sync; {peer} is primary, and this node takes over if it is lost"
@@ -100,7 +108,7 @@ impl<M: MapMemory> Replica<M> {
                         format!("in sync; {peer} is primary; if it were lost now: {obstacle}")
                     }
                 };
-                return Some(Refused { why, next: String::new() });
+                return Some(Refused { why, next });
             }
             Some(obstacle) => obstacle,
             None if controller.arbiter_obstacle() == Some(Obstacle::ArbiterAway) => {
@@ -131,6 +139,10 @@ impl<M: MapMemory> Replica<M> {
             Obstacle::Connected | Obstacle::PeerHeard => format!("hotpair switchover {resource}"),
             Obstacle::SplitBrain => format!("hotpair split-brain show {resource}"),
             Obstacle::NotAutomatic | Obstacle::Stopped => promote,
+            Obstacle::Flapping => match self.explain_flapping() {
+                Some(refused) => return refused,
+                None => promote,
+            },
             Obstacle::Local(refusal) => return self.explain_promotion(refusal),
             Obstacle::Arbiter(arbiter::Refused::PeerAlive) => {
                 let why = format!("{peer} is alive: it has a lease at the arbiter");
@@ -165,6 +177,7 @@ impl<M: MapMemory> Replica<M> {
             Obstacle::ArbiterAway => {
                 "hotpair status says why the arbiter does not answer".to_owned()
             }
+            Obstacle::DiskStalled => super::stall::LOOK_AT_DISK.to_owned(),
             Obstacle::Stopping => "start hotpair again".to_owned(),
             Obstacle::Arbiter(arbiter::Refused::Unreadable) => format!(
                 "see what is there, and put back what was: etcdctl get --prefix \

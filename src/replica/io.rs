@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
+use std::time::Duration;
 
 use super::effect::{IoId, Ticket};
 use super::parts::PartId;
 use super::request::RequestId;
-use crate::units::{Applied, ChunkIndex, Sequence};
+use crate::units::{Applied, ChunkIndex, Instant, Sequence};
 
 /// What an I/O on the data file is for.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -45,6 +46,8 @@ pub(super) enum Purpose {
     VerifyMine(ChunkIndex),
     /// Verify: this node's hash of a chunk for the peer.
     VerifyForPeer(ChunkIndex),
+    /// The look whether the disk answers.
+    Probe,
     /// A write of a session that is over; only its end matters.
     Orphan,
     /// A sync of a session that is over; if it fails, what was written since the last one is lost.
@@ -76,6 +79,7 @@ impl Purpose {
             | Self::TargetSync
             | Self::VerifyMine(_)
             | Self::VerifyForPeer(_)
+            | Self::Probe
             | Self::Forgotten => false,
         }
     }
@@ -101,6 +105,7 @@ impl Purpose {
             | Self::ApplySync
             | Self::TargetWrite(_)
             | Self::TargetSync
+            | Self::Probe
             | Self::Orphan
             | Self::OrphanSync => false,
         }
@@ -126,6 +131,7 @@ impl Purpose {
             | Self::Cool
             | Self::Checkpoint(_)
             | Self::Apply(_)
+            | Self::Probe
             | Self::Orphan
             | Self::OrphanSync
             | Self::Forgotten => false,
@@ -137,25 +143,41 @@ impl Purpose {
 #[derive(Clone, Debug, Default)]
 pub(super) struct IoTable {
     next: u64,
-    pending: BTreeMap<u64, Purpose>,
+    pending: BTreeMap<u64, Pending>,
+    /// When each write of metadata under way began.
+    tickets: BTreeMap<u64, Instant>,
+    now: Instant,
     writes: usize,
     session_reads: usize,
 }
 
-/// Without the numbers: see `fingerprint.rs`.
+/// One of them.
+#[derive(Clone, Copy, Debug)]
+struct Pending {
+    purpose: Purpose,
+    since: Instant,
+}
+
+/// Without the numbers, and without times, which only the watch over the disk looks at: see
+/// `fingerprint.rs`.
 impl Hash for IoTable {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.pending.len().hash(state);
         self.session_reads.hash(state);
-        self.pending.values().for_each(|purpose| purpose.hash(state));
+        self.pending.values().for_each(|pending| pending.purpose.hash(state));
     }
 }
 
 impl IoTable {
+    /// What is named from here on begins now.
+    pub(super) fn set_now(&mut self, now: Instant) {
+        self.now = now;
+    }
+
     /// Names a new I/O.
     pub(super) fn start(&mut self, purpose: Purpose) -> IoId {
         self.next += 1;
-        self.pending.insert(self.next, purpose);
+        self.pending.insert(self.next, Pending { purpose, since: self.now });
         self.writes += usize::from(purpose.writes());
         self.session_reads += usize::from(purpose.reads_for_session());
         IoId(self.next)
@@ -164,12 +186,32 @@ impl IoTable {
     /// Names a new write of metadata.
     pub(super) fn ticket(&mut self) -> Ticket {
         self.next += 1;
+        self.tickets.insert(self.next, self.now);
         Ticket(self.next)
+    }
+
+    /// Names what changes the metadata and may take as long as it wants.
+    pub(super) fn slow_ticket(&mut self) -> Ticket {
+        self.next += 1;
+        Ticket(self.next)
+    }
+
+    /// A write of metadata ended.
+    pub(super) fn end_ticket(&mut self, ticket: Ticket) {
+        self.tickets.remove(&ticket.0);
+    }
+
+    /// How long the oldest of all that is under way has been so since `awake`.
+    pub(super) fn oldest_age(&self, awake: Instant) -> Duration {
+        // Numbers only count up, so the first is the oldest.
+        let oldest = self.pending.values().next().map(|pending| pending.since);
+        let oldest = oldest.into_iter().chain(self.tickets.values().next().copied()).min();
+        oldest.map_or(Duration::ZERO, |since| self.now.since(since.max(awake)))
     }
 
     /// What the I/O that ended was for; `None` if nobody waits for it any more.
     pub(super) fn finish(&mut self, io: IoId) -> Option<Purpose> {
-        let purpose = self.pending.remove(&io.0)?;
+        let Pending { purpose, .. } = self.pending.remove(&io.0)?;
         self.writes -= usize::from(purpose.writes());
         self.session_reads -= usize::from(purpose.reads_for_session());
         Some(purpose)
@@ -189,7 +231,8 @@ impl IoTable {
     /// Forgets what for it was that belonged to the session that is over; its writes and syncs are
     /// still waited for, its reads still counted.
     pub(super) fn end_session(&mut self) {
-        for purpose in self.pending.values_mut().filter(|purpose| purpose.is_of_session()) {
+        let pending = self.pending.values_mut().map(|pending| &mut pending.purpose);
+        for purpose in pending.filter(|purpose| purpose.is_of_session()) {
             *purpose = if purpose.writes() {
                 Purpose::Orphan
             } else if purpose.reads_for_session() {

@@ -16,7 +16,8 @@ use crate::metadata::MapMemory;
 use crate::metadata::generation::{RESOURCE, Standpoint, decide};
 use crate::promotion::{self, Claim};
 use crate::units::{
-    CHUNK_LEN, DiskState, Outcome, ReplicationMode, ResourceId, Role, SessionId, Side, Transfer,
+    CHUNK_LEN, DiskState, Outcome, ReplicationMode, ResourceId, Role, ServeMode, SessionId, Side,
+    Transfer,
 };
 use crate::wire::frame::session_id;
 use crate::wire::message::{Credit, Hello, Message, RefusalCode, Verdict};
@@ -28,6 +29,10 @@ impl<M: MapMemory> Replica<M> {
         let Some(up) = &self.link.up else { return };
         if !matches!(up.phase, Phase::Draining) || !self.is_drained() {
             return;
+        }
+        if self.records.stable().serve_mode != ServeMode::Solo {
+            // Whoever hears this may lift the veto that it gave before.
+            self.role.peer_vetoed = None;
         }
         let mut hello = self.hello();
         if let Some(up) = &mut self.link.up {
@@ -364,6 +369,7 @@ impl<M: MapMemory> Replica<M> {
                 part,
                 is_joined: false,
                 is_vetoed: false,
+                pledge: super::pledge::PledgeTalk::default(),
                 client_credit: verdict.client_credit,
                 resync_credit: verdict.resync_credit,
             }));

@@ -24,10 +24,13 @@ mod fingerprint;
 mod flush;
 mod io;
 mod meet;
+mod moving;
 mod operator;
+mod outdate;
 mod pace;
 mod parts;
 pub mod planted;
+mod pledge;
 mod promote;
 mod records;
 mod request;
@@ -37,7 +40,9 @@ mod services;
 mod session;
 mod settings;
 mod source;
+mod stall;
 mod status;
+mod succession;
 mod target;
 mod verify;
 mod window;
@@ -45,6 +50,7 @@ mod writes;
 
 use std::collections::VecDeque;
 
+pub use arbitrate::ARBITER_CHANGED;
 pub use effect::{
     Closing, DiskOutcome, Effect, GrowFailed, Input, IoId, LinkId, MetadataFailed, Ticket,
 };
@@ -52,10 +58,12 @@ pub use operator::{
     Answer, AtRisk, Command, Event, LinkStatus, PeerStatus, PromotionStatus, Refused,
     ReplicationStatus, ResyncStatus, ServiceStatus, SplitBrain, Status, VerifyStatus,
 };
+pub use outdate::{OutdateAnswer, OutdateAsk, OutdateNews, OutdateOrder};
 pub use request::{
     PART_LEN_MAX, Request, RequestError, RequestId, RequestKind, RequestResult, ZERO_PART_LEN_MAX,
 };
 pub use settings::Settings;
+pub use stall::DiskAnswers;
 
 use crate::metadata::Place;
 use crate::metadata::{ActivityLog, DirtyMap, MapMemory, Recovered, Superblock};
@@ -70,10 +78,12 @@ use background::Background;
 use desk::Desk;
 use flush::Flushes;
 use io::IoTable;
+use outdate::Outdating;
 use records::Records;
 use resize::Resize;
 use role::RoleState;
 use session::Link;
+use stall::DiskWatch;
 use verify::VerifyState;
 use window::Window;
 use writes::Writes;
@@ -113,9 +123,11 @@ pub struct Replica<M> {
     window: Window,
     flushes: Flushes,
     background: Background,
+    disk_watch: DiskWatch,
     verify: VerifyState,
     desk: Desk,
     resize: Resize<M>,
+    outdating: Outdating,
     /// Only with hooks, once the first step was taken.
     services: Option<Services>,
     /// Only with an arbiter.
@@ -150,9 +162,11 @@ impl<M: MapMemory> Replica<M> {
             window: Window::default(),
             flushes: Flushes::default(),
             background: Background::new(start.now),
+            disk_watch: DiskWatch::new(start.now),
             verify: VerifyState::default(),
             desk: Desk::default(),
             resize: Resize::default(),
+            outdating: Outdating::default(),
             services: None,
             controller: None,
             alone: None,
@@ -168,6 +182,7 @@ impl<M: MapMemory> Replica<M> {
     /// Takes one input and answers with effects, which may be carried out in any order.
     pub fn step(&mut self, now: Instant, input: Input, effects: &mut Effects) {
         self.now = now;
+        self.io.set_now(now);
         match input {
             Input::Started => self.on_started(effects),
             Input::Request { epoch, request } => self.on_request(epoch, request, effects),
@@ -186,6 +201,7 @@ impl<M: MapMemory> Replica<M> {
             Input::FreshId(id) => self.fresh_ids.push_back(id),
             Input::Operator { request, command } => self.on_operator(request, &command, effects),
             Input::Controller(input) => self.on_controller(input, effects),
+            Input::Outdate(news) => self.on_outdate_news(news, effects),
             Input::ServicesEnded { run, result } => self.on_services(run, result),
         }
         self.settle(effects);
@@ -233,6 +249,8 @@ impl<M: MapMemory> Replica<M> {
         self.pump_disconnect(effects);
         self.pump_services(effects);
         self.pump_role(effects);
+        self.pump_outdate(effects);
+        self.pump_pledge(effects);
         self.pump_writes(effects);
         self.pump_applier(effects);
         self.pump_transfer(effects);

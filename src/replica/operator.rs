@@ -83,6 +83,8 @@ pub struct Status {
     pub disk: crate::units::DiskState,
     /// Why.
     pub disk_reason: crate::units::DiskReason,
+    /// How it answers.
+    pub disk_answers: super::stall::DiskAnswers,
     /// Clients are served.
     pub serving: bool,
     /// It acknowledges alone.
@@ -143,6 +145,10 @@ pub struct PromotionStatus {
     pub lease_ms: Option<u32>,
     /// This node has promised not to be promoted while the arbiter is away.
     pub pledge: bool,
+    /// Promotions without an operator that count against `flap_limit`.
+    pub promotions: usize,
+    /// For so many minutes nobody is promoted without an operator; `None`: somebody may be.
+    pub promotions_paused_min: Option<u64>,
     /// Nobody serves before an operator says so.
     pub stopped: bool,
     /// This secondary is promoted if the primary is lost.

@@ -45,6 +45,8 @@ pub(super) enum Change {
     StepDown { owner: Option<Side>, promised: Epoch, veto: Option<VetoReason>, stopped: bool },
     /// It vetoes itself.
     Veto { reason: VetoReason, epoch: Epoch, is_outdated: bool },
+    /// A secondary promises not to ask for promotion, or a primary relies on that; or no longer.
+    Pledge(bool),
     /// Ownership leaves.
     HandingOver,
     /// An operator keeps it apart, or no longer.
@@ -152,6 +154,11 @@ impl Records {
         self.queued.len()
     }
 
+    /// Whether nothing more can be written.
+    pub(super) fn has_failed(&self) -> bool {
+        self.has_failed
+    }
+
     /// Metadata cannot be written any more.
     pub(super) fn fail(&mut self) {
         self.has_failed = true;
@@ -200,13 +207,16 @@ impl<M: MapMemory> Replica<M> {
         result: Result<(), MetadataFailed>,
         effects: &mut Effects,
     ) {
+        self.io.end_ticket(ticket);
         if result.is_err() {
             self.on_metadata_failed(effects);
             return;
         }
         if self.records.ticket == Some(ticket) {
             self.records.ticket = None;
+            let arbiter = self.records.stable().arbitration.arbiter;
             self.records.record.written();
+            self.tell_arbiter(arbiter);
             self.adopt_size();
             for change in std::mem::take(&mut self.records.writing) {
                 self.on_record_stable(&change, effects);
@@ -237,6 +247,7 @@ impl<M: MapMemory> Replica<M> {
             Change::Arbiter(change) => self.on_arbiter_recorded(change.step),
             Change::Clean => self.on_clean_recorded(effects),
             Change::Acquaint(_)
+            | Change::Pledge(_)
             | Change::Resumable { .. }
             | Change::OwnEpoch(_)
             | Change::DiskFailed(_)
@@ -289,6 +300,8 @@ fn apply(change: &Change, side: Side, record: &mut Superblock) {
         Change::Generation(generation) => adopt_child(record, *generation),
         Change::Paired => {
             record.serve_mode = ServeMode::Paired;
+            // Each acknowledgement needs the peer now: what it promised before is asked for anew.
+            record.hold = false;
             record.served_epoch = record.epoch;
             record.resolution = None;
             record.split = false;
@@ -303,6 +316,8 @@ fn apply(change: &Change, side: Side, record: &mut Superblock) {
         }
         Change::Promote(promoted) => promote(promoted, side, record),
         Change::StepDown { owner, promised, veto, stopped } => {
+            // Only what this node relied upon; what it promised stays.
+            record.hold &= record.owner != Some(side);
             record.owner = *owner;
             record.stopped |= *stopped;
             step_down(*promised, *veto, record);
@@ -314,6 +329,7 @@ fn apply(change: &Change, side: Side, record: &mut Superblock) {
                 outdate(DiskReason::None, record);
             }
         }
+        Change::Pledge(on) => record.hold = *on,
         Change::HandingOver => record.serve_mode = ServeMode::HandingOver,
         Change::StandAlone(is_apart) => record.stand_alone = *is_apart,
         Change::DiskFailed(reason) => fail_disk(*reason, record),
@@ -433,6 +449,8 @@ fn apply_join(join: &Join, side: Side, record: &mut Superblock) {
     record.memsync_secondary = join.memsync_secondary;
     record.split = false;
     if let Some((owner, epoch)) = join.follows {
+        // What it relied upon as primary is no promise of its own.
+        record.hold &= record.owner != Some(side);
         if record.owner == Some(side) && record.serve_mode != ServeMode::None {
             record.veto = Some(Veto { reason: VetoReason::Superseded, epoch });
         }
@@ -443,6 +461,7 @@ fn apply_join(join: &Join, side: Side, record: &mut Superblock) {
     }
     if join.needs_peer && record.serve_mode == ServeMode::Solo {
         record.serve_mode = ServeMode::Paired;
+        record.hold = false;
     }
     if join.target.is_none() {
         // Nobody has what this node lacks, so no veto says so any more; but for one that does not
@@ -468,6 +487,8 @@ fn apply_join(join: &Join, side: Side, record: &mut Superblock) {
 fn fail_disk(reason: DiskReason, record: &mut Superblock) {
     record.disk = DiskState::Failed;
     record.disk_reason = reason;
+    // It acknowledged nothing alone, and never will by what it relied upon.
+    record.hold &= record.serve_mode != ServeMode::Paired;
     record.serve_mode = ServeMode::None;
     record.veto = Some(Veto { reason: VetoReason::IoError, epoch: record.promised });
 }
@@ -525,6 +546,7 @@ fn promote(promoted: &Promoted, side: Side, record: &mut Superblock) {
     record.arbitration.asked = None;
     record.serve_mode = promoted.mode;
     record.veto = None;
+    record.hold = false;
     record.stopped = false;
     record.forced |= promoted.is_forced;
     record.disk = DiskState::UpToDate;

@@ -194,7 +194,7 @@ impl<M: MapMemory> Replica<M> {
     }
 
     fn grow(&mut self, new: ResourceSize, effects: &mut Effects) {
-        let ticket = self.io.ticket();
+        let ticket = self.io.slow_ticket();
         self.resize.growing = Some((ticket, new));
         effects.push(Effect::Grow { ticket, old: self.size, new });
     }

@@ -317,6 +317,7 @@ impl<M: MapMemory> Replica<M> {
         vetoed
             .then_some(promotion::Permit::PeerVeto)
             .or_else(|| controller.permit())
+            .or_else(|| promotion::pledged_permit(self.records.durable(), self.settings.side))
             .or_else(|| promotion::forced_permit(self.records.durable()))
     }
 
@@ -482,6 +483,7 @@ impl<M: MapMemory> Replica<M> {
         if self.role.is_primary() {
             self.close_export(Closing::Fenced, effects);
             self.role.primary = None;
+            self.serve_no_more();
         } else {
             self.fail_flushes(effects);
         }
@@ -507,6 +509,7 @@ impl<M: MapMemory> Replica<M> {
         self.background.fail_disk();
         self.close_export(Closing::Fenced, effects);
         self.role.primary = None;
+        self.serve_no_more();
         self.refuse_waiting_operators("metadata cannot be written", effects);
         self.tell_peer_disk_failed(effects);
         self.applier.give_up();

@@ -71,6 +71,7 @@ impl<M: MapMemory> Replica<M> {
         } else if let Some(why) = leaves_as {
             let reason = match why {
                 ExitWhy::Demote => ServiceReason::Manual,
+                ExitWhy::Switchover if self.desk.is_stopping() => ServiceReason::Shutdown,
                 ExitWhy::Switchover => ServiceReason::Switchover,
                 ExitWhy::Stop => ServiceReason::Shutdown,
             };

@@ -44,6 +44,8 @@ pub(super) struct Up {
     pub(super) last_heard: Instant,
     pub(super) last_sent: Instant,
     pub(super) session: Option<SessionId>,
+    /// Counter of the peer's Hello that this node looked at for its pledge.
+    pub(super) pledge_seen: u32,
     pub(super) ended: Vec<SessionId>,
 }
 
@@ -71,6 +73,8 @@ pub(super) struct Session {
     pub(super) is_joined: bool,
     /// This node vetoed itself in it, and told the peer or will: no end of a transfer lifts that.
     pub(super) is_vetoed: bool,
+    /// What was said of the pledge.
+    pub(super) pledge: super::pledge::PledgeTalk,
     /// What the peer lets us have in motion.
     pub(super) client_credit: Credit,
     pub(super) resync_credit: Credit,
@@ -317,6 +321,7 @@ impl<M: MapMemory> Replica<M> {
             last_heard: self.now,
             last_sent: self.now,
             session: None,
+            pledge_seen: 0,
             ended: Vec::new(),
         }));
         if self.records.stable().stand_alone || self.desk.is_disconnecting() {
@@ -489,6 +494,8 @@ impl<M: MapMemory> Replica<M> {
                 self.on_ask(&ask, effects);
             }
             Message::Told(told) => self.on_told(told, effects),
+            Message::Pledge(pledge) => self.on_pledge(pledge),
+            Message::Pledged(pledge) => self.on_pledged(pledge),
             message => return self.on_bound_message(epoch, message, effects),
         }
         Ok(())
@@ -533,7 +540,9 @@ impl<M: MapMemory> Replica<M> {
             | Message::Leave(_)
             | Message::HandOver(_)
             | Message::Ask(_)
-            | Message::Told(_) => Ok(()),
+            | Message::Told(_)
+            | Message::Pledge(_)
+            | Message::Pledged(_) => Ok(()),
         }
     }
 

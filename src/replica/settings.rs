@@ -7,6 +7,7 @@ use crate::promotion::controller::ControllerSettings;
 use crate::units::{ReplicationMode, Side};
 
 /// Names, modes and limits of one resource. The limits are fields so that tests can shrink them.
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Settings {
     /// This node's place in the pair.
@@ -55,8 +56,13 @@ pub struct Settings {
     pub checkpoint_every: Duration,
     /// Remaining bytes of a resync at which a solo primary starts to wait for the target.
     pub gate_bytes: u64,
+    /// The node that should serve while both are well.
+    pub prefer: Option<Side>,
     /// Hooks start and stop services beside a primary.
     pub has_services: bool,
+    /// There are paths of heartbeats: a primary without a connection asks its peer there to veto
+    /// itself.
+    pub asks_by_datagram: bool,
     /// With an arbiter: what its word is asked for.
     pub controller: Option<ControllerSettings>,
     /// Without an arbiter: how a node promotes itself, if it does.
@@ -103,7 +109,9 @@ impl Default for Settings {
             resync_chunks_max: 128,
             cool_after: Duration::from_secs(5),
             checkpoint_every: Duration::from_secs(30),
+            prefer: None,
             has_services: false,
+            asks_by_datagram: false,
             controller: None,
             alone: None,
             gate_bytes: 16 << 20,

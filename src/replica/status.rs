@@ -28,6 +28,7 @@ impl<M: MapMemory> Replica<M> {
             role: self.role_now(),
             disk: self.disk_state(),
             disk_reason: record.disk_reason,
+            disk_answers: self.disk_answers(),
             serving: self.role.is_exported(),
             solo: self.role.is_primary() && record.serve_mode == ServeMode::Solo,
             state: self.state_name(),

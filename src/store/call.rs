@@ -75,6 +75,8 @@ pub(super) enum Call {
     Hash { io: IoId, chunk: ChunkIndex, via: Via },
     /// The data file made stable.
     SyncData { io: IoId },
+    /// A look whether the disk answers.
+    Probe { io: IoId },
     /// One slot of the superblock.
     Superblock { ticket: Ticket, start: u64, record: Box<[u8]> },
     /// An entry of the activity log.
@@ -125,6 +127,7 @@ impl Call {
             | Self::ReadForClient { .. }
             | Self::ReadRange { .. }
             | Self::Hash { .. }
+            | Self::Probe { .. }
             | Self::SyncMap { .. }
             | Self::Runs { .. }
             | Self::Identity
@@ -165,6 +168,7 @@ impl Disk {
                 Completion::Disk { io, outcome }
             }
             Call::SyncData { io } => disk(io, self.data.sync()),
+            Call::Probe { io } => disk(io, self.probe()),
             Call::Superblock { ticket, start, record } => {
                 metadata(ticket, self.sidecar.write_superblock(start, &record))
             }
@@ -185,6 +189,13 @@ impl Disk {
                 result: self.grow(old, new).map_err(|error| grow_failed(&error)),
             },
         }
+    }
+
+    /// A block of the data file past the page cache, and a small write that is made stable where the
+    /// metadata is: the two may be on different disks. The data file itself is never written to.
+    fn probe(&self) -> Result<(), StoreError> {
+        self.data.probe(&self.buffers)?;
+        self.sidecar.probe()
     }
 
     /// Metadata first: it takes space, which may be missing, and then the data is as it was.

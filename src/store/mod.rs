@@ -7,6 +7,7 @@
 //!
 //! A failure is final: what failed once answers every later call with a failure.
 
+mod audit;
 mod call;
 mod canary;
 mod data_file;
@@ -29,6 +30,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
+pub use audit::AuditLog;
 pub use call::Completion;
 use call::{Call, Disk};
 pub use canary::CanaryCopy;
@@ -165,6 +167,11 @@ impl Store {
     /// Makes everything stable whose completion was reported before.
     pub fn sync_data(&mut self, io: IoId) -> Option<Completion> {
         self.leave(Call::SyncData { io })
+    }
+
+    /// Finds out whether the disks of data and metadata answer.
+    pub fn probe(&mut self, io: IoId) -> Option<Completion> {
+        self.leave(Call::Probe { io })
     }
 
     /// Writes `record`, an encoded superblock, to the slot at `start` and makes it stable.

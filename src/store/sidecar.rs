@@ -49,6 +49,8 @@ pub struct Sidecar {
     dirty_map: SideFile,
     dirty_sum: SideFile,
     activity_log: SideFile,
+    /// `None` where it cannot be made.
+    probe: Option<File>,
     mount: u64,
     folder: PathBuf,
 }
@@ -106,6 +108,7 @@ impl Sidecar {
             dirty_map: SideFile::open(&directory, folder, DIRTY_MAP_FILE)?,
             dirty_sum: SideFile::open(&directory, folder, DIRTY_SUM_FILE)?,
             activity_log: SideFile::open(&directory, folder, ACTIVITY_LOG_FILE)?,
+            probe: open_probe(&directory),
             mount,
             folder: folder.to_owned(),
         })
@@ -215,6 +218,15 @@ impl Sidecar {
         self.activity_log.sync()
     }
 
+    /// Writes a few bytes and makes them stable, to see whether the disk answers.
+    pub(super) fn probe(&self) -> Result<(), StoreError> {
+        let Some(file) = &self.probe else { return Ok(()) };
+        let path = self.folder.join(PROBE_FILE);
+        write_at(file, &path, 0, PROBE)?;
+        // Orders nothing: that it comes back is what is asked.
+        fdatasync(file).map_err(|errno| StoreError::from_sync(&path, errno))
+    }
+
     /// Makes the mapped dirty map stable, and then the sums of its pages.
     pub(super) fn sync_map(&self, sums: &[(u64, u32)]) -> Result<(), StoreError> {
         // Orders the marks ahead of their sums, so that a sum never vouches for bits that are not
@@ -240,6 +252,17 @@ impl Sidecar {
         self.dirty_sum.sync()
     }
 }
+
+/// A file that holds nothing of the resource. Without it the disk is watched by what it is asked
+/// anyway.
+fn open_probe(directory: &File) -> Option<File> {
+    let flags = OFlags::CREATE | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(directory, PROBE_FILE, flags, Mode::RUSR | Mode::WUSR).ok().map(File::from)
+}
+
+const PROBE_FILE: &str = "probe";
+/// What is written to it, again and again.
+const PROBE: &[u8] = b"hotpair writes this to see whether the disk answers\n";
 
 impl SideFile {
     fn open(directory: &File, folder: &Path, name: &str) -> Result<Self, StoreError> {

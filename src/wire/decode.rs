@@ -110,6 +110,8 @@ fn take_message(
         Kind::HandDone => Message::HandDone(body::take(kind, body)?),
         Kind::Ask => Message::Ask(body::take(kind, body)?),
         Kind::Told => Message::Told(body::take(kind, body)?),
+        Kind::Pledge => Message::Pledge(body::take(kind, body)?),
+        Kind::Pledged => Message::Pledged(body::take(kind, body)?),
     })
 }
 

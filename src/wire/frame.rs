@@ -232,6 +232,7 @@ fn put_body(message: &Message, out: &mut Vec<u8>) {
         }
         Message::Ask(ask) => body::put(ask, out),
         Message::Told(told) => body::put(told, out),
+        Message::Pledge(pledge) | Message::Pledged(pledge) => body::put(pledge, out),
         Message::Write(_)
         | Message::Zero(_)
         | Message::Flush(_)

@@ -8,6 +8,7 @@
 use zerocopy::little_endian::{U16, U32, U64, U128};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use super::outdate::{ExchangeEntry, ExchangeHead};
 use crate::units::{Epoch, Instance, Side};
 
 /// Length of the header in bytes.
@@ -25,6 +26,8 @@ const MAGIC: [u8; 4] = *b"HPB1";
 const VERSION: u8 = 1;
 const KIND_BEAT: u8 = 0;
 const KIND_RELEASE: u8 = 1;
+pub(super) const KIND_REQUEST: u8 = 2;
+pub(super) const KIND_REPLY: u8 = 3;
 
 /// A secret that both nodes know, and the key of each direction that is made from it.
 #[derive(Clone, Eq, PartialEq)]
@@ -127,6 +130,9 @@ pub struct BeatEntry {
     pub granted: u64,
     /// A combination of the flags below.
     pub flags: u32,
+    /// One more than the automatic promotions that count, by what this node knows; 0 if it has not
+    /// heard of the receiver since its start, so that it may have forgotten some.
+    pub promotions: u8,
 }
 
 impl BeatEntry {
@@ -164,6 +170,10 @@ pub enum Said {
     /// The run that is named as the sender serves nothing more of each resource, at any epoch up to
     /// this one. That stays true for ever, so it has neither tick nor receiver.
     Release(Vec<(u64, Epoch)>),
+    /// The receiver is to veto itself.
+    Request(ExchangeHead, Vec<ExchangeEntry>),
+    /// The sender has vetoed itself, as it was asked to.
+    Reply(ExchangeHead, Vec<ExchangeEntry>),
 }
 
 /// Why bytes are no datagram of the peer.
@@ -216,7 +226,9 @@ struct EntryLayout {
     promised: U64,
     granted: U64,
     flags: U32,
-    reserved: [u8; 36],
+    reserved: [u8; 7],
+    promotions: u8,
+    reserved_too: [u8; 28],
 }
 
 const _: () = assert!(size_of::<HeaderLayout>() == HEADER_LEN);
@@ -243,15 +255,28 @@ pub fn seal_beat(
     head: &BeatHead,
     entries: &[BeatEntry],
 ) -> Vec<u8> {
+    seal_entries(key, sender, KIND_BEAT, head, entries)
+}
+
+/// What has the layout of a beat.
+pub(super) fn seal_entries(
+    key: &HeartbeatKey,
+    sender: Sender,
+    kind: u8,
+    head: &BeatHead,
+    entries: &[BeatEntry],
+) -> Vec<u8> {
     let layouts = entries.iter().map(|entry| EntryLayout {
         tag: entry.tag.into(),
         epoch: entry.epoch.0.into(),
         promised: entry.promised.0.into(),
         granted: entry.granted.into(),
         flags: entry.flags.into(),
-        reserved: [0; 36],
+        reserved: [0; 7],
+        promotions: entry.promotions,
+        reserved_too: [0; 28],
     });
-    seal(key, sender, KIND_BEAT, head, layouts)
+    seal(key, sender, kind, head, layouts)
 }
 
 /// The statement that this run serves nothing more, ready to be sent by somebody without a key.
@@ -265,7 +290,9 @@ pub fn seal_release(key: &HeartbeatKey, sender: Sender, entries: &[(u64, Epoch)]
         promised: 0.into(),
         granted: 0.into(),
         flags: 0.into(),
-        reserved: [0; 36],
+        reserved: [0; 7],
+        promotions: 0,
+        reserved_too: [0; 28],
     });
     seal(key, sender, KIND_RELEASE, &BeatHead::default(), layouts)
 }
@@ -378,7 +405,7 @@ fn read(
     let (chunks, _) = rest.as_chunks::<ENTRY_LEN>();
     let entries = chunks.iter().map(|chunk| -> EntryLayout { zerocopy::transmute!(*chunk) });
     let said = match header.kind {
-        KIND_BEAT => {
+        KIND_BEAT | KIND_REQUEST | KIND_REPLY => {
             let head = BeatHead {
                 path: header.path,
                 part: header.part,
@@ -399,7 +426,12 @@ fn read(
                     read_entry(&entry).ok_or(DatagramError::Value("an entry that cannot be"))?,
                 );
             }
-            Said::Beat(head, all)
+            if header.kind == KIND_BEAT {
+                Said::Beat(head, all)
+            } else {
+                let said = super::outdate::read(header.kind, &head, &all);
+                said.ok_or(DatagramError::Value("a request or reply that cannot be"))?
+            }
         }
         KIND_RELEASE => {
             let all = entries.map(|entry| (entry.tag.get(), Epoch(entry.epoch.get())));
@@ -412,13 +444,15 @@ fn read(
 
 fn read_entry(entry: &EntryLayout) -> Option<BeatEntry> {
     let flags = entry.flags.get();
-    let may_be = entry.reserved == [0; 36] && flags & !BeatEntry::FLAGS == 0;
+    let is_reserved = entry.reserved == [0; 7] && entry.reserved_too == [0; 28];
+    let may_be = is_reserved && flags & !BeatEntry::FLAGS == 0;
     may_be.then(|| BeatEntry {
         tag: entry.tag.get(),
         epoch: Epoch(entry.epoch.get()),
         promised: Epoch(entry.promised.get()),
         granted: entry.granted.get(),
         flags,
+        promotions: entry.promotions,
     })
 }
 
@@ -438,7 +472,8 @@ mod tests {
 
     fn entry(tag: u64) -> BeatEntry {
         let flags = BeatEntry::WANTS_LEASE | BeatEntry::PRIMARY;
-        BeatEntry { tag, epoch: Epoch(8), promised: Epoch(8), granted: 12, flags }
+        let (epoch, promised, granted, promotions) = (Epoch(8), Epoch(8), 12, 3);
+        BeatEntry { tag, epoch, promised, granted, flags, promotions }
     }
 
     fn head() -> BeatHead {
@@ -469,7 +504,11 @@ mod tests {
     #[test]
     fn the_layout_is_the_documented_one() {
         let hash = blake3::hash(&beat()).to_hex();
-        assert_eq!(&hash[..16], "16413cc804e30a96", "bytes of version 1 have changed");
+        assert_eq!(&hash[..16], "d4d9418d821c37eb", "bytes of version 1 have changed");
+        // A release that counts no promotions leaves a zero there.
+        let entries = [1, 2].map(|tag| BeatEntry { promotions: 0, ..entry(tag) });
+        let older = seal_beat(&key(), sender(Side::First), &head(), &entries);
+        assert_eq!(&blake3::hash(&older).to_hex()[..16], "16413cc804e30a96");
     }
 
     #[test]

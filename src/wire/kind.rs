@@ -62,6 +62,8 @@ pub enum Kind {
     HandDone,
     Ask,
     Told,
+    Pledge,
+    Pledged,
 }
 
 /// What a frame of one type may look like.
@@ -105,7 +107,7 @@ pub(super) mod field {
 
 impl Kind {
     /// Every type.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 34] = [
         Self::Hello,
         Self::Verdict,
         Self::Refusal,
@@ -138,6 +140,8 @@ impl Kind {
         Self::HandDone,
         Self::Ask,
         Self::Told,
+        Self::Pledge,
+        Self::Pledged,
     ];
 
     /// The type with this number.
@@ -189,6 +193,8 @@ impl Kind {
             Message::HandDone(_) => Self::HandDone,
             Message::Ask(_) => Self::Ask,
             Message::Told(_) => Self::Told,
+            Message::Pledge(_) => Self::Pledge,
+            Message::Pledged(_) => Self::Pledged,
         }
     }
 
@@ -243,6 +249,8 @@ impl Kind {
             Self::HandDone => body(69, (40, 40)),
             Self::Ask => body(70, (12, 64)),
             Self::Told => body(71, (10, 2048)),
+            Self::Pledge => body(72, (9, 9)),
+            Self::Pledged => body(73, (9, 9)),
         }
     }
 }

@@ -103,6 +103,10 @@ pub enum Message {
     Ask(Ask),
     /// What became of it.
     Told(Told),
+    /// The primary wants the secondary's pledge, or relies on it no more.
+    Pledge(Pledge),
+    /// It is given, durably; or the arbiter answers the secondary, so it is not needed.
+    Pledged(Pledge),
 }
 
 impl Message {
@@ -137,7 +141,9 @@ impl Message {
             | Self::HandReady(_)
             | Self::HandDone(_)
             | Self::Ask(_)
-            | Self::Told(_) => Lane::Control,
+            | Self::Told(_)
+            | Self::Pledge(_)
+            | Self::Pledged(_) => Lane::Control,
         }
     }
 }
@@ -196,7 +202,7 @@ pub struct Hello {
     pub settings: u32,
     /// Its veto against itself.
     pub veto: Option<Veto>,
-    /// Reserved for the pledge of the arbiter modes.
+    /// A pledge not to ask for promotion: given by the sender, or, where it is primary, relied upon.
     pub hold: bool,
     /// It never promotes itself; durable there.
     pub never_promotes: bool,
@@ -489,6 +495,15 @@ pub struct Outdate {
     pub epoch: Epoch,
     /// Why.
     pub reason: VetoReason,
+}
+
+/// A secondary's promise not to ask for promotion while the arbiter is away.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
+pub struct Pledge {
+    /// Counts what the primary asked for in this session, from 1; an answer repeats it.
+    pub number: u64,
+    /// Given or to be given; else lifted, or not needed.
+    pub on: bool,
 }
 
 /// Ownership on its way.

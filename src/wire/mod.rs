@@ -22,6 +22,7 @@ pub mod heartbeat;
 mod kind;
 pub mod letter;
 pub mod message;
+pub mod outdate;
 pub mod payload;
 mod plausible;
 pub mod version;

@@ -217,6 +217,8 @@ fn command_samples() -> Vec<(&'static str, Message)> {
         ("outdate", Message::Outdate(outdate)),
         ("outdate-done", Message::OutdateDone(outdate)),
         ("leave", Message::Leave(Outdate { reason: VetoReason::Left, ..outdate })),
+        ("pledge", Message::Pledge(Pledge { number: 2, on: true })),
+        ("pledged", Message::Pledged(Pledge { number: 2, on: false })),
         ("hand-over", Message::HandOver(hand)),
         ("hand-ready", Message::HandReady(hand)),
         ("hand-done", Message::HandDone(hand)),

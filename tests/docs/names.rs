@@ -133,6 +133,12 @@ fn kinds_of_source() -> BTreeSet<String> {
             }
         }
     }
+    for text in ["src/hooks", "src/daemon"].into_iter().flat_map(|at| rust_files(&root().join(at)))
+    {
+        for (at, word) in text.match_indices("kind: \"") {
+            kinds.insert(text[at + word.len()..].split('"').next().unwrap().to_owned());
+        }
+    }
     kinds
 }
 
@@ -152,7 +158,7 @@ fn rust_files(folder: &Path) -> Vec<String> {
 #[test]
 fn every_kind_of_event_is_described() {
     let mut kinds = kinds_of_source();
-    kinds.insert("listener-dropped".to_owned());
+    kinds.extend(["listener-dropped", "arbiter-changed"].map(str::to_owned));
     let described: BTreeSet<String> =
         Page::read(OPERATIONS).keys_of_table("Kinds of events").into_iter().collect();
     assert_eq!(described, kinds);

@@ -11,11 +11,14 @@ mod oracle;
 #[path = "../real/mod.rs"]
 mod real;
 
+mod datagrams;
 mod fencing;
 mod losses;
+mod multicast;
 mod pauses;
 mod scene;
 mod services;
+mod stalls;
 mod topologies;
 
 use std::process::ExitCode;
@@ -41,11 +44,28 @@ const CASES: &[Case] = &[
         needs: &[LAB],
         run: fencing::a_partition_has_one_winner,
     },
+    Case { name: "a_stalled_disk_is_replaced", needs: stalls::NEEDS, run: stalls::a_stalled_disk },
+    Case { name: "a_stalled_node_is_replaced", needs: stalls::NEEDS, run: stalls::a_stalled_node },
+    Case {
+        name: "a_short_stall_changes_nothing",
+        needs: stalls::NEEDS,
+        run: stalls::a_short_stall,
+    },
     Case { name: "services_follow_the_role", needs: SERVICES, run: services::follow_the_role },
     Case {
         name: "services_that_do_not_stop_keep_the_role_but_not_for_ever",
         needs: SERVICES,
         run: services::that_do_not_stop,
+    },
+    Case {
+        name: "a_primary_goes_on_alone_by_a_datagram_of_its_peer",
+        needs: &[LAB],
+        run: datagrams::veto,
+    },
+    Case {
+        name: "a_swallowed_group_is_a_path_less_and_nothing_else",
+        needs: &[LAB],
+        run: multicast::swallowed,
     },
     Case { name: "each_topology_serves_where_it_must", needs: &[LAB], run: topologies::each },
 ];

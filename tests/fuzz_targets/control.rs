@@ -28,7 +28,7 @@ pub(crate) fn made() -> Vec<Vec<u8>> {
             r#"{"format":1,"cluster":"office","node":"alpha","#,
             r#""arbiter":{"kind":"none","reachable":null},"warnings":[],"#,
             r#""resources":[{"name":"vm1","kind":"block","mode":"sync","role":"primary","#,
-            r#""disk":"up-to-date","disk_reason":"none","serving":true,"solo":false,"#,
+            r#""disk":"up-to-date","disk_reason":"none","disk_answers":"ok","serving":true,"solo":false,"#,
             r#""state":"paired","epoch":7,"generation":"12-5f0c000000000000","#,
             r#""size_bytes":21474836480,"out_of_sync_bytes":0,"#,
             r#""at_risk":{"writes":0,"bytes":0,"age_ms":0},"#,

@@ -5,6 +5,7 @@ use hotpair::wire::heartbeat::{
     BeatEntry, BeatHead, DATAGRAM_LEN_MAX, ENTRIES_MAX, HeartbeatKey, Said, Sender, cluster_tag,
     open, seal_beat, seal_release,
 };
+use hotpair::wire::outdate::{ExchangeEntry, ExchangeHead, seal_reply, seal_request};
 
 const SECRET: [u8; 32] = [7; 32];
 const CLUSTER: &str = "office";
@@ -24,6 +25,14 @@ pub(crate) fn run(bytes: &[u8]) {
         Said::Beat(head, entries) => {
             assert!(entries.len() <= ENTRIES_MAX);
             let again = seal_beat(&key, from, head, entries);
+            assert!(again == bytes, "{datagram:?} encodes to other bytes");
+        }
+        Said::Request(head, entries) => {
+            let again = seal_request(&key, from, *head, entries);
+            assert!(again == bytes, "{datagram:?} encodes to other bytes");
+        }
+        Said::Reply(head, entries) => {
+            let again = seal_reply(&key, from, *head, entries);
             assert!(again == bytes, "{datagram:?} encodes to other bytes");
         }
         Said::Release(entries) => {
@@ -49,10 +58,15 @@ pub(crate) fn made() -> Vec<Vec<u8>> {
     let from = sender(Instance(5));
     let head = BeatHead { to: Instance(6), tick: 9, heard: 8, mask: 7, ..BeatHead::default() };
     let flags = BeatEntry::WANTS_LEASE | BeatEntry::PRIMARY;
-    let entry = BeatEntry { tag: 3, epoch: Epoch(8), promised: Epoch(8), granted: 4, flags };
+    let (epoch, promised, granted, promotions) = (Epoch(8), Epoch(8), 4, 2);
+    let entry = BeatEntry { tag: 3, epoch, promised, granted, flags, promotions };
+    let exchange = ExchangeHead { path: 1, to: Instance(6), number: 2 };
+    let asked = ExchangeEntry { tag: 3, epoch: Epoch(8), promised: Epoch(8), ask: 1 };
     vec![
         seal_beat(&key, from, &head, &[]),
         seal_beat(&key, from, &head, &[entry; ENTRIES_MAX]),
         seal_release(&key, from, &[(3, Epoch(8)), (4, Epoch(12))]),
+        seal_request(&key, from, exchange, &[ExchangeEntry { promised: Epoch(0), ..asked }]),
+        seal_reply(&key, from, exchange, &[asked; ENTRIES_MAX]),
     ]
 }

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use hotpair::heartbeat::{
     Advert, Heartbeat, HeartbeatNews, HeartbeatSettings, HeartbeatStatus, KeyRing, LastWord,
-    ResourceEnds, Surroundings,
+    OutdateSays, ResourceEnds, Surroundings,
 };
 use hotpair::promotion::Clocks;
+use hotpair::replica::OutdateNews;
 use hotpair::units::{Epoch, Instance, Instant, Side};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::{Notify, mpsc, watch};
@@ -20,11 +21,13 @@ use crate::relay::Relay;
 
 pub(crate) const NAMES: [&str; 2] = ["alpha", "beta"];
 /// Far more than anything here takes.
-const PATIENCE: Duration = Duration::from_mins(1);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 pub(crate) struct Node {
     pub(crate) advert: watch::Sender<Advert>,
     pub(crate) news: mpsc::Receiver<HeartbeatNews>,
+    pub(crate) outdate: watch::Sender<OutdateSays>,
+    pub(crate) outdate_news: mpsc::Receiver<OutdateNews>,
     pub(crate) sessions: mpsc::Sender<[u8; 32]>,
     /// The bytes of its ring of keys, for its next run.
     pub(crate) keys: watch::Receiver<Vec<u8>>,
@@ -56,6 +59,7 @@ pub(crate) fn settings(at: usize, peer: SocketAddr, keys: KeyRing) -> HeartbeatS
         side: [Side::First, Side::Second][at],
         instance: Instance(100 + at as u64),
         paths: vec![(own, peer)],
+        multicast: None,
         interval: Duration::from_millis(20),
         // Long, since the machine may be busy: a beat that is late by a quarter of it is a tilt.
         suspect_after: Duration::from_secs(1),
@@ -80,7 +84,15 @@ impl Node {
         let (keys_in, keys) = watch::channel(Vec::new());
         let (will_in, will) = watch::channel(Vec::new());
         let epochs = Arc::new(Notify::new());
-        let ends = ResourceEnds { name: "vm1".to_owned(), advert: advert_out, news: news_in };
+        let (outdate, outdate_out) = watch::channel(OutdateSays::default());
+        let (outdate_news_in, outdate_news) = mpsc::channel(64);
+        let ends = ResourceEnds {
+            name: "vm1".to_owned(),
+            advert: advert_out,
+            news: news_in,
+            outdate: outdate_out,
+            outdate_news: outdate_news_in,
+        };
         let heartbeat = Heartbeat::bind(settings, vec![ends]).unwrap();
         let stop = CancellationToken::new();
         let around = Surroundings {
@@ -91,7 +103,19 @@ impl Node {
             epochs: Arc::clone(&epochs),
         };
         let task = tokio::spawn(heartbeat.run(around, stop.clone()));
-        Self { advert, news, sessions, keys, will, status, epochs, stop, task }
+        Self {
+            advert,
+            news,
+            outdate,
+            outdate_news,
+            sessions,
+            keys,
+            will,
+            status,
+            epochs,
+            stop,
+            task,
+        }
     }
 
     pub(crate) async fn stop(self) {

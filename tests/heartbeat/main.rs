@@ -7,5 +7,7 @@
 mod harness;
 mod keys;
 mod life;
+mod multicast;
+mod outdate;
 mod relay;
 mod strangers;

@@ -358,7 +358,7 @@ impl Rig {
                 let (chunk, blocks) = self.hashes(chunk);
                 self.done(io, DiskOutcome::Hashes { chunk, blocks });
             }
-            Effect::ReadForClient { io, .. } | Effect::SyncData { io } => {
+            Effect::ReadForClient { io, .. } | Effect::SyncData { io } | Effect::Probe { io } => {
                 self.done(io, DiskOutcome::Done);
             }
             Effect::WriteSuperblock { ticket, record } => {
@@ -396,6 +396,7 @@ impl Rig {
             | Effect::GrantLease(_)
             | Effect::Services(_)
             | Effect::Fence(_)
+            | Effect::Outdate(_)
             | Effect::Connect(_)
             | Effect::OpenExport(_)
             | Effect::CloseExport(_)

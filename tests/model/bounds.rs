@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use hotpair::promotion::arbiter::Arbiter;
-use hotpair::promotion::controller::ControllerSettings;
 #[cfg(feature = "planted-bugs")]
 use hotpair::promotion::controller::planted::PlantedRule;
+use hotpair::promotion::controller::{ControllerSettings, Moving};
 use hotpair::replica::Settings;
 #[cfg(feature = "planted-bugs")]
 use hotpair::replica::planted::Planted;
@@ -160,7 +160,9 @@ impl Bounds {
                 lease: Duration::from_secs(3),
                 stop_budget: Duration::ZERO,
                 fence: None,
+                arbiter_grace: None,
                 identities: [[0; 32]; 2],
+                moving: Moving::default(),
                 #[cfg(feature = "planted-bugs")]
                 planted: self.rule,
             }),

@@ -55,7 +55,8 @@ fn may_be_alone(pair: &Pair, third: &Third, at: usize) -> bool {
     let [mine, theirs] = [at, 1 - at].map(|node| &pair.nodes[node].files.record);
     let is_forced = mine.forced && !mine.epoch.is_by_arbiter();
     let is_out = theirs.veto.is_some() || theirs.disk != DiskState::UpToDate;
-    third.lists_only(at) || is_forced || is_out
+    let is_bound = theirs.hold && theirs.owner != Some(side(1 - at));
+    third.lists_only(at) || is_forced || is_out || is_bound
 }
 
 /// Who is listed beside the owner, is whole and has no veto has every acknowledged write.
@@ -65,7 +66,8 @@ fn is_whole_if_listed(pair: &Pair, record: &ArbiterRecord, at: usize) -> bool {
     let counts = record.owner != side(at)
         && record.eligible == Eligible::Both
         && mine.disk == DiskState::UpToDate
-        && mine.veto.is_none();
+        && mine.veto.is_none()
+        && !mine.hold;
     !counts || node.files.data.shown() >= pair.ghost.floor[1 - at]
 }
 

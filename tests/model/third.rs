@@ -201,7 +201,9 @@ impl Pair {
                 let is_due = match timer {
                     ControllerTimer::Look => left.looks > 0,
                     ControllerTimer::Repeat => left.repeats > 0,
-                    ControllerTimer::Preference | ControllerTimer::Idle => left.waits > 0,
+                    ControllerTimer::Preference
+                    | ControllerTimer::Idle
+                    | ControllerTimer::Grace => left.waits > 0,
                     ControllerTimer::ArbiterLease
                     | ControllerTimer::PeerLease
                     | ControllerTimer::StopBudget
@@ -339,7 +341,9 @@ impl Pair {
         match timer {
             ControllerTimer::Look => third.left.looks -= 1,
             ControllerTimer::Repeat => third.left.repeats -= 1,
-            ControllerTimer::Preference | ControllerTimer::Idle => third.left.waits -= 1,
+            ControllerTimer::Preference | ControllerTimer::Idle | ControllerTimer::Grace => {
+                third.left.waits -= 1;
+            }
             ControllerTimer::Grant | ControllerTimer::HoldDown => {
                 // By now the holder has counted from its asking and longer.
                 third.granted_to[at] = None;

@@ -82,6 +82,14 @@ impl Lab {
         }
     }
 
+    /// What fits the words of a rule no longer reaches a host.
+    pub(crate) fn drop_input(&self, host: usize, what: &[&str]) {
+        let mut rule = vec!["add", "rule", "inet", "lab", "input"];
+        rule.extend_from_slice(what);
+        rule.push("drop");
+        nft(&self.hosts.names[1 + host], &rule);
+    }
+
     /// Everything passes again.
     pub(crate) fn heal(&self) {
         for name in &self.hosts.names[1..] {

@@ -246,14 +246,15 @@ impl Pair {
         if let Some(witness) = &self.witness {
             let _ = write!(
                 text,
-                "[promotion]\nauto = \"arbiter\"\narbiter = \"witness\"\nwitness = \"{}\"\n{}{}\n",
+                "[promotion]\nauto = \"arbiter\"\narbiter = \"witness\"\nwitness = \"{}\"\n\
+                 {OFTEN}\n{}{}\n",
                 witness.address, witness.identity_line, self.plan.promotion_lines,
             );
         }
         if !self.plan.etcd.is_empty() {
             let _ = write!(
                 text,
-                "[promotion]\nauto = \"arbiter\"\narbiter = \"etcd\"\netcd = {:?}\n{}\n",
+                "[promotion]\nauto = \"arbiter\"\narbiter = \"etcd\"\netcd = {:?}\n{OFTEN}\n{}\n",
                 self.plan.etcd, self.plan.promotion_lines,
             );
         }
@@ -504,3 +505,6 @@ fn write_private(path: &Path, text: &str) {
     fs::write(path, text).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }
+
+/// A test loses nodes oftener than anybody would stand.
+const OFTEN: &str = "flap_limit = \"100 in 1s\"";

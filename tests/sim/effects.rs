@@ -84,6 +84,7 @@ impl World {
                 self.set_timer(at, timer, from, after);
             }
             Effect::GrantLease(_) => self.grant_lease(at),
+            Effect::Outdate(order) => self.order_outdate(at, order),
             Effect::Services(order) => self.order_services(at, order)?,
             Effect::Fence(order) => self.order_fence(at, order),
             Effect::DrawId => {
@@ -108,6 +109,7 @@ impl World {
             | Effect::ReadRange { .. }
             | Effect::HashChunk { .. }
             | Effect::SyncData { .. }
+            | Effect::Probe { .. }
             | Effect::WriteSuperblock { .. }
             | Effect::AppendLog { .. }
             | Effect::SyncMap { .. }
@@ -216,6 +218,7 @@ pub(crate) fn input_code(input: &Input) -> u64 {
         Input::FreshId(_) => 11,
         Input::Operator { request, .. } => 12 + (request << 8),
         Input::Controller(_) => 14,
+        Input::Outdate(_) => 16,
         Input::ServicesEnded { run, result } => 15 + (run << 8) + (u64::from(result.is_ok()) << 40),
         Input::Grown { ticket, result } => 13 + (ticket.0 << 16) + (u64::from(result.is_ok()) << 8),
         // Only a driver with a network says it.
@@ -231,6 +234,7 @@ fn effect_code(effect: &Effect) -> u64 {
         Effect::ReadRange { io, .. } => 23 + (io.0 << 8),
         Effect::HashChunk { io, chunk } => 24 + (io.0 << 8) + (chunk.0 << 32),
         Effect::SyncData { io } => 25 + (io.0 << 8),
+        Effect::Probe { io } => 60 + (io.0 << 8),
         Effect::WriteSuperblock { ticket, .. } => 26 + (ticket.0 << 8),
         Effect::AppendLog { ticket, .. } => 27 + (ticket.0 << 8),
         Effect::SyncMap { ticket, .. } => 28 + (ticket.0 << 8),
@@ -250,6 +254,7 @@ fn effect_code(effect: &Effect) -> u64 {
         Effect::AskArbiter(request) => 39 + (request.id.number << 8),
         Effect::SetTimer { timer, .. } => 40 + ((*timer as u64) << 8),
         Effect::GrantLease(_) => 41,
+        Effect::Outdate(_) => 43,
         Effect::Services(order) => 42 + (order.run << 8),
         Effect::Fence(order) => 43 + (order.run << 8),
         Effect::Grow { ticket, new, .. } => 38 + (ticket.0 << 8) + (new.bytes() << 24),

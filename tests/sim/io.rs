@@ -25,6 +25,7 @@ pub(crate) enum Work {
     Read { io: IoId, range: ByteRange },
     Hash { io: IoId, chunk: ChunkIndex },
     Sync { io: IoId, covered: u64 },
+    Probe { io: IoId },
     Record { ticket: Ticket, offset: u64, bytes: Bytes },
     Append { ticket: Ticket, offset: u64, bytes: Bytes },
     Map { ticket: Ticket, covered: u64, sums: Vec<(u64, u32)> },
@@ -64,6 +65,7 @@ impl Work {
             Effect::ReadRange { io, range } => Self::Read { io: *io, range: *range },
             Effect::HashChunk { io, chunk } => Self::Hash { io: *io, chunk: *chunk },
             Effect::SyncData { io } => Self::Sync { io: *io, covered: files.data.newest() },
+            Effect::Probe { io } => Self::Probe { io: *io },
             Effect::WriteSuperblock { ticket, record } => Self::Record {
                 ticket: *ticket,
                 offset: Superblock::slot_offset(record.counter),
@@ -90,6 +92,8 @@ impl Work {
             Self::Write { .. } | Self::Zero { .. } => rng.u64(1..300),
             Self::ReadForClient { .. } | Self::Read { .. } => rng.u64(1..200),
             Self::Hash { .. } => rng.u64(20..400),
+            // Draws nothing: it comes with the clock, whatever a scenario is about.
+            Self::Probe { .. } => return 1_000_000,
             Self::Sync { .. } | Self::Record { .. } | Self::Append { .. } | Self::Map { .. } => {
                 rng.u64(100..5_000)
             }
@@ -112,7 +116,8 @@ impl Work {
             | Self::Zero { .. }
             | Self::ReadForClient { .. }
             | Self::Read { .. }
-            | Self::Hash { .. } => std::mem::take(&mut trouble.fail_next_io),
+            | Self::Hash { .. }
+            | Self::Probe { .. } => std::mem::take(&mut trouble.fail_next_io),
             Self::Sync { .. } => std::mem::take(&mut trouble.fail_next_sync),
             Self::Record { .. } | Self::Append { .. } | Self::Map { .. } | Self::Grow { .. } => {
                 std::mem::take(&mut trouble.fail_next_metadata)
@@ -154,6 +159,7 @@ impl Work {
                 files.data.sync(covered);
                 disk(io, DiskOutcome::Done)
             }
+            (End::Well, Self::Probe { io }) => disk(io, DiskOutcome::Done),
             (End::Well, Self::Record { ticket, offset, bytes }) => {
                 put_stable(&mut files.superblock, offset, &bytes);
                 metadata(ticket, Ok(()))
@@ -187,7 +193,8 @@ impl Work {
             Self::ReadForClient { io, .. }
             | Self::Read { io, .. }
             | Self::Hash { io, .. }
-            | Self::Sync { io, .. } => disk(io, DiskOutcome::Failed),
+            | Self::Sync { io, .. }
+            | Self::Probe { io } => disk(io, DiskOutcome::Failed),
             Self::Record { ticket, .. }
             | Self::Append { ticket, .. }
             | Self::Map { ticket, .. } => metadata(ticket, Err(MetadataFailed)),
@@ -208,7 +215,10 @@ impl Work {
         match self {
             Self::Write { range, bytes, .. } => files.data.write(range.start(), &bytes, &mut lands),
             Self::Zero { range, .. } => files.data.zero(range.start(), range.len(), &mut lands),
-            Self::ReadForClient { .. } | Self::Read { .. } | Self::Hash { .. } => {}
+            Self::ReadForClient { .. }
+            | Self::Read { .. }
+            | Self::Hash { .. }
+            | Self::Probe { .. } => {}
             Self::Sync { covered, .. } if is_stable => files.data.sync(covered),
             Self::Sync { .. } => {}
             Self::Record { offset, bytes, .. } => {

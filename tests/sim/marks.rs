@@ -21,6 +21,11 @@ impl Marks {
         *self.counts.entry(mark).or_default() += 1;
     }
 
+    /// How often this path ran.
+    pub(crate) fn count(&self, mark: &str) -> u64 {
+        self.counts.get(mark).copied().unwrap_or_default()
+    }
+
     /// Adds those of another world.
     pub(crate) fn merge(&mut self, other: &Self) {
         for (mark, count) in &other.counts {
@@ -45,6 +50,12 @@ impl Marks {
             Effect::CloseExport(Closing::Fenced) => self.add("export closes fenced"),
             Effect::CloseExport(Closing::Drained) => self.add("export closes drained"),
             Effect::Event(event) if event.kind == "forced" => self.add("forced"),
+            Effect::Event(event) if event.kind == "failback" => self.add("failback"),
+            Effect::Event(event) if event.kind == "failback-failed" => self.add("failback failed"),
+            Effect::Event(event) if event.kind == "flap-limit" => self.add("flap limit"),
+            Effect::Event(event) if event.kind == "stop-without-switchover" => {
+                self.add("stop without a switchover");
+            }
             Effect::Event(event) if event.kind == "resized" => self.add("resized"),
             Effect::Event(event) if event.kind == "resize-refused" => self.add("resize refused"),
             Effect::Event(event) if event.kind.contains("split") => self.add("split brain event"),

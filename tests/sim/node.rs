@@ -6,7 +6,7 @@ use bytes::Bytes;
 use fastrand::Rng;
 use hotpair::metadata::{self, Birth, Found, Newborn, Place, Superblock};
 use hotpair::promotion::controller::ControllerTimer;
-use hotpair::replica::{LinkId, Replica, RequestId, Settings, Start};
+use hotpair::replica::{LinkId, OutdateAsk, Replica, RequestId, Settings, Start};
 use hotpair::units::{BlockIndex, Epoch, Instance, Instant, ResourceSize};
 
 use crate::broken::Broken;
@@ -104,6 +104,8 @@ pub(crate) struct Process {
     pub(crate) is_silent: bool,
     /// When the peer asked for the lease that is about to be granted.
     pub(crate) lease_asked: Option<Instant>,
+    /// What it asks its peer with each heartbeat.
+    pub(crate) outdate_asked: Option<OutdateAsk>,
 }
 
 impl Node {
@@ -302,6 +304,7 @@ impl Process {
             last_beat: now,
             is_silent: false,
             lease_asked: None,
+            outdate_asked: None,
         }
     }
 }

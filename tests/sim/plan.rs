@@ -275,14 +275,18 @@ impl Plan {
             cool_after: limits.cool_after,
             checkpoint_every: limits.checkpoint_every,
             gate_bytes: limits.gate_bytes,
+            prefer: self.witness.as_ref().and_then(|witness| witness.moving.prefer),
             has_services: self.services.is_some(),
+            asks_by_datagram: self.witness.is_some(),
             controller: self.witness.as_ref().map(|witness| ControllerSettings {
                 side,
                 promotes: true,
                 lease: witness.lease,
+                arbiter_grace: witness.grace,
                 stop_budget: self.services.as_ref().map_or(Duration::ZERO, |it| it.stop_within),
                 fence: witness.fence.map(|(how, _)| how),
                 identities: [[1; 32], [2; 32]],
+                moving: witness.moving,
                 #[cfg(feature = "planted-bugs")]
                 planted: witness.planted,
             }),

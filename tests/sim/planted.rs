@@ -13,7 +13,7 @@ use hotpair::units::ReplicationMode;
 use crate::alone::AlonePlan;
 use crate::plan::Plan;
 use crate::run::run;
-use crate::scenarios::{alone, failover, moments, services};
+use crate::scenarios::{alone, failover, moments, pledge, services};
 use crate::witness::WitnessPlan;
 
 /// Seeds in which a planted bug must show.
@@ -114,6 +114,8 @@ const RULES_WALKED_INTO: &[(PlantedRule, WalkWithWitness)] = &[
     (PlantedRule::GrantsForgotten, failover::promotes_after_a_restart),
     (PlantedRule::SoloOutlivesPair, failover::loses_the_answer_to_pair),
     (PlantedRule::NoStopBudget, services::loses_its_lease),
+    (PlantedRule::PledgeLiftedEarly, pledge::loses_its_peer_when_the_pledge_is_void),
+    (PlantedRule::PledgeLiftedAlone, pledge::loses_its_peer_when_the_pledge_is_void),
 ];
 
 fn is_rule_walked_into(rule: PlantedRule) -> bool {

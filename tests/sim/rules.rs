@@ -131,6 +131,7 @@ impl World {
             self.ghost.check_stable(&self.nodes[at].files.data)?;
         }
         self.check_solo(at, old)?;
+        self.check_pledge()?;
         self.check_veto_of(0)?;
         self.check_veto_of(1)
     }
@@ -171,10 +172,26 @@ impl World {
         let is_only_one = arbiters.owner == side(at) && arbiters.eligible == Eligible::Owner;
         // An operator forced it without the arbiter: the ghost says whether that was right.
         let is_forced = mine.forced && !mine.epoch.is_by_arbiter();
-        let is_other_out = is_forced || theirs.veto.is_some() || theirs.disk != DiskState::UpToDate;
+        let is_bound = theirs.hold && theirs.owner != Some(side(1 - at));
+        let is_other_out =
+            is_forced || is_bound || theirs.veto.is_some() || theirs.disk != DiskState::UpToDate;
         if begins && !is_only_one && !is_other_out && !self.ghost.is_split {
             let detail = format!("node {at} goes on alone, the arbiter says {arbiters:?}");
             return Err(Broken::new("VetoBeforeSolo", detail));
+        }
+        Ok(())
+    }
+
+    /// What a primary relies upon, its peer has promised, unless an operator made that one primary.
+    fn check_pledge(&self) -> Checked {
+        for at in 0..2 {
+            let [mine, theirs] = [at, 1 - at].map(|node| self.nodes[node].superblock());
+            let relies = mine.hold && mine.owner == Some(side(at));
+            let is_bound = theirs.hold || theirs.epoch > mine.epoch || self.ghost.is_split;
+            if relies && !is_bound {
+                let detail = format!("node {at} relies on a pledge that the other one lifted");
+                return Err(Broken::new("VetoBeforeSolo", detail));
+            }
         }
         Ok(())
     }

@@ -9,14 +9,17 @@ use fastrand::Rng;
 use hotpair::promotion::arbiter::{
     Arbiter, ArbiterEffect, ArbiterInput, ArbiterRecord, ArbiterTimer, Reply, Request, RequestId,
 };
-use hotpair::promotion::controller::{ControllerInput, ControllerTimer, FenceUse};
-use hotpair::replica::Input;
+use hotpair::promotion::controller::{
+    ControllerInput, ControllerTimer, FenceUse, FlapLimit, Moving, PeerWord,
+};
+use hotpair::replica::{Input, OutdateAnswer, OutdateAsk, OutdateNews, OutdateOrder};
 use hotpair::units::{ArbiterId, Epoch, Instance, Instant};
 
 use crate::alone::FencePlan;
 use crate::broken::Checked;
 use crate::net::Time;
-use crate::plan::index;
+use crate::node::Process;
+use crate::plan::{index, side};
 use crate::world::{Event, World, millis, nanos};
 
 /// Time between two heartbeats of a node.
@@ -27,11 +30,20 @@ const SUSPECT_AFTER: Time = 1_000_000_000;
 /// A node that has not heard the witness for so long is not listened to.
 const HEARD_MAX: Time = 800_000_000;
 
+impl Process {
+    /// Whether what it says by datagram reaches the peer, and the answer comes back.
+    fn has_fresh_echo(&self, now: Time) -> bool {
+        now - self.last_up < SUSPECT_AFTER / 4 * 3
+    }
+}
+
 /// What goes wrong with it in one seed.
 #[derive(Clone, Debug)]
 pub(crate) struct WitnessPlan {
     /// The lease of both nodes.
     pub(crate) lease: Duration,
+    /// How long both must miss it before the secondary pledges; `None` if it never does.
+    pub(crate) grace: Option<Duration>,
     /// Mean time between cuts of one node from the witness.
     pub(crate) cut: Option<Duration>,
     /// Mean time between its crashes.
@@ -40,6 +52,10 @@ pub(crate) struct WitnessPlan {
     pub(crate) trouble: u8,
     /// With a fence command: what it is for, and what both nodes' devices do.
     pub(crate) fence: Option<(FenceUse, FencePlan)>,
+    /// How the resource moves by itself.
+    pub(crate) moving: Moving,
+    /// What cuts the connection of the nodes leaves their datagrams alone: another network.
+    pub(crate) beats_pass_cuts: bool,
     /// The bug to be found.
     #[cfg(feature = "planted-bugs")]
     pub(crate) planted: Option<hotpair::promotion::controller::planted::PlantedRule>,
@@ -50,10 +66,13 @@ impl WitnessPlan {
     pub(crate) fn calm() -> Self {
         Self {
             lease: Duration::from_secs(3),
+            grace: None,
             cut: None,
             kill: None,
             trouble: 0,
             fence: None,
+            moving: Moving::default(),
+            beats_pass_cuts: false,
             #[cfg(feature = "planted-bugs")]
             planted: None,
         }
@@ -63,16 +82,32 @@ impl WitnessPlan {
         let class = |rng: &mut Rng, one_in: u8| {
             (rng.u8(..one_in) == 0).then(|| Duration::from_millis(rng.u64(2_000..=30_000)))
         };
+        let lease = Duration::from_millis(*rng.choice(&[600, 1_000, 3_000]).unwrap());
         Self {
-            lease: Duration::from_millis(*rng.choice(&[600, 1_000, 3_000]).unwrap()),
+            lease,
+            grace: rng.bool().then_some(3 * lease),
             cut: class(rng, 2),
             kill: class(rng, 3),
             trouble: *rng.choice(&[0, 0, 2, 15]).unwrap(),
             fence: None,
+            moving: draw_moving(rng),
+            beats_pass_cuts: rng.u8(..3) == 0,
             #[cfg(feature = "planted-bugs")]
             planted: None,
         }
     }
+}
+
+/// A preferred node, a short wait for it, a tight limit, or neither.
+fn draw_moving(rng: &mut Rng) -> Moving {
+    let seconds =
+        |rng: &mut Rng, choices: &[u64]| Duration::from_secs(*rng.choice(choices).unwrap());
+    let prefer = (rng.u8(..3) > 0).then(|| side(rng.usize(..2)));
+    let failback = (rng.u8(..2) == 0).then(|| seconds(rng, &[1, 5, 20]));
+    let promotions = rng.u8(1..=3);
+    let within = seconds(rng, &[5, 30, 600]);
+    let flap_limit = (rng.u8(..2) == 0).then_some(FlapLimit { promotions, within });
+    Moving { prefer, failback, flap_limit }
 }
 
 /// The witness's machine.
@@ -90,6 +125,8 @@ pub(crate) struct Witness {
     settings: u64,
     /// Nothing passes from that node to it, and from it to that node, before this moment.
     cut_until: [[Time; 2]; 2],
+    /// Requests and replies of that node wait here, while they are held.
+    held: [Option<Vec<Message>>; 2],
 }
 
 /// What passes between the three.
@@ -103,10 +140,21 @@ pub(crate) enum Message {
     Tell(Box<(RequestId, Reply)>),
     /// To a node.
     Push(Box<ArbiterRecord>),
-    /// From a node to its peer: it lives, may want a lease, and hears the peer or not.
-    Beat { wants_lease: Option<(Instance, Epoch)>, sent: Instant, hears_you: bool },
+    /// From a node to its peer: it lives, may want a lease, and hears the peer or not; and what it says
+    /// of itself beside.
+    Beat {
+        wants_lease: Option<(Instance, Epoch)>,
+        released: Option<(Instance, Epoch)>,
+        sent: Instant,
+        hears_you: bool,
+        word: PeerWord,
+    },
     /// The lease that was asked for then is granted.
     Grant { asked: Instant },
+    /// That run of the primary asks its peer to veto itself.
+    Outdate { by: Instance, ask: OutdateAsk },
+    /// It has.
+    Outdated(OutdateAnswer),
 }
 
 /// A party.
@@ -140,6 +188,7 @@ impl Witness {
             timers: BTreeMap::new(),
             settings: 0,
             cut_until: [[0; 2]; 2],
+            held: [None, None],
         }
     }
 }
@@ -148,6 +197,14 @@ impl World {
     /// Nothing passes from that node to the witness (way 0) or back (way 1) any more.
     pub(crate) fn cut_witness(&mut self, node: usize, way: usize) {
         self.witness.cut_until[node][way] = Time::MAX;
+    }
+
+    /// Requests and replies of `node` wait from now on, or come now.
+    pub(crate) fn hold_exchanges_of(&mut self, node: usize, is_held: bool) {
+        let waiting = std::mem::replace(&mut self.witness.held[node], is_held.then(Vec::new));
+        for message in waiting.into_iter().flatten() {
+            self.say(Party::Node(node), Party::Node(1 - node), &message);
+        }
     }
 
     /// The witness ends without warning and stays down.
@@ -317,6 +374,12 @@ impl World {
 
     /// Sends a datagram.
     pub(crate) fn say(&mut self, from: Party, to: Party, message: &Message) {
+        if let (Party::Node(node), Message::Outdate { .. } | Message::Outdated(_)) = (from, message)
+            && let Some(held) = &mut self.witness.held[node]
+        {
+            held.push(message.clone());
+            return;
+        }
         let trouble = self.plan.witness.as_ref().map_or(0, |plan| plan.trouble);
         let has_trouble = !self.is_healing && self.witness.rng.u8(..100) < trouble;
         let mut copies = 1;
@@ -338,7 +401,10 @@ impl World {
 
     fn is_reachable(&self, from: Party, to: Party) -> bool {
         match (from, to) {
-            (Party::Node(from), Party::Node(_)) => !self.net.is_cut_from(from),
+            (Party::Node(from), Party::Node(_)) => {
+                let is_apart = self.plan.witness.as_ref().is_some_and(|it| it.beats_pass_cuts);
+                is_apart || !self.net.is_cut_from(from)
+            }
             (Party::Node(node), Party::Witness) => self.now >= self.witness.cut_until[node][0],
             (Party::Witness, Party::Node(node)) => self.now >= self.witness.cut_until[node][1],
             (Party::Witness, Party::Witness) => true,
@@ -384,20 +450,63 @@ impl World {
         let input = match message {
             Message::Tell(told) => ControllerInput::Reply { id: told.0, reply: told.1 },
             Message::Push(record) => ControllerInput::Pushed(record),
-            Message::Beat { wants_lease, sent, hears_you } => {
+            Message::Beat { wants_lease, released, sent, hears_you, word } => {
                 process.last_heard = now;
                 if hears_you {
                     // A path that passes one way only is none.
                     process.last_up = now;
                 }
+                process.lease_asked = wants_lease.map(|_| sent).or(process.lease_asked);
+                self.feed(at, Input::Controller(ControllerInput::PeerTold(word)))?;
+                if let Some((instance, epoch)) = released {
+                    let released = ControllerInput::Released { instance, epoch };
+                    self.feed(at, Input::Controller(released))?;
+                }
                 let Some((instance, epoch)) = wants_lease else { return Ok(()) };
-                process.lease_asked = Some(sent);
                 ControllerInput::LeaseAsked { instance, epoch }
             }
             Message::Grant { asked } => ControllerInput::LeaseGranted { asked },
+            Message::Outdate { .. } if !process.has_fresh_echo(now) => return Ok(()),
+            Message::Outdate { by, ask } => {
+                let news = OutdateNews::Asked { by, ask };
+                return self.feed(at, Input::Outdate(news));
+            }
+            // For another run: a driver does not pass it on.
+            Message::Outdated(answer) if answer.to != process.core.instance() => return Ok(()),
+            Message::Outdated(OutdateAnswer { ask, promised, .. }) => {
+                self.marks.add("veto by datagram");
+                let news = OutdateNews::Answered { ask, promised };
+                return self.feed(at, Input::Outdate(news));
+            }
             Message::Ask(..) | Message::Tick => return Ok(()),
         };
         self.feed(at, Input::Controller(input))
+    }
+
+    /// A request or reply beside the beats. A request is repeated with each of them.
+    pub(crate) fn order_outdate(&mut self, at: usize, order: OutdateOrder) {
+        match order {
+            OutdateOrder::Ask(ask) => {
+                if let Some(process) = &mut self.nodes[at].process {
+                    process.outdate_asked = ask;
+                }
+                self.say_outdate(at);
+            }
+            OutdateOrder::Answer(answer) => {
+                let message = Message::Outdated(answer);
+                self.say(Party::Node(at), Party::Node(1 - at), &message);
+            }
+        }
+    }
+
+    fn say_outdate(&mut self, at: usize) {
+        let Some(process) = &self.nodes[at].process else { return };
+        if let Some(ask) = process.outdate_asked
+            && process.has_fresh_echo(self.now)
+        {
+            let by = process.core.instance();
+            self.say(Party::Node(at), Party::Node(1 - at), &Message::Outdate { by, ask });
+        }
     }
 
     /// The peer's request for a lease is granted.
@@ -441,8 +550,11 @@ impl World {
         process.is_silent = is_silent;
         let core = &process.core;
         let wants_lease = core.wants_lease().then(|| (core.instance(), core.superblock().epoch));
-        let message = Message::Beat { wants_lease, sent: clock, hears_you };
+        let word = core.word_to_peer();
+        let released = core.released().map(|epoch| (core.instance(), epoch));
+        let message = Message::Beat { wants_lease, released, sent: clock, hears_you, word };
         self.say(Party::Node(node), Party::Node(1 - node), &message);
+        self.say_outdate(node);
         if has_changed {
             self.feed(node, Input::Controller(ControllerInput::Silent(is_silent)))?;
         }

@@ -149,6 +149,10 @@ async fn a_new_identity_is_another_store_and_nodes_notice() {
         let witness = home.start(&["--new-identity"]);
         assert_eq!(witness.fingerprint, fingerprint, "the key of the witness stays");
         assert!(witness.store.ends_with(" with 0 records"), "{}", witness.store);
+        let log = fs::read_to_string(home.state_dir().join("audit.log")).unwrap();
+        let [first, second] = log.lines().collect::<Vec<_>>()[..] else { panic!("{log}") };
+        assert!(first.contains(r#""arguments":[]"#) && second.contains("--new-identity"), "{log}");
+        assert!(second.contains(&format!("store {}", witness.store)), "{log}");
         let mut alpha = pair.node(A, &witness).await;
         assert_ne!(alpha.arbiter, known);
         (alpha.arbiter, alpha.epoch) = (known, epoch);

@@ -1,7 +1,9 @@
 //! What can be asked, and how each answer and each refusal looks.
 //!
 //! Every error is JSON: `{"error":{"why":"..","next":".."}}`. A refusal by the core has status 409,
-//! all others mean that the core was not asked.
+//! all others mean that the core was not asked. `order.rs` is the way of a command.
+
+mod order;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -19,15 +21,18 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, watch};
 use tokio_stream::{Stream, StreamExt as _};
 use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 
+use self::order::{Asked, carry_out};
+use super::audit::AuditTrail;
 use super::events::Events;
 use super::socket::Caller;
 use super::status::{Histories, NodeStatus, ResourceStatus};
-use super::{ArbiterReach, Facts, Order, Paths, ResourceHandle};
+use super::{ArbiterReach, Facts, Paths, ResourceHandle};
 use crate::replica::{Answer, Command, Refused};
 use crate::units::Side;
 
@@ -38,13 +43,16 @@ pub(super) struct Api {
     around: Around,
     resources: BTreeMap<String, ResourceHandle>,
     pub(super) events: Events,
+    /// Orders that are under way.
+    under_way: Arc<Semaphore>,
 }
 
 /// What changes around a node.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Around {
     pub(super) arbiter: Option<watch::Receiver<ArbiterReach>>,
     pub(super) paths: Option<watch::Receiver<Paths>>,
+    pub(super) audit: AuditTrail,
 }
 
 type Shared = State<Arc<Api>>;
@@ -53,7 +61,8 @@ impl Api {
     pub(super) fn new(facts: Facts, around: Around, resources: Vec<ResourceHandle>) -> Self {
         let events = Events::new(&facts.node);
         let named = resources.into_iter().map(|resource| (resource.facts.name.clone(), resource));
-        Self { facts, around, resources: named.collect(), events }
+        let under_way = Arc::new(Semaphore::new(UNDER_WAY_MAX));
+        Self { facts, around, resources: named.collect(), events, under_way }
     }
 
     fn resource(&self, name: &str) -> Result<&ResourceHandle, Failure> {
@@ -98,6 +107,8 @@ async fn refresh(resources: &[&ResourceHandle]) {
 
 /// Time that data threads get to show their newest state; they take a millisecond.
 const FRESH_WITHIN: Duration = Duration::from_secs(1);
+/// Most orders under way; a data thread takes them one after the other.
+const UNDER_WAY_MAX: usize = 128;
 /// Longest body of a request in bytes; the largest command has about 100.
 const BODY_LEN_MAX: usize = 64 << 10;
 /// Longest time for one answer. A switchover waits for a flush on both nodes.
@@ -199,7 +210,9 @@ async fn status(
     let resources = api.status_of_all(&resources).await;
     let reach = api.around.arbiter.as_ref().map(|reach| reach.borrow().clone());
     let paths = api.around.paths.as_ref().map(|paths| paths.borrow().clone()).unwrap_or_default();
-    Ok(Json(NodeStatus::new(&api.facts, reach.as_ref(), &paths, resources)))
+    let mut status = NodeStatus::new(&api.facts, reach.as_ref(), &paths, resources);
+    status.warnings.extend(api.around.audit.warning());
+    Ok(Json(status))
 }
 
 #[derive(Debug, Deserialize)]
@@ -298,21 +311,25 @@ type Body = Result<Bytes, BytesRejection>;
 
 async fn command(
     State(api): Shared,
+    ConnectInfo(caller): ConnectInfo<Caller>,
     Path((name, command)): Path<(String, String)>,
     body: Body,
 ) -> Result<Json<Answer>, Failure> {
-    let resource = api.resource(&name)?;
-    order(resource, read_command(&command, &bytes_of(body)?)?).await
+    let order = bytes_of(body).and_then(|body| read_command(&command, &body));
+    carry_out(&api, Asked { caller, name, command }, order).await
 }
 
 async fn verify(
     State(api): Shared,
+    ConnectInfo(caller): ConnectInfo<Caller>,
     Path(name): Path<String>,
     body: Body,
 ) -> Result<Json<Answer>, Failure> {
-    let resource = api.resource(&name)?;
-    let VerifyBody { repair } = read(&bytes_of(body)?)?;
-    order(resource, Command::Verify { repair }).await
+    let order = bytes_of(body).and_then(|body| {
+        let VerifyBody { repair } = read(&body)?;
+        Ok(Command::Verify { repair })
+    });
+    carry_out(&api, Asked { caller, name, command: "verify".to_owned() }, order).await
 }
 
 fn read_command(command: &str, body: &[u8]) -> Result<Command, Failure> {
@@ -351,12 +368,18 @@ fn promote(body: &PromoteBody) -> Result<Command, Failure> {
 
 async fn resolve(
     State(api): Shared,
+    ConnectInfo(caller): ConnectInfo<Caller>,
     Path(name): Path<String>,
     body: Body,
 ) -> Result<Json<Answer>, Failure> {
-    let resource = api.resource(&name)?;
-    let ResolveBody { keep } = read(&bytes_of(body)?)?;
-    let Facts { node, peer, .. } = &api.facts;
+    let order = bytes_of(body).and_then(|body| read_resolve(&api.facts, &body));
+    let command = "split-brain resolve".to_owned();
+    carry_out(&api, Asked { caller, name, command }, order).await
+}
+
+fn read_resolve(facts: &Facts, body: &[u8]) -> Result<Command, Failure> {
+    let ResolveBody { keep } = read(body)?;
+    let Facts { node, peer, .. } = facts;
     if keep != *node && keep != *peer {
         let why = format!("there is no node {keep:?}");
         let next = format!("the nodes are {node} and {peer}");
@@ -364,7 +387,7 @@ async fn resolve(
     }
     let other = if keep == *node { peer } else { node };
     let keep = if keep < *other { Side::First } else { Side::Second };
-    order(resource, Command::Resolve { keep }).await
+    Ok(Command::Resolve { keep })
 }
 
 fn bytes_of(body: Body) -> Result<Bytes, Failure> {
@@ -380,21 +403,6 @@ fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
         let why = format!("the body is not what this command takes: {err}");
         Failure::new(StatusCode::BAD_REQUEST, why, SEE_DOCS)
     })
-}
-
-/// Hands an order to the data thread, which takes them one after the other, and waits.
-async fn order(resource: &ResourceHandle, command: Command) -> Result<Json<Answer>, Failure> {
-    let ended = || {
-        let why = "the daemon is stopping";
-        Failure::new(StatusCode::SERVICE_UNAVAILABLE, why, "start it and try again")
-    };
-    let (answer, answered) = oneshot::channel();
-    resource.orders.send(Order { command, answer }).await.map_err(|_| ended())?;
-    match answered.await {
-        Ok(Ok(answer)) => Ok(Json(answer)),
-        Ok(Err(refused)) => Err(Failure { status: StatusCode::CONFLICT, refused }),
-        Err(_) => Err(ended()),
-    }
 }
 
 #[cfg(test)]

@@ -8,9 +8,11 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::control::{ControlSocket, Handle, NodeEvent, serve, status};
+use crate::control::{
+    AuditEntry, AuditOrder, AuditOutcome, ControlSocket, Handle, NodeEvent, Order, serve, status,
+};
 use crate::replica::Event;
-use crate::units::Epoch;
+use crate::units::{Epoch, Instance};
 
 struct Server {
     _dir: tempfile::TempDir,
@@ -22,7 +24,23 @@ struct Server {
     _snapshot: watch::Sender<status::Snapshot>,
 }
 
+/// A server whose audit log is always stable at once.
 fn start() -> Server {
+    let (audit, lines) = trail();
+    std::thread::spawn(move || {
+        for AuditOrder { written, .. } in lines {
+            let _ = written.send(());
+        }
+    });
+    start_with(audit)
+}
+
+fn trail() -> (AuditTrail, std::sync::mpsc::Receiver<AuditOrder>) {
+    let (lines, lines_out) = std::sync::mpsc::sync_channel(16);
+    (AuditTrail::new(lines, Arc::default(), Instance(1)), lines_out)
+}
+
+fn start_with(audit: AuditTrail) -> Server {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("run/control.sock");
     let socket = ControlSocket::bind(&path).unwrap();
@@ -33,7 +51,8 @@ fn start() -> Server {
     let (looks, _) = mpsc::channel(1);
     let handle = ResourceHandle { facts: resource, snapshot, orders: order_sender, looks };
     let resources = vec![handle];
-    let handle = Handle { facts, arbiter: None, paths: None, resources, events: event_receiver };
+    let events_out = event_receiver;
+    let handle = Handle { facts, arbiter: None, paths: None, resources, events: events_out, audit };
     let stop = CancellationToken::new();
     let served = tokio::spawn(serve(socket, handle, stop.clone()));
     Server { _dir: dir, path, orders, events, stop, served, _snapshot: snapshot_sender }
@@ -198,8 +217,9 @@ fn another_user_is_refused_before_anything_is_read() {
         let path = dir.path().join("open.sock");
         let listener = tokio::net::UnixListener::bind(&path).unwrap();
         let (facts, ..) = status::sample();
+        let around = super::Around { arbiter: None, paths: None, audit: trail().0 };
         let stranger = Caller { uid: Some(rustix::process::geteuid().as_raw() + 1), pid: None };
-        let router = router(Arc::new(Api::new(facts, super::Around::default(), Vec::new())))
+        let router = router(Arc::new(Api::new(facts, around, Vec::new())))
             .layer(axum::Extension(ConnectInfo(stranger)));
         tokio::spawn(axum::serve(listener, router).into_future());
         let (code, text) = ask(&path, "GET", "/api/v1/status", "").await;
@@ -260,5 +280,123 @@ fn events_are_streamed_until_the_daemon_stops() {
         assert!(text.contains("event: second"), "{text}");
         server.served.await.unwrap().unwrap();
         assert!(!server.path.exists());
+    });
+}
+
+/// The next line of the log, which is not stable before the test says so.
+async fn line(lines: &std::sync::mpsc::Receiver<AuditOrder>) -> AuditOrder {
+    loop {
+        match lines.try_recv() {
+            Ok(order) => return order,
+            Err(_) => tokio::task::yield_now().await,
+        }
+    }
+}
+
+#[test]
+fn an_order_is_in_the_log_before_it_is_given_and_its_outcome_before_it_is_answered() {
+    run(async {
+        let (audit, lines) = trail();
+        let mut server = start_with(audit);
+        let path = server.path.clone();
+        let body = r#"{"force":true,"peer_is_fenced":true}"#;
+        let asking =
+            tokio::spawn(
+                async move { ask(&path, "POST", "/api/v1/resources/vm1/promote", body).await },
+            );
+        let AuditOrder { entry: first, written, .. } = line(&lines).await;
+        assert_eq!(first.outcome, AuditOutcome::Accepted);
+        assert_eq!(first.uid, Some(rustix::process::geteuid().as_raw()));
+        assert_eq!((first.resource.as_deref(), first.command.as_str()), (Some("vm1"), "promote"));
+        assert_eq!(first.arguments, ["--force", "--peer-is-fenced"]);
+        assert!(server.orders.try_recv().is_err(), "nothing is done before the line is stable");
+        written.send(()).unwrap();
+        let Order { answer, .. } = server.orders.recv().await.unwrap();
+        answer.send(Err(Refused { why: "No.".to_owned(), next: "Wait.".to_owned() })).unwrap();
+        let AuditOrder { entry: second, written, .. } = line(&lines).await;
+        let reason = Some("No.".to_owned());
+        assert_eq!(second, AuditEntry { outcome: AuditOutcome::Refused, reason, ..first });
+        assert!(!asking.is_finished(), "no answer before its line is stable");
+        written.send(()).unwrap();
+        assert_eq!(asking.await.unwrap().0, 409);
+    });
+}
+
+#[test]
+fn the_outcome_is_in_the_log_also_if_nobody_waits_for_the_answer() {
+    run(async {
+        let (audit, lines) = trail();
+        let mut server = start_with(audit);
+        let mut stream = UnixStream::connect(&server.path).await.unwrap();
+        let text = b"POST /api/v1/resources/vm1/demote HTTP/1.1\r\nHost: a\r\n\r\n";
+        stream.write_all(text).await.unwrap();
+        let AuditOrder { written, .. } = line(&lines).await;
+        drop(stream);
+        written.send(()).unwrap();
+        let Order { answer, .. } = server.orders.recv().await.unwrap();
+        answer.send(Ok(Answer { text: "Done.".to_owned() })).unwrap();
+        assert_eq!(line(&lines).await.entry.outcome, AuditOutcome::Done);
+    });
+}
+
+#[test]
+fn what_is_no_order_is_in_the_log_without_the_body_that_it_had() {
+    run(async {
+        let (audit, lines) = trail();
+        let server = start_with(audit);
+        let cases = [
+            ("/api/v1/resources/vm1/promote", r#"{"force":"hunter2"}"#),
+            ("/api/v1/resources/vm1/split-brain/resolve", r#"{"keep":"hunter2"}"#),
+            ("/api/v1/resources/vm1/verify", r#"{"hunter2":1}"#),
+            ("/api/v1/resources/vm2/demote", ""),
+        ];
+        for (target, body) in cases {
+            let logged = async {
+                let AuditOrder { entry, written, .. } = line(&lines).await;
+                written.send(()).unwrap();
+                entry
+            };
+            let (_, entry) = tokio::join!(ask(&server.path, "POST", target, body), logged);
+            assert_eq!(entry.outcome, AuditOutcome::Refused, "{target}");
+            assert!(!format!("{entry:?}").contains("hunter2"), "{entry:?}");
+            assert!(entry.reason.is_some());
+        }
+        let reads = ask(&server.path, "GET", "/api/v1/resources/vm1/explain", "").await;
+        assert_eq!((reads.0, lines.try_recv().is_err()), (200, true), "who reads changes nothing");
+    });
+}
+
+#[test]
+fn a_log_that_cannot_be_written_stops_nobody_and_is_a_warning() {
+    run(async {
+        let (audit, lines) = trail();
+        drop(lines);
+        let mut server = start_with(audit);
+        let answered = async {
+            let Order { answer, .. } = server.orders.recv().await.unwrap();
+            answer.send(Ok(Answer { text: "Done.".to_owned() })).unwrap();
+        };
+        let asked = ask(&server.path, "POST", "/api/v1/resources/vm1/promote", "");
+        let ((code, _), ()) = tokio::join!(asked, answered);
+        assert_eq!(code, 200);
+        let (_, text) = ask(&server.path, "GET", "/api/v1/status", "").await;
+        let status: NodeStatus = serde_json::from_str(&text).unwrap();
+        assert!(status.warnings[0].contains("2 lines are missing"), "{:?}", status.warnings);
+    });
+}
+
+#[test]
+fn another_store_of_the_arbiter_is_in_the_log() {
+    run(async {
+        let (audit, lines) = trail();
+        let server = start_with(audit);
+        for kind in ["solo", crate::replica::ARBITER_CHANGED] {
+            let event = Event { kind, epoch: Epoch(9), reason: "So it is.".to_owned() };
+            let event = NodeEvent { resource: Some("vm1".to_owned()), event };
+            server.events.send(event).await.unwrap();
+        }
+        let entry = line(&lines).await.entry;
+        assert_eq!((entry.command.as_str(), entry.uid), ("arbiter-changed", None));
+        assert_eq!(entry.reason.as_deref(), Some("So it is."));
     });
 }

@@ -176,6 +176,7 @@ impl Alone {
             | ControllerInput::LeaseAsked { .. }
             | ControllerInput::LeaseGranted { .. }
             | ControllerInput::Released { .. }
+            | ControllerInput::PeerTold(_)
             | ControllerInput::Promote { .. }
             | ControllerInput::Force { .. } => {}
         }

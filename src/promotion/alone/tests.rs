@@ -72,6 +72,7 @@ impl Node {
             record: &self.record,
             is_recording: false,
             is_primary: self.is_primary,
+            is_disk_unfit: false,
             is_promoting: self.is_promoting,
             peer: self.peer,
             claim: (self.peer != Standing::Away).then_some(claim),

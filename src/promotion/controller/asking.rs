@@ -76,8 +76,8 @@ impl Controller {
     }
 
     /// What it says of the pair to an arbiter that has no record: both nodes must say the same.
-    /// If nobody serves, the owner is the first node, since somebody has to be it; where only an
-    /// operator promotes, it waits for one.
+    /// If nobody serves, the owner is the preferred node, else the first one, since somebody has to be
+    /// it; where only an operator promotes, it waits for one.
     fn half(&self, facts: &Facts<'_>) -> Option<Half> {
         let (record, side) = (facts.record, self.settings.side);
         let alone = record.peer_replica_id.0 == 0;
@@ -90,7 +90,7 @@ impl Controller {
         } else if peer_serves {
             side.other()
         } else {
-            Side::First
+            self.settings.moving.prefer.unwrap_or(Side::First)
         };
         let generation = record.generation?;
         let epoch = record.epoch.max(record.promised);
@@ -185,6 +185,7 @@ impl Controller {
             ControllerTimer::Preference => self.owner_first = false,
             ControllerTimer::Idle => self.nobody_serves = self.waits_for_owner,
             ControllerTimer::StopBudget => self.stops_there = false,
+            ControllerTimer::Grace => self.misses_arbiter = self.grace_runs,
             ControllerTimer::ArbiterLease
             | ControllerTimer::PeerLease
             | ControllerTimer::Grant
@@ -238,6 +239,11 @@ impl Controller {
     /// Whether the arbiter was asked and has not answered lately.
     pub(super) fn is_arbiter_away(&self) -> bool {
         self.asking.missed >= MISSED_MAX
+    }
+
+    /// Whether the arbiter answers, and has a record.
+    pub(super) fn hears_arbiter(&self) -> bool {
+        self.known.is_some() && self.arbiter_obstacle().is_none()
     }
 
     /// Whether an answer is waited for.

@@ -58,6 +58,7 @@ const GUARDS: &[Guard] = &[
         !facts.record.stopped && !it.known.as_ref().is_some_and(|known| known.stopped)
     }),
     guard(Obstacle::SplitBrain, true, |_, facts| !facts.record.split),
+    guard(Obstacle::DiskStalled, true, |_, facts| !facts.is_disk_unfit),
     guard(Obstacle::NotUpToDate, true, |_, facts| facts.record.disk == DiskState::UpToDate),
     guard(Obstacle::RecordLost, true, |it, facts| !it.is_record_lost(facts)),
     guard(Obstacle::Vetoed, true, |_, facts| facts.record.veto.is_none()),
@@ -79,6 +80,8 @@ const GUARDS: &[Guard] = &[
     guard(Obstacle::OwnerFirst, false, |it, facts| {
         !it.owner_first || it.is_released() || it.is_alone_in_turn(facts) || it.nobody_serves
     }),
+    // What the arbiter says is this node's own is no move.
+    guard(Obstacle::Flapping, false, |it, _| it.flap_pause().is_none() || it.owns()),
 ];
 
 const fn guard(
@@ -111,12 +114,14 @@ impl Controller {
             | Obstacle::Vetoed
             | Obstacle::Pledged
             | Obstacle::SplitBrain
+            | Obstacle::DiskStalled
             | Obstacle::HoldDown
             | Obstacle::OwnerFirst
             | Obstacle::PeerAhead
             | Obstacle::Fencing
             | Obstacle::NotFenced(_)
             | Obstacle::NotFollowed
+            | Obstacle::Flapping
             | Obstacle::ArbiterAway
             | Obstacle::ArbiterBehind
             | Obstacle::Local(_)
@@ -191,6 +196,7 @@ impl Controller {
             Stage::Granted(_) | Stage::Alone if facts.is_primary => {
                 let won = candidacy.won();
                 self.candidacy = None;
+                self.count_promotion(request.is_some());
                 Self::tell_operator(request, Ok(won), effects);
             }
             // The record has changed since: it is asked about anew.

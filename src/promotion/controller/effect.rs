@@ -51,6 +51,8 @@ pub enum ControllerInput {
         /// How.
         answer: FenceAnswer,
     },
+    /// What the peer says of itself in a beat, beside leases.
+    PeerTold(PeerWord),
     /// An operator wants this node to be primary.
     Promote {
         /// Echoed in [`ControllerEffect::Settled`].
@@ -63,6 +65,18 @@ pub enum ControllerInput {
         /// What may be missing here is given up.
         accept_data_loss: bool,
     },
+}
+
+/// What a node says of itself in each beat, beside leases.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub struct PeerWord {
+    /// How many automatic promotions of the resource count, by what it knows; `None` if it has heard
+    /// nothing of the other node since its start.
+    pub promotions: Option<u8>,
+    /// It is primary.
+    pub is_primary: bool,
+    /// The arbiter answers it.
+    pub hears_arbiter: bool,
 }
 
 /// What the controller waits for.
@@ -90,6 +104,8 @@ pub enum ControllerTimer {
     Fence,
     /// Without an arbiter and without a fence command: the primary was silent for long enough.
     Silence,
+    /// The arbiter has been away for `arbiter_grace`.
+    Grace,
 }
 
 /// On which side of its time a timer must be when two clocks differ.
@@ -213,6 +229,9 @@ pub enum Act {
     TakenBack,
     /// The arbiter promotes nobody until an operator says so.
     Stopped,
+    /// The peer is the preferred node, and both have been in sync for long: the roles are exchanged as an
+    /// operator would.
+    FailBack,
 }
 
 /// The first thing that stands in the way of a promotion; the words are those of `explain`.
@@ -230,6 +249,9 @@ pub enum Obstacle {
     /// The copy cannot be served.
     #[error("this copy is not up-to-date")]
     NotUpToDate,
+    /// The disk does not answer.
+    #[error("the disk of this node does not answer")]
+    DiskStalled,
     /// An older image of its record was put back.
     #[error(
         "an older state of this node's metadata was put back: it does not know what it promised, and \
@@ -275,6 +297,9 @@ pub enum Obstacle {
     /// The fence command did not confirm that the old owner is off.
     #[error("the arbiter made this node owner, but the fence command ended with {0}")]
     NotFenced(FenceAnswer),
+    /// It was promoted too often.
+    #[error("this resource was promoted too often without an operator: `flap_limit`")]
+    Flapping,
     /// It is primary already, or becomes it.
     #[error("this node is primary, or about to be")]
     Primary,

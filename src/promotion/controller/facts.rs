@@ -14,6 +14,8 @@ pub struct Facts<'a> {
     pub is_recording: bool,
     /// This node is primary.
     pub is_primary: bool,
+    /// Its disk failed, or has not answered for longer than the I/O timeout.
+    pub is_disk_unfit: bool,
     /// An order to become primary is being carried out.
     pub is_promoting: bool,
     /// What may be done with the peer.

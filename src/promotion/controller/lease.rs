@@ -80,7 +80,8 @@ impl Leases {
             | ControllerTimer::Idle
             | ControllerTimer::StopBudget
             | ControllerTimer::Fence
-            | ControllerTimer::Silence => {}
+            | ControllerTimer::Silence
+            | ControllerTimer::Grace => {}
         }
     }
 }

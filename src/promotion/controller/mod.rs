@@ -6,9 +6,10 @@
 //! reply, a crash and a late message need no rules of their own.
 //!
 //! Reading order: `facts.rs`, `effect.rs`; `owner.rs` is the primary's part, `candidate.rs` how a
-//! secondary is promoted, `fence.rs` what happens to the old owner,
-//! `force.rs` how an operator does it against the rules, `lease.rs` who may answer reads, `lost.rs` what an old image of the record
-//! may do, `asking.rs` the requests.
+//! secondary is promoted, `fence.rs` what happens to the old owner, `force.rs` how an operator does it
+//! against the rules, `lease.rs` who may answer reads, `lost.rs` what an old image of the record may do,
+//! `failback.rs` and `flapping.rs` how the role moves back and how often it may move, `pledge.rs` and
+//! `give_way.rs` who goes on without the arbiter or the disk, `asking.rs` the requests.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
@@ -16,12 +17,16 @@ mod asking;
 mod candidate;
 mod effect;
 mod facts;
+mod failback;
 mod fence;
+mod flapping;
 mod force;
+mod give_way;
 mod lease;
 mod lost;
 mod owner;
 pub mod planted;
+mod pledge;
 #[cfg(test)]
 mod tests;
 
@@ -29,10 +34,12 @@ use std::time::Duration;
 
 pub use effect::{
     Act, ArbiterChange, Bound, ControllerEffect, ControllerInput, ControllerTimer, Obstacle,
-    RecordStep, Won,
+    PeerWord, RecordStep, Won,
 };
 pub use facts::{Facts, Leaving, Standing};
+pub use failback::Moving;
 pub use fence::FenceUse;
+pub use flapping::FlapLimit;
 
 use super::arbiter::{ArbiterRecord, Refused, grant_end};
 use super::fencing::Fencing;
@@ -57,8 +64,13 @@ pub struct ControllerSettings {
     pub stop_budget: Duration,
     /// What the fence command is for, if there is one.
     pub fence: Option<FenceUse>,
+    /// How long neither node must have reached the arbiter before the secondary pledges not to ask for
+    /// promotion; `None` if it never does.
+    pub arbiter_grace: Option<Duration>,
     /// Fingerprints of the keys of both nodes, in order of [`Side`]; zero without TLS.
     pub identities: [[u8; 32]; 2],
+    /// How the resource moves by itself, beside a failover.
+    pub moving: Moving,
     /// The bug to be found.
     #[cfg(feature = "planted-bugs")]
     pub planted: Option<planted::PlantedRule>,
@@ -98,6 +110,11 @@ pub struct Controller {
     /// The old owner must be fenced before this node serves.
     must_fence: bool,
     leases: Leases,
+    /// The time runs after which the arbiter counts as away for long.
+    grace_runs: bool,
+    misses_arbiter: bool,
+    /// This run says, or may come to say, that it serves nothing more up to this epoch.
+    gave_way: Option<Epoch>,
     is_silent: bool,
     /// A run of the peer that serves nothing more at any epoch up to this one.
     released: Option<Released>,
@@ -108,6 +125,10 @@ pub struct Controller {
     waits_for_owner: bool,
     /// That time is over.
     nobody_serves: bool,
+    /// By its last beat.
+    peer_hears_arbiter: bool,
+    quiet: failback::Quiet,
+    flapping: flapping::Flapping,
 }
 
 impl Controller {
@@ -131,12 +152,18 @@ impl Controller {
             fencing: Fencing::default(),
             must_fence: false,
             leases: Leases::new(granted_before),
+            grace_runs: false,
+            misses_arbiter: false,
+            gave_way: None,
             is_silent: false,
             released: None,
             was_session: false,
             owner_first: true,
             waits_for_owner: false,
             nobody_serves: false,
+            peer_hears_arbiter: false,
+            quiet: failback::Quiet::default(),
+            flapping: flapping::Flapping::default(),
         }
     }
 
@@ -179,6 +206,10 @@ impl Controller {
             ControllerInput::Fence { run, answer } => {
                 self.on_fence_answer(run, answer, facts, effects);
             }
+            ControllerInput::PeerTold(word) => {
+                self.peer_hears_arbiter = word.hears_arbiter;
+                self.on_promotions_told(word, facts);
+            }
             ControllerInput::Promote { request } => self.on_promote(request, facts, effects),
             ControllerInput::Force { request, accept_data_loss } => {
                 self.on_force(request, accept_data_loss, facts, effects);
@@ -192,12 +223,16 @@ impl Controller {
     pub fn settle(&mut self, now: Instant, facts: &Facts<'_>, effects: &mut Vec<ControllerEffect>) {
         self.now = now;
         self.note(facts);
+        self.note_flapping();
+        self.note_quiet(facts);
         self.look_for_service(facts, effects);
+        self.count_grace(effects);
         self.settle_candidacy(facts, effects);
         self.settle_fencing(facts);
         if let Some(effect) = self.next_move(facts) {
             if let ControllerEffect::Act(act) = &effect {
                 self.on_act(*act);
+                self.note_move(*act, facts);
             }
             effects.push(effect);
             return;
@@ -287,6 +322,9 @@ impl Controller {
         if let Some(act) = self.force_act(facts) {
             return Some(ControllerEffect::Act(act));
         }
+        if let Some(act) = self.pledged_act(facts) {
+            return Some(ControllerEffect::Act(act));
+        }
         if let Some(known) = self.known.as_deref() {
             if let Some(act) = self.owner_act(known, facts) {
                 return Some(ControllerEffect::Act(act));
@@ -294,10 +332,29 @@ impl Controller {
             if let Some(step) = self.record_step(known, facts) {
                 return Some(ControllerEffect::Record(self.change(step, facts)));
             }
+            if self.is_failback_due() {
+                return Some(ControllerEffect::Act(Act::FailBack));
+            }
         } else if let Some(step) = self.follow_step(facts) {
             return Some(ControllerEffect::Record(self.change(step, facts)));
         }
         None
+    }
+
+    /// An act is ordered that may count as one of too many, or as one of an operator.
+    fn note_move(&mut self, act: Act, facts: &Facts<'_>) {
+        match act {
+            Act::Promote(_) => self.begin_counting(self.is_operators(), facts.record.owner),
+            // As planned.
+            Act::TakeOver(_) => self.forget_promotions(),
+            Act::FailBack => self.on_failback(),
+            Act::Force { .. }
+            | Act::Resume
+            | Act::StepDown(_)
+            | Act::HandedOver
+            | Act::TakenBack
+            | Act::Stopped => {}
+        }
     }
 
     fn record_step(&self, known: &ArbiterRecord, facts: &Facts<'_>) -> Option<RecordStep> {

@@ -76,6 +76,9 @@ impl Controller {
             Some(Leaving::TakeBack) => true,
             Some(Leaving::Handover | Leaving::Stop | Leaving::Recording) => false,
             None if facts.is_primary => return self.is_stop_open(),
+            None if self.must_serve_anew() => {
+                return self.may_resume(facts) && !self.is_stopped();
+            }
             None => {
                 facts.record.serve_mode == ServeMode::HandingOver
                     && self.may_resume(facts)
@@ -108,6 +111,7 @@ impl Controller {
         let is_free = !facts.is_primary
             && !facts.is_promoting
             && !facts.is_stopping
+            && !facts.is_disk_unfit
             && self.candidacy.is_none()
             && record.arbitration.asked.is_none()
             && !self.is_superseded(facts);
@@ -121,7 +125,8 @@ impl Controller {
         let known = self.known.as_deref();
         let is_mine = |known: &ArbiterRecord| known.owner == self.settings.side && !known.stopped;
         let has_asked = self.has_looked || self.refused.is_some() || self.is_arbiter_away();
-        has_asked && known.is_none_or(is_mine) && !self.is_record_lost(facts)
+        let is_anew = self.gave_way.is_none_or(|epoch| facts.record.epoch > epoch);
+        has_asked && known.is_none_or(is_mine) && !self.is_record_lost(facts) && is_anew
     }
 
     /// What is to be done about who serves.
@@ -156,7 +161,12 @@ impl Controller {
             return None;
         }
         let is_adopted = known.epoch == record.epoch && known.epoch >= record.promised;
-        if self.may_resume(facts) && is_adopted && record.serve_mode != ServeMode::HandingOver {
+        let is_anew = !self.must_serve_anew();
+        if self.may_resume(facts)
+            && is_adopted
+            && is_anew
+            && record.serve_mode != ServeMode::HandingOver
+        {
             return Some(Act::Resume);
         }
         let is_settled = record.arbitration.asked.is_none();
@@ -166,7 +176,7 @@ impl Controller {
             && known.epoch >= record.promised;
         // Its leases were given back: whoever asks for a handover has closed its clients.
         let is_free = self.candidacy.is_none() && is_settled;
-        let may_begin = is_handed && is_free && !facts.is_stopping && is_fit(facts);
+        let may_begin = is_handed && is_free && !facts.is_stopping && is_fit(facts) && !record.hold;
         may_begin.then_some(Act::TakeOver(known.epoch))
     }
 
@@ -182,6 +192,7 @@ impl Controller {
             && !known.stopped
             && self.has_looked
             && known.epoch >= facts.record.promised
+            && !self.must_serve_anew()
             && (facts.record.serve_mode != ServeMode::HandingOver || self.is_kept);
         let is_given_back =
             resumes && facts.record.serve_mode == ServeMode::HandingOver && self.is_kept;
@@ -241,6 +252,7 @@ impl Controller {
                 // arbiter's.
                 self.solo = Some(epoch);
             }
+            Act::FailBack => {}
         }
     }
 }

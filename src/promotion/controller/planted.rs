@@ -29,6 +29,10 @@ pub enum PlantedRule {
     NoStopBudget,
     /// That the fence command cannot reach the peer counts as if it were off.
     UnreachableIsOff,
+    /// The primary lets its peer lift the pledge while its own record relies on it.
+    PledgeLiftedEarly,
+    /// The secondary lifts its pledge by itself.
+    PledgeLiftedAlone,
     /// The arbiter promotes a node while the owner has a lease.
     LeaseIgnored,
     /// The arbiter makes no new epoch for an owner that is alone already.
@@ -37,7 +41,7 @@ pub enum PlantedRule {
 
 impl PlantedRule {
     /// Those that the simulator finds; the model finds the others, too.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::GrantsIgnored,
         Self::GrantsForgotten,
         Self::PairBeforePaired,
@@ -48,20 +52,22 @@ impl PlantedRule {
         Self::LeaseNotNeeded,
         Self::AnswerByOwner,
         Self::NoStopBudget,
+        Self::PledgeLiftedEarly,
+        Self::PledgeLiftedAlone,
     ];
 }
 
 impl ControllerSettings {
     /// Whether this bug is planted.
     #[cfg(feature = "planted-bugs")]
-    pub(super) fn is_planted(&self, rule: PlantedRule) -> bool {
+    pub(crate) fn is_planted(&self, rule: PlantedRule) -> bool {
         self.planted == Some(rule)
     }
 
     /// Never, in this build.
     #[cfg(not(feature = "planted-bugs"))]
     #[expect(clippy::unused_self, reason = "same shape as with the feature planted-bugs")]
-    pub(super) fn is_planted(&self, _rule: PlantedRule) -> bool {
+    pub(crate) fn is_planted(&self, _rule: PlantedRule) -> bool {
         false
     }
 }

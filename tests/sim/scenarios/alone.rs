@@ -387,3 +387,21 @@ fn with_an_arbiter_a_fence_command_can_make_it_faster() {
     }
     assert!(took[0] < 12_000 && took[1] > 20_000, "{took:?}");
 }
+
+#[test]
+fn a_primary_that_is_told_to_stop_hands_over_and_is_not_fenced() {
+    let mut script = fenced([FencePlan::Works; 2]);
+    let write = script.begin_write(3, 5);
+    script.world.nodes[A].is_held_down = true;
+    let life = script.world.nodes[A].life;
+    script.world.command(A, Command::Stop).unwrap_or_else(|broken| panic!("{broken}"));
+    script.until_serving(B);
+    assert!(script.world.clients.is_settled(write), "what was asked before is answered");
+    script.until("A has stopped", |world| world.nodes[A].life != life);
+    script.write(4, 8);
+    script.pass(20_000);
+    assert!(!count(&script, "fenced"), "it said that it leaves");
+    script.start(A);
+    is_whole_again(&mut script);
+    assert!(serves(&script, B));
+}

@@ -16,7 +16,7 @@ pub(super) fn pair() -> Script {
     pair_of(ReplicationMode::Sync, WitnessPlan::calm())
 }
 
-fn pair_of(mode: ReplicationMode, witness: WitnessPlan) -> Script {
+pub(super) fn pair_of(mode: ReplicationMode, witness: WitnessPlan) -> Script {
     let mut script =
         Script::with_plan(Plan { witness: Some(witness), ..Plan::calm(mode, 16 << 20) });
     until_eligible(&mut script, Eligible::Both);

@@ -1,10 +1,15 @@
 //! Scenarios with a name: what must follow when this happens.
 
 pub(crate) mod alone;
+mod datagrams;
 pub(crate) mod failover;
 mod forced;
 pub(crate) mod moments;
+mod moving;
+pub(crate) mod pledge;
 mod reconnect;
 mod resize;
 pub(crate) mod services;
 mod split_brain;
+mod stall;
+mod stops;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{
     Act, ArbiterChange, Controller, ControllerEffect, ControllerInput, ControllerSettings,
-    ControllerTimer, Facts, Leaving, Obstacle, RecordStep, Standing,
+    ControllerTimer, Facts, Leaving, Moving, Obstacle, RecordStep, Standing,
 };
 use crate::metadata::{Asked, Birth, Newborn, Place, Superblock, recovered_at_birth};
 use crate::promotion::arbiter::{
@@ -20,6 +20,8 @@ use crate::units::{
 
 mod fenced;
 mod forced;
+mod give_way;
+mod moving;
 
 const ME: Instance = Instance(1);
 const PEER: Instance = Instance(2);
@@ -84,7 +86,9 @@ impl Node {
             lease: Duration::from_secs(3),
             stop_budget: Duration::ZERO,
             fence: None,
+            arbiter_grace: None,
             identities: [[0; 32]; 2],
+            moving: Moving::default(),
             #[cfg(feature = "planted-bugs")]
             planted: None,
         };
@@ -207,6 +211,7 @@ fn facts_of(
         record,
         is_recording: false,
         is_primary,
+        is_disk_unfit: false,
         is_promoting: false,
         peer,
         claim,
