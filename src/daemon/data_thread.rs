@@ -487,6 +487,7 @@ impl DataThread {
             Effect::CloseExport(closing) => return self.close_export(closing),
             Effect::Answer { request, result } => return self.answer(request, result),
             Effect::CloseLink { link, back_off } => return self.close_link(link, back_off),
+            Effect::Event(event) => return self.tell(event),
             Effect::Write { io, range, bytes } => self.store.write(io, range, bytes),
             Effect::Zero { io, range, kind } => self.store.zero(io, range, kind),
             Effect::ReadForClient { io, request, range } => {
@@ -543,10 +544,6 @@ impl DataThread {
                 if let Some(services) = &self.ends.services {
                     services.order(order);
                 }
-                None
-            }
-            Effect::Event(event) => {
-                self.tell(event);
                 None
             }
         };

@@ -82,8 +82,11 @@ pub fn run_witness(
             damaged.insert(key);
         }
     }
-    let words = format!("store {:032x} with {} records", folder.id().0, records.len());
-    note_witness(&plan.state_dir, plan.new_identity, &words);
+    // Any other start is none of an operator's decisions.
+    if folder.id() == new_id {
+        let words = format!("store {:032x} is new", folder.id().0);
+        note_witness(&plan.state_dir, plan.new_identity, &words);
+    }
     let facts = Facts { arbiter: folder.id(), records: records.len(), fingerprint };
     let settings = WitnessSettings {
         id: folder.id(),

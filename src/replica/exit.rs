@@ -27,6 +27,8 @@ pub(super) struct Exit {
     stage: Stage,
     since: Instant,
     hand: Option<HandOver>,
+    /// What the peer was asked to take over before the daemon went on without that.
+    void_hand: Option<HandOver>,
     /// Nobody asked: the resource moves back to the node that it prefers.
     pub(super) is_failback: bool,
 }
@@ -184,6 +186,7 @@ impl<M: MapMemory> Replica<M> {
             stage,
             since: self.now,
             hand: None,
+            void_hand: None,
             is_failback: false,
         });
     }
@@ -356,6 +359,7 @@ impl<M: MapMemory> Replica<M> {
                 exit.stage = Stage::PeerReady;
                 Ok(())
             }
+            Some(exit) if exit.void_hand == Some(hand) => Ok(()), // it crossed the end of the asking
             Some(_) | None => Err(Fault::Unexpected { message: "HandReady" }),
         }
     }
@@ -632,7 +636,8 @@ impl Exit {
         };
         let is_mine = self.why == ExitWhy::Switchover;
         is_mine.then(|| {
-            (self.why, self.stage, self.since, self.hand) = (ExitWhy::Stop, stage, now, None);
+            (self.why, self.stage, self.since) = (ExitWhy::Stop, stage, now);
+            self.void_hand = self.hand.take();
             self.is_failback = false;
             std::mem::take(&mut self.answers)
         })

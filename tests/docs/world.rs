@@ -381,7 +381,7 @@ impl World {
                 is_done()
             }
             ["curl", rest @ ..] => ask(rest),
-            ["cp" | "mkdir" | "tar" | "rm", rest @ ..] => process::run(words[0], rest),
+            ["cp" | "mkdir" | "tar" | "rm" | "tail", rest @ ..] => process::run(words[0], rest),
             ["systemctl", verb, .., "hotpair"] => {
                 match *verb {
                     "start" | "enable" => self.start(at),

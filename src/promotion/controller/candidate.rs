@@ -59,7 +59,12 @@ const GUARDS: &[Guard] = &[
     }),
     guard(Obstacle::SplitBrain, true, |_, facts| !facts.record.split),
     guard(Obstacle::DiskStalled, true, |_, facts| !facts.is_disk_unfit),
-    guard(Obstacle::NotUpToDate, true, |_, facts| facts.record.disk == DiskState::UpToDate),
+    // A copy that is outdated since it vetoed itself is told of by its veto.
+    guard(Obstacle::NotUpToDate, true, |_, facts| match facts.record.disk {
+        DiskState::UpToDate => true,
+        DiskState::Outdated => facts.record.veto.is_some(),
+        DiskState::Inconsistent | DiskState::Failed | DiskState::Missing => false,
+    }),
     guard(Obstacle::RecordLost, true, |it, facts| !it.is_record_lost(facts)),
     guard(Obstacle::Vetoed, true, |_, facts| facts.record.veto.is_none()),
     guard(Obstacle::Pledged, true, |_, facts| !facts.record.hold),
