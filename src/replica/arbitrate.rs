@@ -9,12 +9,13 @@ use super::records::Change;
 use super::session::{SessionPart, Standing};
 use super::{Effects, Replica};
 use crate::metadata::MapMemory;
+use crate::promotion::arbiter::Eligible;
 use crate::promotion::controller::{
     self, Act, Controller, ControllerEffect, ControllerInput, Facts, Leaving, RecordStep,
 };
 use crate::promotion::services::ServiceReason;
-use crate::promotion::{Claim, PromoteHow};
-use crate::units::{ArbiterId, DiskState, Instance, Role, VetoReason};
+use crate::promotion::{Claim, PromoteHow, forced_permit};
+use crate::units::{ArbiterId, DiskState, Instance, Role, ServeMode, VetoReason};
 
 /// Kind of the event that says that another store of the arbiter is asked from here on.
 pub const ARBITER_CHANGED: &str = "arbiter-changed";
@@ -40,7 +41,7 @@ impl<M: MapMemory> Replica<M> {
         controller.step(self.now, input, &self.facts(), &mut orders);
         if controller.is_released() && !was_released {
             let peer = self.settings.peer.clone();
-            self.event("peer-dead", format!("the supervisor of {peer} says: its worker is dead"));
+            self.event("peer-dead", format!("{peer} says: its last run serves nothing more"));
         }
         self.controller = Some(controller);
         self.tell_flapping(was_flapping);
@@ -75,7 +76,20 @@ impl<M: MapMemory> Replica<M> {
             .controller
             .as_ref()
             .is_some_and(|it| it.is_candidate() || it.is_record_lost(&self.facts()));
-        !is_bound && self.records.stable().arbitration.asked.is_none()
+        !is_bound
+            && self.records.stable().arbitration.asked.is_none()
+            && !self.records.brings_role()
+    }
+
+    /// Whether this node, which is about to resume, was alone by a word that it does not have any more: the
+    /// arbiter lists the peer, as far as it is known, and the peer is not known to be bound. Then it needs
+    /// the peer until it is permitted anew.
+    pub(super) fn goes_alone_by_old_word(&self) -> bool {
+        let Some(controller) = &self.controller else { return false };
+        let record = self.records.stable();
+        let lists_peer = controller.known().is_none_or(|known| known.eligible == Eligible::Both);
+        let is_permitted = record.hold || forced_permit(self.records.durable()).is_some();
+        record.serve_mode == ServeMode::Solo && lists_peer && !is_permitted
     }
 
     /// What the controller is shown.
@@ -176,6 +190,8 @@ impl<M: MapMemory> Replica<M> {
                 let how = PromoteHow { force: true, accept_data_loss };
                 self.begin_granted_promotion(epoch, how);
             }
+            // It comes again once the record says so.
+            Act::Resume if self.goes_alone_by_old_word() => self.records.change(Change::Paired),
             Act::Resume => {
                 let why = "it was primary, and the arbiter says it owns it";
                 self.become_primary(why, ServiceReason::Resumed);

@@ -20,8 +20,10 @@ use crate::wire::message::{Message, Pledge};
 /// What was said of it in this session.
 #[derive(Clone, Copy, Debug, Default, Hash)]
 pub(super) struct PledgeTalk {
-    /// The primary: what it asked for last. The secondary: what it was asked for last.
+    /// What this node asked for last.
     asked: Option<Pledge>,
+    /// What the peer asked for last.
+    wanted: Option<Pledge>,
     /// The primary: the peer's pledge holds, as far as it was told; `None` if that is as its Hello said.
     is_given: Option<bool>,
     /// The primary: the peer reaches the arbiter.
@@ -33,7 +35,8 @@ pub(super) struct PledgeTalk {
 impl<M: MapMemory> Replica<M> {
     /// Goes on with it, one step of the record at a time.
     pub(super) fn pump_pledge(&mut self, effects: &mut Effects) {
-        if self.controller.is_none() || !self.records.is_idle() || self.role.exit.is_some() {
+        let is_leaving = self.role.exit.as_ref().is_some_and(|exit| !exit.takes_requests());
+        if self.controller.is_none() || !self.records.is_idle() || is_leaving {
             return;
         }
         if self.lift_by_hello() {
@@ -71,21 +74,31 @@ impl<M: MapMemory> Replica<M> {
         self.records.change(Change::Pledge(false));
     }
 
-    /// Both have the same, and nobody is primary: nobody relies on anything.
+    /// Both have the same, and nobody is primary: nobody relies on anything, but for one whose record
+    /// says that it goes on alone. That one resumes, and drops it when they are paired.
     fn pump_pledge_of_equals(&mut self, effects: &mut Effects) {
         let record = self.records.stable();
         let (holds, is_mine) = (record.hold, record.owner == Some(self.settings.side));
+        let goes_alone = is_mine && record.serve_mode == ServeMode::Solo;
         let peer_holds = self.link.peer_hello().is_some_and(|hello| hello.hold);
         let Some(session) = self.link.session() else { return };
-        if !matches!(session.part, SessionPart::Idle) {
+        if !self.is_in_sync() || goes_alone {
             return;
         }
-        let is_let_go = session.pledge.asked.is_some_and(|asked| !asked.on);
+        let is_let_go = session.pledge.wanted.is_some_and(|wanted| !wanted.on);
         if holds && (is_mine || is_let_go) {
             self.lift_pledge();
         } else if !holds && peer_holds {
             self.ask_for_pledge(false, effects);
         }
+    }
+
+    /// Whether neither node is bound by a pledge, as far as this primary knows: else the peer could not
+    /// take over.
+    pub(super) fn is_free_of_pledges(&self) -> bool {
+        let said_before = self.link.peer_hello().is_some_and(|hello| hello.hold);
+        let talk = self.link.session().map(|session| session.pledge).unwrap_or_default();
+        !self.records.stable().hold && !talk.is_given.unwrap_or(said_before)
     }
 
     fn misses_arbiter(&self) -> bool {
@@ -127,7 +140,7 @@ impl<M: MapMemory> Replica<M> {
         if talk.asked.is_some_and(|asked| asked.on == on) {
             return;
         }
-        let number = talk.asked.map_or(0, |asked| asked.number) + 1;
+        let number = talk.asked.map_or(1, |asked| asked.number.saturating_add(1));
         let pledge = Pledge { number, on };
         talk.asked = Some(pledge);
         if !on {
@@ -136,10 +149,10 @@ impl<M: MapMemory> Replica<M> {
         self.send(Message::Pledge(pledge), effects);
     }
 
-    /// The primary asks for it, or relies on it no more.
+    /// The primary asks for it, or relies on it no more. A primary is asked for none.
     pub(super) fn on_pledge(&mut self, pledge: Pledge) {
         if let Some(session) = self.link.session_mut() {
-            session.pledge.asked = Some(pledge);
+            session.pledge.wanted = Some(pledge);
         }
     }
 
@@ -151,7 +164,7 @@ impl<M: MapMemory> Replica<M> {
             self.records.change(Change::Pledge(false));
             return;
         }
-        match talk.asked {
+        match talk.wanted {
             Some(Pledge { on: false, .. }) if holds => self.lift_pledge(),
             Some(asked @ Pledge { on: true, .. }) if holds && misses => {
                 self.say_of_pledge(asked, effects);

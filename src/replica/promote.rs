@@ -424,6 +424,7 @@ impl<M: MapMemory> Replica<M> {
         let Some(take) = &self.role.take_over else { return };
         let last: Sequence = take.hand.last;
         if take.step == TakeStep::Applying
+            && !self.records.stable().hold
             && self.applied_through().is_none_or(|through| through >= last)
             && self.io.write_count() == 0
         {

@@ -154,6 +154,12 @@ impl Records {
         self.queued.len()
     }
 
+    /// Whether a change is on its way that makes this node primary.
+    pub(super) fn brings_role(&self) -> bool {
+        let mut coming = self.queued.iter().chain(&self.writing);
+        coming.any(|change| matches!(change, Change::Promote(_)))
+    }
+
     /// Whether nothing more can be written.
     pub(super) fn has_failed(&self) -> bool {
         self.has_failed
@@ -506,6 +512,7 @@ fn step_down(promised: Epoch, veto: Option<VetoReason>, record: &mut Superblock)
 fn resolve(resolution: Resolution, side: Side, record: &mut Superblock) {
     record.resolution = Some(resolution);
     if record.generation == Some(resolution.dropped) {
+        record.hold &= record.owner != Some(side);
         record.owner = Some(side.other());
         step_down(record.promised, Some(VetoReason::Superseded), record);
     }

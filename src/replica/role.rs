@@ -448,6 +448,10 @@ impl<M: MapMemory> Replica<M> {
         }
         match promotion::may_resume(record, self.settings.side, peer) {
             Resume::Yes => {
+                if self.goes_alone_by_old_word() {
+                    self.records.change(Change::Paired);
+                    return;
+                }
                 if record.serve_mode == ServeMode::HandingOver {
                     self.records.change(Change::Paired);
                 }
@@ -480,6 +484,10 @@ impl<M: MapMemory> Replica<M> {
         }
         self.background.fail_disk();
         self.event("disk-failed", "a read, write or sync of the data file failed");
+        if self.disk_watch.end() {
+            // What it could not say while it gave way it says now.
+            effects.push(Effect::Connect(!self.records.stable().stand_alone));
+        }
         if self.role.is_primary() {
             self.close_export(Closing::Fenced, effects);
             self.role.primary = None;

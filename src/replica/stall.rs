@@ -40,6 +40,11 @@ impl DiskWatch {
         }
     }
 
+    /// The disk failed, which is more; whether it had stalled.
+    pub(super) fn end(&mut self) -> bool {
+        std::mem::take(&mut self.is_stalled)
+    }
+
     /// Whether something has waited for the disk longer than the I/O timeout.
     pub(super) fn is_stalled(self) -> bool {
         self.is_stalled
@@ -81,7 +86,6 @@ impl<M: MapMemory> Replica<M> {
         }
         watch.last_tick = self.now;
         if self.background.disk_has_failed() {
-            watch.is_stalled = false;
             return;
         }
         let age = self.io.oldest_age(watch.awake);
@@ -129,7 +133,7 @@ impl<M: MapMemory> Replica<M> {
     /// peer is told, so that it need not wait for the lease.
     pub(super) fn serve_no_more(&mut self) {
         let Some(mut controller) = self.controller.take() else { return };
-        controller.give_way(&self.facts());
+        controller.give_way(self.now, &self.facts());
         self.controller = Some(controller);
     }
 

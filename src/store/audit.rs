@@ -51,7 +51,7 @@ impl AuditLog {
     /// nothing of the next line, which has a sync of its own.
     ///
     /// # Panics
-    /// If the line is longer than [`AUDIT_LINE_LEN_MAX`] or has an end in it.
+    /// If the line is longer than `AUDIT_LINE_LEN_MAX` or has an end in it.
     pub fn append(&self, line: &[u8]) -> Result<(), StoreError> {
         assert!(line.len() <= AUDIT_LINE_LEN_MAX && !line.contains(&b'\n'), "one bounded line");
         let path = self.path();

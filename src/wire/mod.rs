@@ -35,8 +35,9 @@ pub use kind::{
 };
 pub use message::{
     Ack, AckStage, Ask, Beat, ChunkAck, ChunkData, ChunkHash, ChunkNeed, ChunkStage, ChunkZero,
-    Credit, Flush, Frame, HandOver, Hello, Lane, MapPart, Message, Outdate, PeerCommand, Refusal,
-    RefusalCode, ResyncEnd, ResyncStart, SettleAsk, SettleTell, Told, Verdict, Write, Zero,
+    Credit, Flush, Frame, HandOver, Hello, Lane, MapPart, Message, Outdate, PeerCommand, Pledge,
+    Refusal, RefusalCode, ResyncEnd, ResyncStart, SettleAsk, SettleTell, Told, Verdict, Write,
+    Zero,
 };
 pub use payload::{Buffer, BufferPool, Payload, PoolLimits};
 pub(crate) use plausible::{Checked, check_epoch, check_generation};

@@ -4,7 +4,8 @@ use hotpair::metadata::Birth;
 use hotpair::replica::{Command, Effect, Input};
 use hotpair::units::{ByteRange, ChunkIndex, Role, Sequence, ServeMode};
 use hotpair::wire::{
-    Ask, HandOver, Hello, Message, Payload, PeerCommand, SettleAsk, SettleTell, Verdict, Write,
+    Ask, HandOver, Hello, Message, Payload, PeerCommand, Pledge, SettleAsk, SettleTell, Verdict,
+    Write,
 };
 
 use crate::rig::{EPOCH, GENERATION, Rig};
@@ -199,4 +200,17 @@ fn unsynced_writes_are_limited_while_the_disk_is_slow() {
         .unwrap();
     }
     rig.assert_closed("unsynced");
+}
+
+#[test]
+fn a_pledge_that_nobody_can_ask_for_does_nothing() {
+    for mut rig in [Rig::primary(), Rig::secondary()] {
+        for (number, on) in [(u64::MAX, true), (u64::MAX, false), (0, true), (1, false)] {
+            let pledge = Pledge { number, on };
+            rig.say(Message::Pledge(pledge)).unwrap();
+            rig.say(Message::Pledged(pledge)).unwrap();
+        }
+        assert!(rig.is_open && !rig.core.superblock().hold);
+        assert!(!rig.said.iter().any(|it| matches!(it, Message::Pledge(_) | Message::Pledged(_))));
+    }
 }

@@ -277,7 +277,7 @@ impl Plan {
             gate_bytes: limits.gate_bytes,
             prefer: self.witness.as_ref().and_then(|witness| witness.moving.prefer),
             has_services: self.services.is_some(),
-            asks_by_datagram: self.witness.is_some(),
+            asks_by_datagram: self.witness.is_some() || self.alone.is_some(),
             controller: self.witness.as_ref().map(|witness| ControllerSettings {
                 side,
                 promotes: true,

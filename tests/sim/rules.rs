@@ -132,6 +132,7 @@ impl World {
         }
         self.check_solo(at, old)?;
         self.check_pledge()?;
+        self.check_lone_primary()?;
         self.check_veto_of(0)?;
         self.check_veto_of(1)
     }
@@ -178,6 +179,29 @@ impl World {
         if begins && !is_only_one && !is_other_out && !self.ghost.is_split {
             let detail = format!("node {at} goes on alone, the arbiter says {arbiters:?}");
             return Err(Broken::new("VetoBeforeSolo", detail));
+        }
+        Ok(())
+    }
+
+    /// With an arbiter: while a primary acknowledges alone and the arbiter lists the other one as well, that
+    /// one is bound by its own word. Not only when it begins to.
+    fn check_lone_primary(&self) -> Checked {
+        let Some(arbiters) = self.witness_record() else { return Ok(()) };
+        for at in 0..2 {
+            let [mine, theirs] = [at, 1 - at].map(|node| self.nodes[node].superblock());
+            let serves = self.nodes[at].core().is_some_and(hotpair::replica::Replica::is_primary);
+            let is_listed = arbiters.owner == side(at) && arbiters.eligible == Eligible::Both;
+            let is_out = theirs.veto.is_some()
+                || theirs.hold
+                || theirs.disk != DiskState::UpToDate
+                || theirs.epoch > mine.epoch;
+            let is_excused = mine.forced || self.ghost.is_split;
+            let is_alone = serves && mine.serve_mode == ServeMode::Solo;
+            if is_alone && is_listed && !is_out && !is_excused {
+                let detail =
+                    format!("node {at} is alone, and the arbiter lists both: {arbiters:?}");
+                return Err(Broken::new("VetoBeforeSolo", detail));
+            }
         }
         Ok(())
     }

@@ -67,7 +67,7 @@ const GUARDS: &[Guard] = &[
     }),
     guard(Obstacle::RecordLost, true, |it, facts| !it.is_record_lost(facts)),
     guard(Obstacle::Vetoed, true, |_, facts| facts.record.veto.is_none()),
-    guard(Obstacle::Pledged, true, |_, facts| !facts.record.hold),
+    guard(Obstacle::Pledged, true, |it, facts| !it.is_bound_by_pledge(facts)),
     guard(Obstacle::ArbiterBehind, true, |it, facts| !it.is_arbiter_behind(facts)),
     guard(Obstacle::Connected, true, |_, facts| {
         facts.claim.is_none_or(|claim| claim.role != Role::Primary)

@@ -96,7 +96,7 @@ impl Controller {
         };
         if self.is_record_lost(facts) {
             Some(Obstacle::RecordLost)
-        } else if record.hold {
+        } else if self.is_bound_by_pledge(facts) {
             Some(Obstacle::Pledged)
         } else if record.veto.is_some() {
             Some(Obstacle::Vetoed)

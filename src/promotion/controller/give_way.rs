@@ -6,7 +6,7 @@
 use super::Controller;
 use super::facts::{Facts, Standing};
 use crate::promotion::arbiter::Eligible;
-use crate::units::{Epoch, ServeMode};
+use crate::units::{Epoch, Instant, ServeMode};
 
 impl Controller {
     /// Whether the peer has everything and is promoted without an operator once this run says that it
@@ -19,11 +19,16 @@ impl Controller {
             && facts.peer == Standing::InSync
             && facts.is_primary
             && facts.leaving.is_none();
-        is_mine && is_paired && self.settings.promotes && self.arbiter_obstacle().is_none()
+        let may_ask = self.settings.promotes
+            && self.arbiter_obstacle().is_none()
+            && self.peer_hears_arbiter()
+            && self.flap_pause().is_none();
+        is_mine && is_paired && may_ask && !facts.record.hold
     }
 
     /// This run serves nothing more at any epoch that it or the arbiter has made so far.
-    pub fn give_way(&mut self, facts: &Facts<'_>) {
+    pub fn give_way(&mut self, now: Instant, facts: &Facts<'_>) {
+        self.gave_way_at = now;
         let known = self.known.as_ref().map_or(Epoch(0), |known| known.epoch);
         let newest = known.max(facts.record.epoch);
         self.gave_way = Some(self.gave_way.map_or(newest, |epoch| epoch.max(newest)));

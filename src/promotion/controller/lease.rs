@@ -204,7 +204,8 @@ impl Controller {
         effects: &mut Vec<ControllerEffect>,
     ) -> bool {
         let lease = Duration::from_millis(u64::from(lease_ms));
-        if self.now.since(asked) + lease / 100 >= lease {
+        let is_given_back = self.gave_way.is_some() && asked <= self.gave_way_at;
+        if is_given_back || self.now.since(asked) + lease / 100 >= lease {
             return false;
         }
         let (from, after, bound) = (asked, lease, Bound::Early);

@@ -115,6 +115,8 @@ pub struct Controller {
     misses_arbiter: bool,
     /// This run says, or may come to say, that it serves nothing more up to this epoch.
     gave_way: Option<Epoch>,
+    /// What was asked for until then is of no use: the peer counts it as given back.
+    gave_way_at: Instant,
     is_silent: bool,
     /// A run of the peer that serves nothing more at any epoch up to this one.
     released: Option<Released>,
@@ -155,6 +157,7 @@ impl Controller {
             grace_runs: false,
             misses_arbiter: false,
             gave_way: None,
+            gave_way_at: Instant(0),
             is_silent: false,
             released: None,
             was_session: false,

@@ -7,11 +7,18 @@
 use super::Controller;
 use super::effect::{Act, Bound, ControllerEffect, ControllerTimer};
 use super::facts::Facts;
+use crate::units::ServeMode;
 
 impl Controller {
     /// Whether this node has missed the arbiter for so long that the pledge is wanted of the secondary.
     pub fn misses_arbiter(&self) -> bool {
         self.misses_arbiter
+    }
+
+    /// Whether this node has pledged not to ask for promotion. An owner's flag says the opposite: that its
+    /// peer has.
+    pub(super) fn is_bound_by_pledge(&self, facts: &Facts<'_>) -> bool {
+        facts.record.hold && facts.record.owner != Some(self.settings.side)
     }
 
     pub(super) fn count_grace(&mut self, effects: &mut Vec<ControllerEffect>) {
@@ -27,7 +34,10 @@ impl Controller {
     /// A primary that restarts while the arbiter is away, and whose peer pledged not to ask for
     /// promotion, goes on: nobody else can have been promoted but by force.
     pub(super) fn pledged_act(&self, facts: &Facts<'_>) -> Option<Act> {
+        let is_alone_or_paired =
+            matches!(facts.record.serve_mode, ServeMode::Paired | ServeMode::Solo);
         let goes_on = facts.record.hold
+            && is_alone_or_paired
             && self.misses_arbiter
             && self.may_resume(facts)
             && self.gave_way.is_none_or(|epoch| facts.record.epoch > epoch)

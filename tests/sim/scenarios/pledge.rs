@@ -189,3 +189,53 @@ fn nodes_with_the_same_data_rely_on_nothing() {
     script.until_in_sync();
     script.write(2, 2);
 }
+
+#[test]
+fn who_was_alone_by_a_pledge_is_not_alone_without_it() {
+    let mut script = pledged();
+    script.kill(B);
+    script.until("A is alone", |world| world.status(A).is_some_and(|status| status.solo));
+    // Nothing was written since: when they meet again, both have the same.
+    script.kill(A);
+    script.start(B);
+    script.start(A);
+    script.until_in_sync();
+    script.cut();
+    script.world.heal_witness_for(B);
+    let _held = script.begin_write(3, 3);
+    script.pass(20_000);
+}
+
+#[test]
+fn who_failed_while_it_was_alone_by_a_pledge_binds_nobody_for_ever() {
+    let mut script = pledged();
+    script.kill(B);
+    script.write(3, 5);
+    script.world.operator.broken_disk = Some(A);
+    script.world.nodes[A].trouble.fail_next_sync = true;
+    script.begin_flush();
+    script.pass(500);
+    script.kill(A);
+    script.world.operator.broken_disk = None;
+    script.start(B);
+    script.start(A);
+    script.pass(10_000);
+    script.world.heal_witness();
+    script.until("somebody serves", |world| {
+        [A, B].iter().any(|at| world.status(*at).is_some_and(|status| status.serving))
+    });
+    until_free(&mut script);
+}
+
+#[test]
+fn a_role_is_handed_over_after_the_pledge_is_lifted() {
+    let mut script = pledged();
+    script.world.heal_witness();
+    // As soon as the primary relies on nothing, whatever the secondary still has to lift.
+    script.until_exactly("A relies on nothing", |world| {
+        world.nodes[A].core().is_some_and(|core| !core.superblock().hold)
+    });
+    script.command(A, Command::Switchover).unwrap();
+    script.until_serving(B);
+    assert!(!script.world.nodes[B].superblock().hold);
+}

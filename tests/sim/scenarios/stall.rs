@@ -83,12 +83,15 @@ fn the_peer_of_a_primary_whose_disk_failed_does_not_wait_for_the_lease() {
 #[test]
 fn who_gave_way_to_a_peer_that_cannot_serve_goes_on_at_a_new_epoch() {
     let mut script = pair();
+    script.pass(2_000);
     let epoch = script.world.nodes[A].superblock().epoch;
-    script.world.cut_witness(B, 0);
-    script.world.cut_witness(B, 1);
     stall(&mut script, 20_000);
     script.begin_write(3, 3);
-    script.pass(15_000);
+    // The last that A heard of B is that the witness answers it.
+    script.pass(2_800);
+    script.world.cut_witness(B, 0);
+    script.world.cut_witness(B, 1);
+    script.pass(12_000);
     assert!(!serves(&script, A) && !serves(&script, B));
     script.until_serving(A);
     assert!(script.world.nodes[A].superblock().epoch > epoch);
@@ -136,4 +139,18 @@ fn services_stop_before_the_peer_is_told() {
     script.until("the services of B run", |world| world.services_run(B));
     assert!(!script.world.services_run(A));
     is_whole_again(&mut script);
+}
+
+#[test]
+fn nobody_gives_way_to_a_peer_that_cannot_be_promoted() {
+    let mut script = pair();
+    script.world.cut_witness(B, 0);
+    script.world.cut_witness(B, 1);
+    script.pass(3_000);
+    stall(&mut script, 10_000);
+    let write = script.begin_write(3, 3);
+    script.pass(8_000);
+    assert!(serves(&script, A), "nobody else can");
+    script.until("it is answered", |world| world.clients.is_settled(write));
+    assert_eq!(owner(&script), Side::First);
 }

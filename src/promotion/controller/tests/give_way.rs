@@ -5,6 +5,7 @@ use super::{
     arbiter_record,
 };
 use crate::promotion::arbiter::ArbiterRecord;
+use crate::units::Instant;
 
 /// It gave way at epoch 4, and its peer is away.
 fn gave_way() -> Node {
@@ -12,7 +13,7 @@ fn gave_way() -> Node {
     let facts = node.facts();
     assert!(node.controller.can_give_way(&facts));
     let mut controller = node.controller.clone();
-    controller.give_way(&facts);
+    controller.give_way(Instant(7), &facts);
     node.controller = controller;
     (node.is_primary, node.peer) = (false, Standing::Away);
     node
