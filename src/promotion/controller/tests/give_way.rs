@@ -1,5 +1,6 @@
 //! A primary that says of its own run that it serves nothing more.
 
+use super::super::PeerWord;
 use super::{
     Act, ControllerInput, Eligible, Epoch, Facts, Node, Operation, Reply, Side, Standing,
     arbiter_record,
@@ -7,9 +8,18 @@ use super::{
 use crate::promotion::arbiter::ArbiterRecord;
 use crate::units::Instant;
 
+/// Its peer has said that the arbiter answers it.
+fn primary() -> Node {
+    let mut node = Node::primary();
+    assert!(!node.controller.can_give_way(&node.facts()), "does the arbiter answer the peer?");
+    let word = PeerWord { hears_arbiter: true, ..PeerWord::default() };
+    node.tell(ControllerInput::PeerTold(word));
+    node
+}
+
 /// It gave way at epoch 4, and its peer is away.
 fn gave_way() -> Node {
-    let mut node = Node::primary();
+    let mut node = primary();
     let facts = node.facts();
     assert!(node.controller.can_give_way(&facts));
     let mut controller = node.controller.clone();
@@ -57,19 +67,19 @@ fn a_disk_that_does_not_answer_asks_for_nothing() {
 
 #[test]
 fn nobody_gives_way_to_a_peer_that_would_not_be_promoted() {
-    let node = Node::primary();
+    let node = primary();
     for peer in [Standing::Away, Standing::Apart, Standing::Behind, Standing::Needed] {
         let facts = Facts { peer, ..node.facts() };
         assert!(!node.controller.can_give_way(&facts), "{peer:?}");
     }
     for (eligible, stopped) in [(Eligible::Owner, false), (Eligible::Both, true)] {
-        let mut node = Node::primary();
+        let mut node = primary();
         let mut record = arbiter_record(8, Side::Second, eligible);
         record.stopped = stopped;
         node.tell(ControllerInput::Pushed(Box::new(record)));
         assert!(!node.controller.can_give_way(&node.facts()), "{eligible:?} {stopped}");
     }
-    let mut node = Node::primary();
+    let mut node = primary();
     node.controller.settings.promotes = false;
     assert!(!node.controller.can_give_way(&node.facts()), "an operator promotes");
 }
