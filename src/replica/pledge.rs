@@ -160,7 +160,8 @@ impl<M: MapMemory> Replica<M> {
         let holds = self.records.stable().hold;
         let misses = self.misses_arbiter();
         let Some(talk) = self.link.session().map(|session| session.pledge) else { return };
-        if holds && self.has_planted_rule(PlantedRule::PledgeLiftedAlone) && self.is_in_sync() {
+        let has_said = talk.said.is_some_and(|said| said.on);
+        if holds && has_said && self.has_planted_rule(PlantedRule::PledgeLiftedAlone) {
             self.records.change(Change::Pledge(false));
             return;
         }
