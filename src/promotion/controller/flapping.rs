@@ -1,7 +1,8 @@
 //! How often a resource may be promoted without an operator.
 //!
 //! Each such promotion counts for the time of the limit. Once there are as many as it allows, there
-//! are no more for an hour, or until an operator promotes or switches over. The counts are in memory
+//! are no more for an hour, or until the role moves as planned: an operator promotes or switches over,
+//! or the primary's daemon is told to stop and hands over. The counts are in memory
 //! only, but both nodes have them: a beat carries how many its node knows of. A secondary takes over
 //! what its primary says, whichever way that goes. A node that starts takes what the peer says first, as of
 //! then; so the hour may begin anew with a restart, and the count is lost only if both nodes start, or one
