@@ -1,8 +1,11 @@
 //! Floods: more of something than an honest peer says.
 
+use std::time::Duration;
+
 use hotpair::metadata::Birth;
+use hotpair::promotion::controller::{ControllerSettings, Moving};
 use hotpair::replica::{Command, Effect, Input};
-use hotpair::units::{ByteRange, ChunkIndex, Role, Sequence, ServeMode};
+use hotpair::units::{ByteRange, ChunkIndex, Role, Sequence, ServeMode, Side};
 use hotpair::wire::{
     Ask, HandOver, Hello, Message, Payload, PeerCommand, Pledge, SettleAsk, SettleTell, Verdict,
     Write,
@@ -213,4 +216,41 @@ fn a_pledge_that_nobody_can_ask_for_does_nothing() {
         assert!(rig.is_open && !rig.core.superblock().hold);
         assert!(!rig.said.iter().any(|it| matches!(it, Message::Pledge(_) | Message::Pledged(_))));
     }
+}
+
+#[test]
+fn the_number_of_a_pledge_that_the_peer_asks_for_is_not_counted_on() {
+    let controller = ControllerSettings {
+        side: Side::Second,
+        promotes: true,
+        lease: Duration::from_secs(3),
+        stop_budget: Duration::ZERO,
+        fence: None,
+        arbiter_grace: Some(Duration::from_secs(9)),
+        identities: [[0; 32]; 2],
+        moving: Moving::default(),
+        #[cfg(feature = "planted-bugs")]
+        planted: None,
+    };
+    let mut rig =
+        Rig::with(Birth::Peer, 1 << 20, |settings| settings.controller = Some(controller));
+    rig.meet(|_| {});
+    rig.fill();
+    rig.said.clear();
+    // Both have the same, and the peer says that it has pledged: it is let go, by a number of ours.
+    let (number, on) = (u64::MAX, true);
+    let mut hello = rig.hello();
+    (hello.role, hello.serve_mode) = (Role::Secondary, ServeMode::None);
+    (hello.hold, hello.counter) = (true, 2);
+    rig.say(Message::Hello(Box::new(hello))).unwrap();
+    rig.mirror();
+    rig.say(Message::Pledge(Pledge { number, on })).unwrap();
+    rig.fill();
+    let asked: Vec<_> = rig
+        .said
+        .iter()
+        .filter_map(|it| if let Message::Pledge(pledge) = it { Some(*pledge) } else { None })
+        .collect();
+    assert_eq!(asked, [Pledge { number: 1, on: false }]);
+    assert!(rig.is_open);
 }
