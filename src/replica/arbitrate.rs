@@ -229,7 +229,8 @@ impl<M: MapMemory> Replica<M> {
             | RecordStep::Promise(_)
             | RecordStep::Settle
             | RecordStep::Veto(_)
-            | RecordStep::LiftVeto => {}
+            | RecordStep::LiftVeto
+            | RecordStep::Change(_) => {}
         }
     }
 

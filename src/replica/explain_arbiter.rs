@@ -24,6 +24,7 @@ impl<M: MapMemory> Replica<M> {
             pledge: record.hold,
             promotions: controller.promotions_counted(),
             promotions_paused_min: controller.flap_pause().map(|it| it.as_secs().div_ceil(60)),
+            arbiter_refused: controller.refused().filter(|why| why.is_no_answer()),
             stopped: record.stopped || controller.known().is_some_and(|known| known.stopped),
             takes_over: !self.role.is_primary()
                 && controller.obstacle_after_loss(&self.facts()).is_none(),
@@ -182,6 +183,13 @@ impl<M: MapMemory> Replica<M> {
             Obstacle::Arbiter(arbiter::Refused::Unreadable) => format!(
                 "see what is there, and put back what was: etcdctl get --prefix \
                  /hotpair/v1/CLUSTER/{resource}/; `hotpair status` names the key"
+            ),
+            Obstacle::Arbiter(arbiter::Refused::OtherIdentity) => format!(
+                "put the old key of that node back; or, if both nodes know the new one, let the witness \
+                 forget its records with `hotpair witness --new-identity`, and wait: {watch}"
+            ),
+            Obstacle::Arbiter(refused) if refused.asks_to_enroll() => format!(
+                "connect both nodes: once they are in sync they make a new record there: {watch}"
             ),
             Obstacle::NotFenced(_) => {
                 "mend the fence command; hotpair events shows what it said".to_owned()
