@@ -217,7 +217,7 @@ impl Controller {
     }
 
     /// Whether the arbiter answers, and has a record.
-    pub(super) fn hears_arbiter(&self) -> bool {
+    pub fn hears_arbiter(&self) -> bool {
         self.known.is_some() && self.arbiter_obstacle().is_none()
     }
 

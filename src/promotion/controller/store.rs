@@ -51,9 +51,9 @@ impl Controller {
             Refused::PeerMoved { store } => store,
             _ => return None,
         };
-        // A promotion that the old store may have granted is settled by it, or by an operator.
-        let is_settled = self.candidacy.is_none() && facts.record.arbitration.asked.is_none();
-        (is_settled && store != half.store).then_some(RecordStep::Change(store))
+        // What the old store may still grant to an earlier request is not learnt any more, and settled by
+        // the first record of the new one, whose epoch is above.
+        (self.candidacy.is_none() && store != half.store).then_some(RecordStep::Change(store))
     }
 
     /// What another store said counts no more once the record names a new one.
