@@ -184,13 +184,6 @@ impl<M: MapMemory> Replica<M> {
                 "see what is there, and put back what was: etcdctl get --prefix \
                  /hotpair/v1/CLUSTER/{resource}/; `hotpair status` names the key"
             ),
-            Obstacle::Arbiter(arbiter::Refused::OtherIdentity) => format!(
-                "put the old key of that node back; or, if both nodes know the new one, let the witness \
-                 forget its records with `hotpair witness --new-identity`, and wait: {watch}"
-            ),
-            Obstacle::Arbiter(refused) if refused.asks_to_enroll() => format!(
-                "connect both nodes: once they are in sync they make a new record there: {watch}"
-            ),
             Obstacle::NotFenced(_) => {
                 "mend the fence command; hotpair events shows what it said".to_owned()
             }
@@ -199,8 +192,8 @@ impl<M: MapMemory> Replica<M> {
             | Obstacle::Fencing
             | Obstacle::GrantHeld
             | Obstacle::HoldDown
-            | Obstacle::OwnerFirst
-            | Obstacle::Arbiter(_) => watch,
+            | Obstacle::OwnerFirst => watch,
+            Obstacle::Arbiter(refused) => next_about_record(refused, watch),
         };
         Refused { why: obstacle.to_string(), next }
     }
@@ -245,4 +238,20 @@ impl<M: MapMemory> Replica<M> {
             alone
         }
     }
+}
+
+/// What to type when the arbiter refused for what it has stored, or for anything that passes.
+fn next_about_record(refused: arbiter::Refused, watch: String) -> String {
+    if refused == arbiter::Refused::OtherIdentity {
+        return format!(
+            "put the old key of that node back; or, once both nodes know the new one, let the witness \
+             forget its records with `hotpair witness --new-identity`, and wait: {watch}"
+        );
+    }
+    if refused.asks_to_enroll() {
+        return format!(
+            "connect both nodes: once they are in sync they make a new record there: {watch}"
+        );
+    }
+    watch
 }

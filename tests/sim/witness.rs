@@ -187,18 +187,39 @@ pub(crate) enum Party {
 /// What happens here.
 #[derive(Clone, Debug)]
 pub(crate) enum WitnessEvent {
-    Arrive { from: Party, to: Party, message: Message },
-    Stored { store: usize, life: u64 },
-    Timer { store: usize, life: u64, timer: ArbiterTimer, setting: u64 },
-    Beat { node: usize, life: u64 },
-    Wake { node: usize, life: u64 },
+    Arrive {
+        from: Party,
+        to: Party,
+        message: Message,
+    },
+    Stored {
+        store: usize,
+        life: u64,
+    },
+    Timer {
+        store: usize,
+        life: u64,
+        timer: ArbiterTimer,
+        setting: u64,
+    },
+    Beat {
+        node: usize,
+        life: u64,
+    },
+    Wake {
+        node: usize,
+        life: u64,
+    },
     Cut,
     Kill,
     Start,
     /// It is replaced by one with an empty store.
     Replace,
     /// That node's connection leads to that store from now on.
-    Route { node: usize, store: usize },
+    Route {
+        node: usize,
+        store: usize,
+    },
 }
 
 impl Witness {
@@ -349,23 +370,7 @@ impl World {
                 Ok(())
             }
             WitnessEvent::Kill => {
-                self.witness_fault(WitnessEvent::Kill);
-                if !self.is_healing {
-                    self.trace.note(&[self.now, 80], || format!("{}: the witness dies", self.now));
-                    for store in &mut self.witness.stores {
-                        // What was on its way to the disk is there, or not.
-                        if self.witness.rng.bool()
-                            && let Some(record) = store.storing.take()
-                        {
-                            store.disk = Some(record);
-                        }
-                        store.storing = None;
-                        store.seat = None;
-                        store.life += 1;
-                    }
-                    let delay = self.witness.rng.u64(millis(10)..millis(8_000));
-                    self.after(delay, Event::Witness(WitnessEvent::Start));
-                }
+                self.kill_at_random();
                 Ok(())
             }
             WitnessEvent::Start => {
@@ -375,32 +380,54 @@ impl World {
                 Ok(())
             }
             WitnessEvent::Replace => {
-                self.witness_fault(WitnessEvent::Replace);
-                if !self.is_healing && self.witness.stores.len() < STORES_MAX {
-                    self.trace.note(&[self.now, 83], || format!("{}: another witness", self.now));
-                    self.marks.add("witness replaced");
-                    self.replace_witness();
-                    for node in 0..2 {
-                        // Each finds it when it connects again, and may be led back once.
-                        let (newest, before) =
-                            (self.witness.stores.len() - 1, self.witness.route[node]);
-                        let returns = self.witness.rng.u8(..3) == 0;
-                        let routes: &[usize] =
-                            if returns { &[newest, before, newest] } else { &[newest] };
-                        let mut delay = 0;
-                        for store in routes {
-                            delay += self.witness.rng.u64(0..millis(6_000));
-                            let event = WitnessEvent::Route { node, store: *store };
-                            self.after(delay, Event::Witness(event));
-                        }
-                    }
-                }
+                self.replace_at_random();
                 Ok(())
             }
             WitnessEvent::Route { node, store } => {
                 let newest = self.witness.stores.len() - 1;
                 self.witness.route[node] = if self.is_healing { newest } else { store };
                 Ok(())
+            }
+        }
+    }
+
+    fn kill_at_random(&mut self) {
+        self.witness_fault(WitnessEvent::Kill);
+        if !self.is_healing {
+            self.trace.note(&[self.now, 80], || format!("{}: the witness dies", self.now));
+            for store in &mut self.witness.stores {
+                // What was on its way to the disk is there, or not.
+                if self.witness.rng.bool()
+                    && let Some(record) = store.storing.take()
+                {
+                    store.disk = Some(record);
+                }
+                store.storing = None;
+                store.seat = None;
+                store.life += 1;
+            }
+            let delay = self.witness.rng.u64(millis(10)..millis(8_000));
+            self.after(delay, Event::Witness(WitnessEvent::Start));
+        }
+    }
+
+    fn replace_at_random(&mut self) {
+        self.witness_fault(WitnessEvent::Replace);
+        if !self.is_healing && self.witness.stores.len() < STORES_MAX {
+            self.trace.note(&[self.now, 83], || format!("{}: another witness", self.now));
+            self.marks.add("witness replaced");
+            self.replace_witness();
+            for node in 0..2 {
+                // Each finds it when it connects again, and may be led back once.
+                let (newest, before) = (self.witness.stores.len() - 1, self.witness.route[node]);
+                let returns = self.witness.rng.u8(..3) == 0;
+                let routes: &[usize] = if returns { &[newest, before, newest] } else { &[newest] };
+                let mut delay = 0;
+                for store in routes {
+                    delay += self.witness.rng.u64(0..millis(6_000));
+                    let event = WitnessEvent::Route { node, store: *store };
+                    self.after(delay, Event::Witness(event));
+                }
             }
         }
     }

@@ -329,7 +329,8 @@ impl Desk<'_> {
         let other = from.other();
         let theirs = self.entry.halves[other.index()].as_ref();
         let said = theirs.map(|(said, _)| said);
-        let record = enroll(self.entry.arbiter, old.map(|(record, _)| record), self.request, half, said)?;
+        let record =
+            enroll(self.entry.arbiter, old.map(|(record, _)| record), self.request, half, said)?;
         let mut guards = vec![as_read(), self.serving_as_read()];
         if let Some((_, revision)) = theirs {
             guards.push(Guard::Unchanged { key: half_key(other), revision: *revision });

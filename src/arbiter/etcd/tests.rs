@@ -312,7 +312,8 @@ fn two_halves_that_say_the_same_make_a_record() {
     let made = Store::with(&new);
     let again = Request { arbiter: ArbiterId(0), ..enroll(A) };
     assert_eq!(made.plan(&again), Step::Answer(Reply::Done(Box::new(new))), "it was lost");
-    assert_eq!(refused(&made.plan(&request(B, Operation::Enroll(half())))), Refused::Enrolled);
+    let late = Request { arbiter_epoch: Epoch(0), ..request(B, Operation::Enroll(half())) };
+    assert_eq!(refused(&made.plan(&late)), Refused::Enrolled);
     let held = store.serving(B, OTHER_RUN, 9);
     assert_eq!(refused(&held.plan(&enroll(A))), Refused::LeaseHeld, "of a record that was removed");
 }

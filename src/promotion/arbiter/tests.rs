@@ -407,7 +407,8 @@ fn half(owner: Side, epoch: u64) -> Half {
 fn a_record_is_made_from_two_halves_that_say_the_same() {
     let mut seat = Seat::new(None);
     assert_eq!(seat.done(request(A, Operation::Keep)), Reply::Refused(Refused::NoRecord));
-    let enroll = |from, half| request(from, Operation::Enroll(half));
+    let enroll =
+        |from, half| Request { arbiter_epoch: Epoch(0), ..request(from, Operation::Enroll(half)) };
     let missing = Reply::Refused(Refused::HalfMissing);
     assert_eq!(seat.done(enroll(A, half(A, 9))), missing);
     assert_eq!(seat.done(enroll(B, half(B, 14))), missing, "they name different owners");

@@ -8,8 +8,8 @@
 //! alone, should it lose the secondary in between.
 
 use super::Controller;
-use super::facts::{Facts, Standing};
 use super::effect::RecordStep;
+use super::facts::{Facts, Standing};
 use crate::promotion::arbiter::{Half, Refused};
 use crate::units::{ArbiterId, Role, Side};
 
@@ -45,12 +45,13 @@ impl Controller {
     /// The change to the store that the arbiter's last answer came from.
     pub(super) fn store_step(&self, facts: &Facts<'_>) -> Option<RecordStep> {
         let half = self.half(facts)?;
-        let store = match self.refused? {
-            // The secondary first: the primary goes on with the old store until then.
-            Refused::MayMove { store } if half.alone || half.owner != self.settings.side => store,
-            Refused::PeerMoved { store } => store,
-            _ => return None,
-        };
+        // The secondary first: the primary goes on with the old store until then.
+        let is_first = half.alone || half.owner != self.settings.side;
+        let store = match self.refused {
+            Some(Refused::MayMove { store }) if is_first => Some(store),
+            Some(Refused::PeerMoved { store }) => Some(store),
+            Some(_) | None => None,
+        }?;
         // What the old store may still grant to an earlier request is not learnt any more, and settled by
         // the first record of the new one, whose epoch is above.
         (self.candidacy.is_none() && store != half.store).then_some(RecordStep::Change(store))
