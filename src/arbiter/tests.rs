@@ -160,6 +160,7 @@ fn half(alone: bool) -> Half {
         generation: generation(),
         alone,
         stopped: false,
+        store: ArbiterId(0),
     }
 }
 

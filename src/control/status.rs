@@ -467,7 +467,11 @@ fn warnings(resource: &ResourceFacts, snapshot: &Snapshot) -> Vec<String> {
              {minutes} min (hotpair explain {name})"
         )
     });
-    snapshot.warnings.iter().cloned().chain(said).chain(paused).collect()
+    let refused = promotion.and_then(|it| it.arbiter_refused).map(|why| {
+        let name = &resource.name;
+        format!("nobody can be promoted for {name}: {why} (hotpair explain {name})")
+    });
+    snapshot.warnings.iter().cloned().chain(said).chain(paused).chain(refused).collect()
 }
 
 impl ServiceState {

@@ -229,7 +229,8 @@ impl<M: MapMemory> Replica<M> {
             | RecordStep::Promise(_)
             | RecordStep::Settle
             | RecordStep::Veto(_)
-            | RecordStep::LiftVeto => {}
+            | RecordStep::LiftVeto
+            | RecordStep::Change(_) => {}
         }
     }
 
@@ -244,6 +245,22 @@ impl<M: MapMemory> Replica<M> {
         let is_out_of_line = controller.is_out_of_line(&self.facts());
         let behind = is_out_of_line.then_some(controller::Obstacle::ArbiterBehind);
         controller.arbiter_obstacle().or(behind).map(|obstacle| obstacle.to_string())
+    }
+
+    /// What keeps the peer from taking over, though it is in sync.
+    pub(super) fn why_peer_cannot_follow(&self) -> Option<&'static str> {
+        if !self.is_free_of_pledges() {
+            return Some("the pledge that the peer gave while the arbiter was away is not lifted");
+        }
+        let is_deaf = self.controller.as_ref().is_some_and(|it| !it.peer_hears_arbiter());
+        is_deaf.then_some(
+            "the peer does not hear the arbiter, and would not learn that it owns the resource",
+        )
+    }
+
+    /// Whether this node would learn from the arbiter that it owns the resource.
+    pub(super) fn hears_arbiter_or_has_none(&self) -> bool {
+        self.controller.as_ref().is_none_or(|it| it.hears_arbiter())
     }
 
     /// How long the arbiter may take to answer for the end of a role.

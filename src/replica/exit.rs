@@ -209,14 +209,14 @@ impl<M: MapMemory> Replica<M> {
                 self.abort_exit("the peer is not in sync any more", effects);
             }
             // The peer is not asked to take over before it may.
-            Stage::StoppingServices if why == ExitWhy::Switchover && !self.is_free_of_pledges() => {
-                if is_late {
-                    let why =
-                        "the pledge that the peer gave while the arbiter was away is not lifted";
-                    self.abort_exit(why, effects);
+            Stage::StoppingServices => match self.why_peer_cannot_follow() {
+                Some(obstacle) if why == ExitWhy::Switchover => {
+                    if is_late {
+                        self.abort_exit(obstacle, effects);
+                    }
                 }
-            }
-            Stage::StoppingServices => self.wait_for_services(why, effects),
+                _ => self.wait_for_services(why, effects),
+            },
             Stage::Draining | Stage::Flushing { .. } | Stage::AskingPeer
                 if why == ExitWhy::Switchover && (is_late || !self.is_in_sync()) =>
             {

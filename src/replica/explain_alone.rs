@@ -24,6 +24,7 @@ impl<M: MapMemory> Replica<M> {
             pledge: record.hold,
             promotions: 0,
             promotions_paused_min: None,
+            arbiter_refused: None,
             stopped: record.stopped,
             takes_over: !self.role.is_primary()
                 && alone.obstacle_after_loss(&self.facts()).is_none(),

@@ -24,6 +24,7 @@ impl<M: MapMemory> Replica<M> {
             pledge: record.hold,
             promotions: controller.promotions_counted(),
             promotions_paused_min: controller.flap_pause().map(|it| it.as_secs().div_ceil(60)),
+            arbiter_refused: controller.refused().filter(|why| why.is_no_answer()),
             stopped: record.stopped || controller.known().is_some_and(|known| known.stopped),
             takes_over: !self.role.is_primary()
                 && controller.obstacle_after_loss(&self.facts()).is_none(),
@@ -191,8 +192,8 @@ impl<M: MapMemory> Replica<M> {
             | Obstacle::Fencing
             | Obstacle::GrantHeld
             | Obstacle::HoldDown
-            | Obstacle::OwnerFirst
-            | Obstacle::Arbiter(_) => watch,
+            | Obstacle::OwnerFirst => watch,
+            Obstacle::Arbiter(refused) => next_about_record(refused, watch),
         };
         Refused { why: obstacle.to_string(), next }
     }
@@ -237,4 +238,20 @@ impl<M: MapMemory> Replica<M> {
             alone
         }
     }
+}
+
+/// What to type when the arbiter refused for what it has stored, or for anything that passes.
+fn next_about_record(refused: arbiter::Refused, watch: String) -> String {
+    if refused == arbiter::Refused::OtherIdentity {
+        return format!(
+            "put the old key of that node back; or, once both nodes know the new one, let the witness \
+             forget its records with `hotpair witness --new-identity`, and wait: {watch}"
+        );
+    }
+    if refused.asks_to_enroll() {
+        return format!(
+            "connect both nodes: once they are in sync they make a new record there: {watch}"
+        );
+    }
+    watch
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::promotion::arbiter;
 use crate::units::{Epoch, Generation, Side};
 
 /// What was typed.
@@ -149,6 +150,8 @@ pub struct PromotionStatus {
     pub promotions: usize,
     /// For so many minutes nobody is promoted without an operator; `None`: somebody may be.
     pub promotions_paused_min: Option<u64>,
+    /// Why the arbiter answers nothing that counts; `None` if it does, or is not asked.
+    pub arbiter_refused: Option<arbiter::Refused>,
     /// Nobody serves before an operator says so.
     pub stopped: bool,
     /// This secondary is promoted if the primary is lost.

@@ -425,6 +425,7 @@ impl<M: MapMemory> Replica<M> {
         let last: Sequence = take.hand.last;
         if take.step == TakeStep::Applying
             && !self.records.stable().hold
+            && self.hears_arbiter_or_has_none()
             && self.applied_through().is_none_or(|through| through >= last)
             && self.io.write_count() == 0
         {

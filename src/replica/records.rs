@@ -389,6 +389,8 @@ fn arbitrate(change: ArbiterChange, side: Side, record: &mut Superblock) {
             }
         }
         RecordStep::LiftVeto => record.veto = None,
+        // The store is in each change.
+        RecordStep::Change(_) => {}
     }
 }
 

@@ -79,6 +79,7 @@ pub(crate) fn half() -> Half {
         generation: generation(3),
         alone: false,
         stopped: false,
+        store: ArbiterId(0),
     }
 }
 

@@ -78,7 +78,8 @@ impl World {
             Effect::AskArbiter(request) => {
                 self.check_asked(at, &request)?;
                 let heard = self.nodes[at].process.as_ref().map_or(0, |it| it.witness_heard);
-                self.say(Party::Node(at), Party::Witness, &witness::Message::Ask(request, heard));
+                let witness = self.witness_of(at);
+                self.say(Party::Node(at), witness, &witness::Message::Ask(request, heard));
             }
             Effect::SetTimer { timer, from, after, bound: _ } => {
                 self.set_timer(at, timer, from, after);

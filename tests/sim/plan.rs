@@ -28,6 +28,7 @@ pub(crate) enum Part {
     Resize,
     Witness,
     Alone,
+    Stores,
 }
 
 /// The generator of one part of one seed.
@@ -173,6 +174,12 @@ impl Plan {
         let faults = &mut plan.faults;
         (faults.accept_loss, faults.split_brain) = (false, false);
         plan.services = rng.bool().then(|| ServicesPlan::draw(&mut rng));
+        let mut rng = generator(seed, Part::Stores);
+        if rng.u8(..3) == 0
+            && let Some(witness) = &mut plan.witness
+        {
+            witness.replace = Some(Duration::from_millis(rng.u64(2_000..=30_000)));
+        }
         plan
     }
 

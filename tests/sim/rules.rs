@@ -167,7 +167,7 @@ impl World {
     /// With an arbiter: who begins to go on alone is the only one that its record lists, or the
     /// other one has vetoed itself.
     fn check_solo(&self, at: usize, old: &Superblock) -> Checked {
-        let Some(arbiters) = self.witness_record() else { return Ok(()) };
+        let Some(arbiters) = self.witness_record_of(1 - at) else { return Ok(()) };
         let [mine, theirs] = [at, 1 - at].map(|node| self.nodes[node].superblock());
         let begins = mine.serve_mode == ServeMode::Solo && old.serve_mode != ServeMode::Solo;
         let is_only_one = arbiters.owner == side(at) && arbiters.eligible == Eligible::Owner;
@@ -186,8 +186,9 @@ impl World {
     /// With an arbiter: while a primary acknowledges alone and the arbiter lists the other one as well, that
     /// one is bound by its own word. Not only when it begins to.
     fn check_lone_primary(&self) -> Checked {
-        let Some(arbiters) = self.witness_record() else { return Ok(()) };
         for at in 0..2 {
+            // By its word the other one may be promoted.
+            let Some(arbiters) = self.witness_record_of(1 - at) else { continue };
             let [mine, theirs] = [at, 1 - at].map(|node| self.nodes[node].superblock());
             let serves = self.nodes[at].core().is_some_and(hotpair::replica::Replica::is_primary);
             let is_listed = arbiters.owner == side(at) && arbiters.eligible == Eligible::Both;

@@ -48,6 +48,8 @@ pub(crate) struct WitnessPlan {
     pub(crate) cut: Option<Duration>,
     /// Mean time between its crashes.
     pub(crate) kill: Option<Duration>,
+    /// Mean time until another one, with an empty store, takes its place.
+    pub(crate) replace: Option<Duration>,
     /// Of 100 messages, so many are lost, late by seconds, or come twice.
     pub(crate) trouble: u8,
     /// With a fence command: what it is for, and what both nodes' devices do.
@@ -69,6 +71,7 @@ impl WitnessPlan {
             grace: None,
             cut: None,
             kill: None,
+            replace: None,
             trouble: 0,
             fence: None,
             moving: Moving::default(),
@@ -88,6 +91,7 @@ impl WitnessPlan {
             grace: rng.bool().then_some(3 * lease),
             cut: class(rng, 2),
             kill: class(rng, 3),
+            replace: None,
             trouble: *rng.choice(&[0, 0, 2, 15]).unwrap(),
             fence: None,
             moving: draw_moving(rng),
@@ -110,10 +114,23 @@ fn draw_moving(rng: &mut Rng) -> Moving {
     Moving { prefer, failback, flap_limit }
 }
 
-/// The witness's machine.
+/// The witness's machines.
 #[derive(Debug)]
 pub(crate) struct Witness {
     pub(crate) rng: Rng,
+    /// The first one, and each that took the place of the one before it. All of them run.
+    stores: Vec<Store>,
+    /// Which of them each node's connection leads to.
+    route: [usize; 2],
+    /// Nothing passes from that node to it, and from it to that node, before this moment.
+    cut_until: [[Time; 2]; 2],
+    /// Requests and replies of that node wait here, while they are held.
+    held: [Option<Vec<Message>>; 2],
+}
+
+/// One machine with a store of its own.
+#[derive(Debug, Default)]
+struct Store {
     seat: Option<Arbiter>,
     /// What is stable.
     disk: Option<ArbiterRecord>,
@@ -123,11 +140,13 @@ pub(crate) struct Witness {
     /// Which setting of a timer counts.
     timers: BTreeMap<ArbiterTimer, u64>,
     settings: u64,
-    /// Nothing passes from that node to it, and from it to that node, before this moment.
-    cut_until: [[Time; 2]; 2],
-    /// Requests and replies of that node wait here, while they are held.
-    held: [Option<Vec<Message>>; 2],
 }
+
+/// Who the first store is; the next ones have the numbers after it.
+const FIRST_STORE: u128 = 77;
+
+/// Most stores of one run.
+const STORES_MAX: usize = 4;
 
 /// What passes between the three.
 #[derive(Clone, Debug)]
@@ -161,32 +180,54 @@ pub(crate) enum Message {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Party {
     Node(usize),
-    Witness,
+    /// One of the witness's machines.
+    Witness(usize),
 }
 
 /// What happens here.
 #[derive(Clone, Debug)]
 pub(crate) enum WitnessEvent {
-    Arrive { from: Party, to: Party, message: Message },
-    Stored { life: u64 },
-    Timer { life: u64, timer: ArbiterTimer, setting: u64 },
-    Beat { node: usize, life: u64 },
-    Wake { node: usize, life: u64 },
+    Arrive {
+        from: Party,
+        to: Party,
+        message: Message,
+    },
+    Stored {
+        store: usize,
+        life: u64,
+    },
+    Timer {
+        store: usize,
+        life: u64,
+        timer: ArbiterTimer,
+        setting: u64,
+    },
+    Beat {
+        node: usize,
+        life: u64,
+    },
+    Wake {
+        node: usize,
+        life: u64,
+    },
     Cut,
     Kill,
     Start,
+    /// It is replaced by one with an empty store.
+    Replace,
+    /// That node's connection leads to that store from now on.
+    Route {
+        node: usize,
+        store: usize,
+    },
 }
 
 impl Witness {
     pub(crate) fn new(rng: Rng) -> Self {
         Self {
             rng,
-            seat: None,
-            disk: None,
-            storing: None,
-            life: 0,
-            timers: BTreeMap::new(),
-            settings: 0,
+            stores: vec![Store::default()],
+            route: [0; 2],
             cut_until: [[0; 2]; 2],
             held: [None, None],
         }
@@ -209,14 +250,47 @@ impl World {
 
     /// The witness ends without warning and stays down.
     pub(crate) fn kill_witness(&mut self) {
-        self.witness.storing = None;
-        self.witness.seat = None;
-        self.witness.life += 1;
+        for store in &mut self.witness.stores {
+            store.storing = None;
+            store.seat = None;
+            store.life += 1;
+        }
     }
 
-    /// What the witness has stored.
+    /// The witness is replaced by one that knows nothing; the old one runs on. Each node is led to the
+    /// new one by itself.
+    pub(crate) fn replace_witness(&mut self) {
+        self.witness.stores.push(Store::default());
+        self.after(0, Event::Witness(WitnessEvent::Start));
+    }
+
+    /// That node finds the newest store from now on, or the first one again.
+    pub(crate) fn route_to_witness(&mut self, node: usize, is_newest: bool) {
+        self.witness.route[node] = if is_newest { self.witness.stores.len() - 1 } else { 0 };
+    }
+
+    /// What that node's connection leads to.
+    pub(crate) fn witness_of(&self, node: usize) -> Party {
+        Party::Witness(self.witness.route[node])
+    }
+
+    /// An older copy of its store is put back while the witness is down.
+    pub(crate) fn roll_witness_back(&mut self, record: ArbiterRecord) {
+        let store = self.witness.stores.last_mut().expect("there is one");
+        assert!(store.seat.is_none(), "it runs");
+        store.disk = Some(record);
+    }
+
+    /// What the newest witness has stored.
     pub(crate) fn witness_record(&self) -> Option<&ArbiterRecord> {
-        self.witness.disk.as_ref()
+        self.witness.stores.last().and_then(|store| store.disk.as_ref())
+    }
+
+    /// What the store has that `node` believes.
+    pub(crate) fn witness_record_of(&self, node: usize) -> Option<&ArbiterRecord> {
+        let believed = self.nodes[node].superblock().arbitration.arbiter;
+        let found = (FIRST_STORE..).zip(&self.witness.stores).find(|(id, _)| *id == believed.0);
+        found.map_or_else(|| self.witness_record(), |(_, store)| store.disk.as_ref())
     }
 
     /// The witness starts.
@@ -228,7 +302,11 @@ impl World {
 
     pub(crate) fn begin_witness_faults(&mut self) {
         let Some(plan) = self.plan.witness.clone() else { return };
-        for (mean, event) in [(plan.cut, WitnessEvent::Cut), (plan.kill, WitnessEvent::Kill)] {
+        for (mean, event) in [
+            (plan.cut, WitnessEvent::Cut),
+            (plan.kill, WitnessEvent::Kill),
+            (plan.replace, WitnessEvent::Replace),
+        ] {
             if let Some(mean) = mean {
                 let delay = self.witness.rng.u64(0..2 * nanos(mean));
                 self.after(delay, Event::Witness(event));
@@ -246,7 +324,8 @@ impl World {
 
     pub(crate) fn heal_witness(&mut self) {
         self.witness.cut_until = [[0; 2]; 2];
-        if self.plan.witness.is_some() && self.witness.seat.is_none() {
+        self.witness.route = [self.witness.stores.len() - 1; 2];
+        if self.plan.witness.is_some() {
             self.after(0, Event::Witness(WitnessEvent::Start));
         }
     }
@@ -254,14 +333,16 @@ impl World {
     pub(crate) fn on_witness_event(&mut self, event: WitnessEvent) -> Checked {
         match event {
             WitnessEvent::Arrive { from, to, message } => self.on_arrive(from, to, message),
-            WitnessEvent::Stored { life } if life == self.witness.life => {
-                self.witness.disk = self.witness.storing.take().or(self.witness.disk.take());
-                self.step_witness(ArbiterInput::Stored(true));
+            WitnessEvent::Stored { store: at, life } if life == self.witness.stores[at].life => {
+                let store = &mut self.witness.stores[at];
+                store.disk = store.storing.take().or(store.disk.take());
+                self.step_witness(at, ArbiterInput::Stored(true));
                 Ok(())
             }
-            WitnessEvent::Timer { life, timer, setting } => {
-                if life == self.witness.life && self.witness.timers.get(&timer) == Some(&setting) {
-                    self.step_witness(ArbiterInput::Timer(timer));
+            WitnessEvent::Timer { store: at, life, timer, setting } => {
+                let store = &self.witness.stores[at];
+                if life == store.life && store.timers.get(&timer) == Some(&setting) {
+                    self.step_witness(at, ArbiterInput::Timer(timer));
                 }
                 Ok(())
             }
@@ -289,41 +370,85 @@ impl World {
                 Ok(())
             }
             WitnessEvent::Kill => {
-                self.witness_fault(WitnessEvent::Kill);
-                if !self.is_healing && self.witness.seat.is_some() {
-                    self.trace.note(&[self.now, 80], || format!("{}: the witness dies", self.now));
-                    // What was on its way to the disk is there, or not.
-                    if self.witness.rng.bool()
-                        && let Some(record) = self.witness.storing.take()
-                    {
-                        self.witness.disk = Some(record);
-                    }
-                    self.witness.storing = None;
-                    self.witness.seat = None;
-                    self.witness.life += 1;
-                    let delay = self.witness.rng.u64(millis(10)..millis(8_000));
-                    self.after(delay, Event::Witness(WitnessEvent::Start));
-                }
+                self.kill_at_random();
                 Ok(())
             }
             WitnessEvent::Start => {
-                if self.witness.seat.is_none() {
-                    self.witness.life += 1;
-                    let mut effects = Vec::new();
-                    let record = self.witness.disk.clone();
-                    let seat = Arbiter::new(ArbiterId(77), record, &mut effects);
-                    self.witness.seat = Some(seat);
-                    self.carry_out_witness(effects);
+                for at in 0..self.witness.stores.len() {
+                    self.start_store(at);
                 }
                 Ok(())
             }
+            WitnessEvent::Replace => {
+                self.replace_at_random();
+                Ok(())
+            }
+            WitnessEvent::Route { node, store } => {
+                let newest = self.witness.stores.len() - 1;
+                self.witness.route[node] = if self.is_healing { newest } else { store };
+                Ok(())
+            }
         }
+    }
+
+    fn kill_at_random(&mut self) {
+        self.witness_fault(WitnessEvent::Kill);
+        if !self.is_healing {
+            self.trace.note(&[self.now, 80], || format!("{}: the witness dies", self.now));
+            for store in &mut self.witness.stores {
+                // What was on its way to the disk is there, or not.
+                if self.witness.rng.bool()
+                    && let Some(record) = store.storing.take()
+                {
+                    store.disk = Some(record);
+                }
+                store.storing = None;
+                store.seat = None;
+                store.life += 1;
+            }
+            let delay = self.witness.rng.u64(millis(10)..millis(8_000));
+            self.after(delay, Event::Witness(WitnessEvent::Start));
+        }
+    }
+
+    fn replace_at_random(&mut self) {
+        self.witness_fault(WitnessEvent::Replace);
+        if !self.is_healing && self.witness.stores.len() < STORES_MAX {
+            self.trace.note(&[self.now, 83], || format!("{}: another witness", self.now));
+            self.marks.add("witness replaced");
+            self.replace_witness();
+            for node in 0..2 {
+                // Each finds it when it connects again, and may be led back once.
+                let (newest, before) = (self.witness.stores.len() - 1, self.witness.route[node]);
+                let returns = self.witness.rng.u8(..3) == 0;
+                let routes: &[usize] = if returns { &[newest, before, newest] } else { &[newest] };
+                let mut delay = 0;
+                for store in routes {
+                    delay += self.witness.rng.u64(0..millis(6_000));
+                    let event = WitnessEvent::Route { node, store: *store };
+                    self.after(delay, Event::Witness(event));
+                }
+            }
+        }
+    }
+
+    fn start_store(&mut self, at: usize) {
+        let store = &mut self.witness.stores[at];
+        if store.seat.is_some() {
+            return;
+        }
+        store.life += 1;
+        let mut effects = Vec::new();
+        let id = ArbiterId(FIRST_STORE + at as u128);
+        store.seat = Some(Arbiter::new(id, store.disk.clone(), &mut effects));
+        self.carry_out_witness(at, effects);
     }
 
     fn witness_fault(&mut self, event: WitnessEvent) {
         let Some(plan) = &self.plan.witness else { return };
         let mean = match event {
             WitnessEvent::Cut => plan.cut,
+            WitnessEvent::Replace => plan.replace,
             _ => plan.kill,
         };
         if let Some(mean) = mean {
@@ -332,40 +457,41 @@ impl World {
         }
     }
 
-    fn step_witness(&mut self, input: ArbiterInput) {
+    fn step_witness(&mut self, at: usize, input: ArbiterInput) {
         let now = Instant(self.now);
-        self.trace.note(&[self.now, 81], || format!("{} W <- {input:?}", self.now));
-        let Some(seat) = &mut self.witness.seat else { return };
+        self.trace.note(&[self.now, 81], || format!("{} W{at} <- {input:?}", self.now));
+        let Some(seat) = &mut self.witness.stores[at].seat else { return };
         let mut effects = Vec::new();
         seat.step(now, input, &mut effects);
-        self.carry_out_witness(effects);
+        self.carry_out_witness(at, effects);
     }
 
-    fn carry_out_witness(&mut self, effects: Vec<ArbiterEffect>) {
+    fn carry_out_witness(&mut self, at: usize, effects: Vec<ArbiterEffect>) {
         for effect in effects {
-            self.trace.note(&[self.now, 82], || format!("{} W -> {effect:?}", self.now));
+            self.trace.note(&[self.now, 82], || format!("{} W{at} -> {effect:?}", self.now));
             match effect {
                 ArbiterEffect::Store(record) => {
-                    self.witness.storing = Some(*record);
+                    self.witness.stores[at].storing = Some(*record);
                     let delay = self.witness.rng.u64(100_000..millis(20));
-                    let life = self.witness.life;
-                    self.after(delay, Event::Witness(WitnessEvent::Stored { life }));
+                    let life = self.witness.stores[at].life;
+                    self.after(delay, Event::Witness(WitnessEvent::Stored { store: at, life }));
                 }
                 ArbiterEffect::Reply { to, id, reply } => {
                     let message = Message::Tell(Box::new((id, reply)));
-                    self.say(Party::Witness, Party::Node(index(to)), &message);
+                    self.say(Party::Witness(at), Party::Node(index(to)), &message);
                 }
                 ArbiterEffect::Push(record) => {
                     for node in 0..2 {
                         let message = Message::Push(record.clone());
-                        self.say(Party::Witness, Party::Node(node), &message);
+                        self.say(Party::Witness(at), Party::Node(node), &message);
                     }
                 }
                 ArbiterEffect::SetTimer { timer, after } => {
-                    self.witness.settings += 1;
-                    let (life, setting) = (self.witness.life, self.witness.settings);
-                    self.witness.timers.insert(timer, setting);
-                    let event = WitnessEvent::Timer { life, timer, setting };
+                    let store = &mut self.witness.stores[at];
+                    store.settings += 1;
+                    let (life, setting) = (store.life, store.settings);
+                    store.timers.insert(timer, setting);
+                    let event = WitnessEvent::Timer { store: at, life, timer, setting };
                     self.after(nanos(after), Event::Witness(event));
                 }
             }
@@ -405,9 +531,13 @@ impl World {
                 let is_apart = self.plan.witness.as_ref().is_some_and(|it| it.beats_pass_cuts);
                 is_apart || !self.net.is_cut_from(from)
             }
-            (Party::Node(node), Party::Witness) => self.now >= self.witness.cut_until[node][0],
-            (Party::Witness, Party::Node(node)) => self.now >= self.witness.cut_until[node][1],
-            (Party::Witness, Party::Witness) => true,
+            (Party::Node(node), Party::Witness(store)) => {
+                self.witness.route[node] == store && self.now >= self.witness.cut_until[node][0]
+            }
+            (Party::Witness(store), Party::Node(node)) => {
+                self.witness.route[node] == store && self.now >= self.witness.cut_until[node][1]
+            }
+            (Party::Witness(_), Party::Witness(_)) => true,
         }
     }
 
@@ -416,13 +546,13 @@ impl World {
             return Ok(());
         }
         match (to, message) {
-            (Party::Witness, Message::Ask(request, heard)) => {
+            (Party::Witness(store), Message::Ask(request, heard)) => {
                 if self.now - heard > HEARD_MAX {
                     // Whoever does not hear the witness must not change its record: it would not
                     // learn that it did, and nobody could serve.
-                    self.say(Party::Witness, from, &Message::Tick);
+                    self.say(Party::Witness(store), from, &Message::Tick);
                 } else {
-                    self.step_witness(ArbiterInput::Request(request));
+                    self.step_witness(store, ArbiterInput::Request(request));
                 }
                 Ok(())
             }
@@ -437,7 +567,7 @@ impl World {
                 let WitnessEvent::Arrive { message, .. } = event else { return Ok(()) };
                 self.on_told(at, message)
             }
-            (Party::Witness, _) => Ok(()),
+            (Party::Witness(_), _) => Ok(()),
         }
     }
 

@@ -210,6 +210,7 @@ impl Pair {
             generation: generation(3),
             alone,
             stopped: false,
+            store: ArbiterId(0),
         }
     }
 

@@ -148,7 +148,7 @@ impl Desk<'_> {
         let refuse = |refused| Step::Answer(Reply::Refused(refused));
         let Some((record, revision)) = self.entry.record() else {
             return match &self.request.operation {
-                Operation::Enroll(half) => self.enroll(half).unwrap_or_else(refuse),
+                Operation::Enroll(half) => self.enroll(half, None).unwrap_or_else(refuse),
                 Operation::Read
                 | Operation::PreVote { .. }
                 | Operation::Renew
@@ -165,15 +165,20 @@ impl Desk<'_> {
                 }
             };
         };
-        if record.arbiter != self.entry.arbiter {
-            // It came here from another etcd, as by a restored copy.
-            return refuse(Refused::WrongStore);
-        }
-        if let Operation::Enroll(_) = self.request.operation {
+        // It came here from another etcd, as by a restored copy.
+        let is_foreign = record.arbiter != self.entry.arbiter;
+        if let Operation::Enroll(half) = &self.request.operation {
             // Whoever enrolls may know no store yet, and the rule is for those who know one.
-            let is_made = record.was_made_by(self.request.from, self.request.id);
-            let done = || Reply::Done(Box::new(record.clone()));
-            return if is_made { Step::Answer(done()) } else { refuse(Refused::Enrolled) };
+            if !is_foreign && record.was_made_by(self.request.from, self.request.id) {
+                return Step::Answer(Reply::Done(Box::new(record.clone())));
+            }
+            if !is_foreign && self.request.arbiter_epoch <= record.epoch {
+                return refuse(Refused::Enrolled);
+            }
+            return self.enroll(half, Some((record, revision))).unwrap_or_else(refuse);
+        }
+        if is_foreign {
+            return refuse(Refused::WrongStore);
         }
         let holder = self.entry.serving.as_ref().map(|(serving, ..)| serving.instance);
         let known = Known { leases: holder.as_slice(), is_in_hold_down: false };
@@ -292,29 +297,41 @@ impl Desk<'_> {
         }
     }
 
-    /// The first record. Halves lie beside it, on the leases of their nodes: what a node said is
-    /// forgotten when it ends.
-    fn enroll(&self, half: &Half) -> Result<Step, Refused> {
+    /// The first record, or one in the place of `old`, which is older than what the nodes know. Halves
+    /// lie beside it, on the leases of their nodes: what a node said is forgotten when it ends.
+    fn enroll(&self, half: &Half, old: Option<(&ArbiterRecord, u64)>) -> Result<Step, Refused> {
         let Request { from, id, .. } = *self.request;
+        if let Some((record, _)) = old {
+            if record.identities != half.identities {
+                return Err(Refused::OtherIdentity);
+            }
+            if half.alone {
+                return Err(Refused::HalfMissing);
+            }
+        }
         if self.entry.serving.as_ref().is_some_and(|(serving, ..)| serving.side != half.owner) {
             // Its record was removed under it, and it may serve until its lease is over.
             return Err(Refused::LeaseHeld);
         }
-        let absent = || Guard::Absent { key: self.record_key() };
+        let as_read = || match old {
+            None => Guard::Absent { key: self.record_key() },
+            Some((_, revision)) => Guard::Unchanged { key: self.record_key(), revision },
+        };
         let half_key = |side| self.keys.half(self.place.resource, side);
         let mine = &self.entry.halves[from.index()];
         if !half.alone && mine.as_ref().is_none_or(|(said, _)| *said != (half.clone(), id)) {
             let value = self.place.encode_half(from, half, id);
             let put = Change::Put { key: half_key(from), value, lease: self.lease };
             let transaction =
-                Transaction { guards: vec![absent()], changes: vec![put], looks: Vec::new() };
+                Transaction { guards: vec![as_read()], changes: vec![put], looks: Vec::new() };
             return Ok(Step::Propose(Box::new(transaction)));
         }
         let other = from.other();
         let theirs = self.entry.halves[other.index()].as_ref();
         let said = theirs.map(|(said, _)| said);
-        let record = enroll(self.entry.arbiter, None, self.request, half, said)?;
-        let mut guards = vec![absent(), self.serving_as_read()];
+        let record =
+            enroll(self.entry.arbiter, old.map(|(record, _)| record), self.request, half, said)?;
+        let mut guards = vec![as_read(), self.serving_as_read()];
         if let Some((_, revision)) = theirs {
             guards.push(Guard::Unchanged { key: half_key(other), revision: *revision });
         }

@@ -105,6 +105,7 @@ struct WrittenHalf {
     generation: WrittenGeneration,
     alone: bool,
     stopped: bool,
+    store: String,
 }
 
 impl Place<'_> {
@@ -195,6 +196,7 @@ impl Place<'_> {
             generation: written_generation(half.generation),
             alone: half.alone,
             stopped: half.stopped,
+            store: hex(&half.store.0.to_be_bytes()),
         })
     }
 
@@ -212,6 +214,7 @@ impl Place<'_> {
             generation: read_generation(&written.generation)?,
             alone: written.alone,
             stopped: written.stopped,
+            store: ArbiterId(u128::from_be_bytes(unhex(&written.store)?)),
         };
         check_half(&half).map_err(|what| Garbage::Value { what })?;
         let request = read_request(&written.request)?;
@@ -335,6 +338,7 @@ pub(super) mod tests {
             generation: Generation { number: 3, id: 9 },
             alone: false,
             stopped: false,
+            store: ArbiterId(0x1f),
         }
     }
 

@@ -64,6 +64,7 @@ fn half() -> Half {
         generation: generation(),
         alone: false,
         stopped: false,
+        store: ArbiterId(0),
     }
 }
 
@@ -311,9 +312,37 @@ fn two_halves_that_say_the_same_make_a_record() {
     let made = Store::with(&new);
     let again = Request { arbiter: ArbiterId(0), ..enroll(A) };
     assert_eq!(made.plan(&again), Step::Answer(Reply::Done(Box::new(new))), "it was lost");
-    assert_eq!(refused(&made.plan(&request(B, Operation::Enroll(half())))), Refused::Enrolled);
+    let late = Request { arbiter_epoch: Epoch(0), ..request(B, Operation::Enroll(half())) };
+    assert_eq!(refused(&made.plan(&late)), Refused::Enrolled);
     let held = store.serving(B, OTHER_RUN, 9);
     assert_eq!(refused(&held.plan(&enroll(A))), Refused::LeaseHeld, "of a record that was removed");
+}
+
+#[test]
+fn two_halves_take_the_place_of_a_record_that_is_older_than_what_they_know() {
+    let elsewhere = ArbiterRecord { arbiter: ArbiterId(1), ..record() };
+    for (found, arbiter_epoch) in [(record(), Epoch(48)), (elsewhere, Epoch(0))] {
+        let ours = Half { store: arbiter(), ..half() };
+        let enroll = |from, half: &Half| Request {
+            arbiter_epoch,
+            ..request(from, Operation::Enroll(half.clone()))
+        };
+        let mut store = Store::with(&found);
+        let unchanged = Guard::Unchanged { key: keys().record("vm1"), revision: REVISION };
+        let Step::Propose(transaction) = store.plan(&enroll(A, &ours)) else { panic!("no half") };
+        assert_eq!(transaction.guards, std::slice::from_ref(&unchanged));
+        let id = enroll(A, &ours).id;
+        store.halves = [A, B].map(|side| Some(place(&nodes()).encode_half(side, &ours, id)));
+        let (transaction, _) = commit(store.plan(&enroll(A, &ours)));
+        assert_eq!(transaction.guards[0], unchanged);
+        let (new, _) = changes(&transaction);
+        assert_eq!(new.arbiter, arbiter());
+        assert!(new.epoch > found.epoch);
+        let stranger = Half { identities: [[8; 32]; 2], ..ours.clone() };
+        assert_eq!(refused(&store.plan(&enroll(A, &stranger))), Refused::OtherIdentity);
+        let alone = Half { alone: true, in_sync: false, ..ours };
+        assert_eq!(refused(&store.plan(&enroll(A, &alone))), Refused::HalfMissing);
+    }
 }
 
 #[test]

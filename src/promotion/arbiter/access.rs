@@ -121,6 +121,7 @@ mod tests {
             generation,
             alone: false,
             stopped: false,
+            store: ArbiterId(0),
         };
         request(from, Operation::Enroll(half))
     }

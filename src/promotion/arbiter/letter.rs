@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::record::ArbiterRecord;
-use super::request::{Half, Operation, Reply, Request, RequestId};
+use super::request::{Half, Operation, Refused, Reply, Request, RequestId};
 use super::stored::{NAME_LEN_MAX, is_name};
 use crate::units::{ArbiterId, Epoch, Generation, Instance, Side};
 use crate::wire::letter::{self, Head, LetterError, VERSION};
@@ -184,6 +184,10 @@ impl Tell {
                     check_record(record)
                 }
                 Reply::View(view) => check_record(&view.record),
+                Reply::Refused(
+                    Refused::MayMove { store: ArbiterId(0) }
+                    | Refused::PeerMoved { store: ArbiterId(0) },
+                ) => Err("a change to no store"),
                 Reply::Refused(_) => Ok(()),
             }),
         }
@@ -268,7 +272,7 @@ mod tests {
     use proptest::prelude::*;
     use serde::de::DeserializeOwned;
 
-    use super::super::{Eligible, Refused, View};
+    use super::super::{Eligible, View};
     use super::*;
     use crate::wire::letter::{HEAD_LEN, LETTER_LEN_MAX, open_head, seal};
 
@@ -307,6 +311,7 @@ mod tests {
             generation: generation(3),
             alone: false,
             stopped: true,
+            store: ArbiterId(0),
         };
         let history = vec![generation(4), generation(3)];
         let dead = Some(Instance(6));
@@ -376,6 +381,7 @@ mod tests {
             Reply::View(Box::new(view)),
             Reply::Conflict(record()),
             Reply::Refused(Refused::DiskFailed),
+            Reply::Refused(Refused::MayMove { store: ArbiterId(77) }),
         ];
         let resource = || "vm1".to_owned();
         let id = RequestId { instance: Instance(77), number: 3 };

@@ -136,6 +136,8 @@ pub struct Half {
     pub alone: bool,
     /// Nobody serves, and nobody shall before an operator says so.
     pub stopped: bool,
+    /// The store that its stable record names, the only one that it believes; 0: none yet.
+    pub store: ArbiterId,
 }
 
 /// The answer to a request.
@@ -237,20 +239,46 @@ pub enum Refused {
         "what the arbiter has stored of this resource was not written by this release of hotpair"
     )]
     Unreadable,
+    /// To an enrolment: both nodes say the same, and believe another store.
+    #[error("this is another arbiter, or one that was made anew: both nodes may change to it")]
+    MayMove {
+        /// The store that says so.
+        store: ArbiterId,
+    },
+    /// To an enrolment: both nodes say the same, and the other one believes this store already.
+    #[error("this is another arbiter, or one that was made anew: the other node has changed to it")]
+    PeerMoved {
+        /// The store that says so.
+        store: ArbiterId,
+    },
 }
 
 impl Refused {
+    /// Whether the arbiter has no record that counts: the nodes make one, if both say the same.
+    pub fn asks_to_enroll(self) -> bool {
+        matches!(
+            self,
+            Self::NoRecord
+                | Self::WrongStore
+                | Self::RolledBack
+                | Self::MayMove { .. }
+                | Self::PeerMoved { .. }
+        )
+    }
+
     /// Whether this arbiter says nothing that counts: it is as good as out of reach.
     pub fn is_no_answer(self) -> bool {
         match self {
             Self::NoRecord
+            | Self::HalfMissing
             | Self::OtherIdentity
             | Self::WrongStore
+            | Self::MayMove { .. }
+            | Self::PeerMoved { .. }
             | Self::RolledBack
             | Self::DiskFailed
             | Self::Unreadable => true,
             Self::Enrolled
-            | Self::HalfMissing
             | Self::NotOwner
             | Self::NotEligible
             | Self::OtherGeneration

@@ -199,9 +199,13 @@ fn may_promote(record: &ArbiterRecord, known: Known<'_>, wish: Wish<'_>) -> Resu
 /// The first record, from what both nodes say of themselves, or from the one that is alone.
 /// `old` is the record that the store had before it was found to be rolled back.
 ///
+/// Nodes that believe another store change to this one first, each on its own disk, and one after the
+/// other: a record is made only when nobody who might be promoted elsewhere is left.
+///
 /// # Errors
 /// [`Refused::HalfMissing`] if they do not say the same; [`Refused::NotOwner`] if the one that is
-/// alone does not serve.
+/// alone does not serve; [`Refused::MayMove`] and [`Refused::PeerMoved`] if the caller believes
+/// another store.
 pub fn enroll(
     arbiter: ArbiterId,
     old: Option<&ArbiterRecord>,
@@ -214,13 +218,24 @@ pub fn enroll(
             == (mine.identities, mine.owner, mine.in_sync, mine.generation, mine.stopped)
             && !half.alone
     };
+    let is_new = |half: &Half| half.store == ArbiterId(0);
     let (epoch, other) = if mine.alone {
         if mine.owner != request.from {
             return Err(Refused::NotOwner);
         }
+        if !is_new(mine) && mine.store != arbiter {
+            return Err(Refused::MayMove { store: arbiter });
+        }
         (mine.epoch, RequestId::default())
     } else {
         let (half, id) = theirs.filter(|(half, _)| is_same(half)).ok_or(Refused::HalfMissing)?;
+        match (mine.store == arbiter, half.store == arbiter) {
+            (true, true) => {}
+            (true, false) => return Err(Refused::HalfMissing),
+            (false, true) => return Err(Refused::PeerMoved { store: arbiter }),
+            (false, false) if is_new(mine) && is_new(half) => {}
+            (false, false) => return Err(Refused::MayMove { store: arbiter }),
+        }
         (mine.epoch.max(half.epoch), *id)
     };
     let floor = old.map_or(Epoch(0), |record| record.epoch);

@@ -273,6 +273,8 @@ impl Arbiter {
     fn on_enroll(&mut self, request: &Request, half: &Half) -> Result<Box<ArbiterRecord>, Refused> {
         let old = self.record.as_ref();
         if let Some(record) = old {
+            // The pair has been elsewhere since, or the store is an older copy.
+            self.is_rolled_back |= request.arbiter_epoch > record.epoch;
             if !self.is_rolled_back {
                 return Err(Refused::Enrolled);
             }

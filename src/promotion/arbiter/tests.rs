@@ -399,6 +399,7 @@ fn half(owner: Side, epoch: u64) -> Half {
         generation: generation(3),
         alone: false,
         stopped: false,
+        store: ArbiterId(0),
     }
 }
 
@@ -406,7 +407,8 @@ fn half(owner: Side, epoch: u64) -> Half {
 fn a_record_is_made_from_two_halves_that_say_the_same() {
     let mut seat = Seat::new(None);
     assert_eq!(seat.done(request(A, Operation::Keep)), Reply::Refused(Refused::NoRecord));
-    let enroll = |from, half| request(from, Operation::Enroll(half));
+    let enroll =
+        |from, half| Request { arbiter_epoch: Epoch(0), ..request(from, Operation::Enroll(half)) };
     let missing = Reply::Refused(Refused::HalfMissing);
     assert_eq!(seat.done(enroll(A, half(A, 9))), missing);
     assert_eq!(seat.done(enroll(B, half(B, 14))), missing, "they name different owners");
@@ -477,4 +479,63 @@ fn a_store_that_went_back_in_time_does_nothing_until_both_enroll_again() {
     seat.done(enroll(A, half(A, 80)));
     let Reply::Done(made) = seat.done(enroll(B, half(A, 77))) else { panic!("both halves") };
     assert_eq!(made.epoch, Epoch(84));
+}
+
+#[test]
+fn nodes_change_to_another_store_one_after_the_other() {
+    const ELSEWHERE: ArbiterId = ArbiterId(8);
+    const NEW: ArbiterId = ArbiterId(0);
+    let may = Refused::MayMove { store: STORE };
+    let moved = Refused::PeerMoved { store: STORE };
+    let missing = Refused::HalfMissing;
+    for (mine, theirs, expected) in [
+        (NEW, NEW, None),
+        (STORE, STORE, None),
+        (ELSEWHERE, ELSEWHERE, Some(may)),
+        (ELSEWHERE, ArbiterId(9), Some(may)),
+        (ELSEWHERE, STORE, Some(moved)),
+        (STORE, ELSEWHERE, Some(missing)),
+        // It would believe whatever it sees first.
+        (NEW, STORE, Some(moved)),
+        (STORE, NEW, Some(missing)),
+        (NEW, ELSEWHERE, Some(may)),
+        (ELSEWHERE, NEW, Some(may)),
+    ] {
+        let mut seat = Seat::new(None);
+        let enroll = |from, store| request(from, Operation::Enroll(Half { store, ..half(A, 9) }));
+        assert_eq!(seat.done(enroll(B, theirs)), Reply::Refused(missing));
+        match (seat.done(enroll(A, mine)), expected) {
+            (Reply::Done(made), None) => assert_eq!(made.arbiter, STORE),
+            (Reply::Refused(refused), Some(expected)) => assert_eq!(refused, expected),
+            (reply, expected) => panic!("{mine:?} and {theirs:?}: {reply:?}, not {expected:?}"),
+        }
+    }
+    let mut seat = Seat::new(None);
+    let alone = |store| Half { alone: true, in_sync: false, store, ..half(A, 1) };
+    let reply = seat.done(request(A, Operation::Enroll(alone(ELSEWHERE))));
+    assert_eq!(reply, Reply::Refused(may));
+    let reply = seat.done(request(A, Operation::Enroll(alone(STORE))));
+    assert!(matches!(reply, Reply::Done(_)), "{reply:?}");
+}
+
+#[test]
+fn a_pair_that_was_elsewhere_since_makes_a_new_record_in_place_of_the_old_one() {
+    let mut seat = Seat::rested(record(A, Eligible::Both));
+    let old = seat.arbiter.record().unwrap().epoch;
+    let enroll = |from, store, arbiter_epoch| Request {
+        arbiter: store,
+        arbiter_epoch,
+        ..request(from, Operation::Enroll(Half { store, ..half(A, 80) }))
+    };
+    let elsewhere = ArbiterId(8);
+    let reply = seat.done(enroll(A, elsewhere, old));
+    assert_eq!(reply, Reply::Refused(Refused::Enrolled), "it knows nothing newer");
+    let newer = Epoch(80);
+    let reply = seat.done(enroll(A, elsewhere, newer));
+    assert_eq!(reply, Reply::Refused(Refused::HalfMissing));
+    let may = Refused::MayMove { store: STORE };
+    assert_eq!(seat.done(enroll(B, elsewhere, newer)), Reply::Refused(may));
+    assert_eq!(seat.done(enroll(B, STORE, newer)), Reply::Refused(Refused::HalfMissing));
+    let Reply::Done(made) = seat.done(enroll(A, STORE, newer)) else { panic!("both halves") };
+    assert!(made.epoch > newer);
 }

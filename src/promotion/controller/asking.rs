@@ -5,12 +5,12 @@ use std::time::Duration;
 use super::Controller;
 use super::candidate::Stage;
 use super::effect::{Act, Bound, ControllerEffect, ControllerTimer, Obstacle, Won};
-use super::facts::{Facts, Leaving, Standing};
+use super::facts::{Facts, Leaving};
 use super::planted::PlantedRule;
 use crate::promotion::arbiter::{
-    ArbiterRecord, Half, Operation, Refused, Reply, Request, RequestId, View,
+    ArbiterRecord, Operation, Refused, Reply, Request, RequestId, View,
 };
-use crate::units::{Generation, Instant, Role, Side};
+use crate::units::{Generation, Instant};
 
 /// The request under way, and what is due.
 #[derive(Clone, Debug, Default, Hash)]
@@ -56,7 +56,7 @@ impl Controller {
         if self.asking.is_put_off {
             return None;
         }
-        let urgent = if self.refused == Some(Refused::NoRecord) {
+        let urgent = if self.refused.is_some_and(Refused::asks_to_enroll) {
             self.half(facts).map(Operation::Enroll)
         } else {
             let known = self.known.as_deref();
@@ -73,31 +73,6 @@ impl Controller {
                 (false, _) => None,
             }
         })
-    }
-
-    /// What it says of the pair to an arbiter that has no record: both nodes must say the same.
-    /// If nobody serves, the owner is the preferred node, else the first one, since somebody has to be
-    /// it; where only an operator promotes, it waits for one.
-    fn half(&self, facts: &Facts<'_>) -> Option<Half> {
-        let (record, side) = (facts.record, self.settings.side);
-        let alone = record.peer_replica_id.0 == 0;
-        let in_sync = facts.peer == Standing::InSync;
-        let is_asked = self.candidacy.as_ref().is_some_and(|it| it.request.is_some());
-        let may = if alone { facts.is_primary || is_asked } else { in_sync };
-        let peer_serves = facts.claim.is_some_and(|claim| claim.role == Role::Primary);
-        let owner = if alone || facts.is_primary {
-            side
-        } else if peer_serves {
-            side.other()
-        } else {
-            self.settings.moving.prefer.unwrap_or(Side::First)
-        };
-        let generation = record.generation?;
-        let epoch = record.epoch.max(record.promised);
-        let identities = self.settings.identities;
-        let stopped = !self.settings.promotes && !alone && !facts.is_primary && !peer_serves;
-        let half = Half { identities, epoch, owner, in_sync, generation, alone, stopped };
-        (may && !facts.is_promoting && facts.leaving.is_none()).then_some(half)
     }
 
     fn ask(
@@ -242,7 +217,7 @@ impl Controller {
     }
 
     /// Whether the arbiter answers, and has a record.
-    pub(super) fn hears_arbiter(&self) -> bool {
+    pub fn hears_arbiter(&self) -> bool {
         self.known.is_some() && self.arbiter_obstacle().is_none()
     }
 
@@ -318,7 +293,9 @@ impl Controller {
             }
             Reply::Refused(why) => {
                 self.refused = Some(why);
-                self.asking.is_put_off = why != Refused::NoRecord || self.half(facts).is_none();
+                let is_half = matches!(operation, Operation::Enroll(_));
+                let enrolls = !is_half && why.asks_to_enroll() && self.half(facts).is_some();
+                self.asking.is_put_off = !enrolls;
                 // Without a record it is made first, if this node can say its part.
                 let waits = matches!(why, Refused::NoRecord | Refused::HalfMissing)
                     && self.half(facts).is_some();

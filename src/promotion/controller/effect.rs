@@ -203,6 +203,8 @@ pub enum RecordStep {
     Veto(VetoReason),
     /// The veto is void: the arbiter lists this node alone.
     LiftVeto,
+    /// The store that is believed from here on.
+    Change(ArbiterId),
 }
 
 /// What the node does about who serves.

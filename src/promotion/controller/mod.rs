@@ -27,6 +27,7 @@ mod lost;
 mod owner;
 pub mod planted;
 mod pledge;
+mod store;
 #[cfg(test)]
 mod tests;
 
@@ -44,7 +45,7 @@ pub use flapping::FlapLimit;
 use super::arbiter::{ArbiterRecord, Refused, grant_end};
 use super::fencing::Fencing;
 use super::grant::Permit;
-use crate::units::{Epoch, Instance, Instant, Role, ServeMode, Side};
+use crate::units::{ArbiterId, Epoch, Instance, Instant, Role, ServeMode, Side};
 use asking::Asking;
 use candidate::Candidacy;
 use lease::{Leases, Released};
@@ -129,6 +130,8 @@ pub struct Controller {
     nobody_serves: bool,
     /// By its last beat.
     peer_hears_arbiter: bool,
+    /// The store without a record that the peer has changed to, as that store says.
+    peer_store: Option<ArbiterId>,
     quiet: failback::Quiet,
     flapping: flapping::Flapping,
 }
@@ -165,6 +168,7 @@ impl Controller {
             waits_for_owner: false,
             nobody_serves: false,
             peer_hears_arbiter: false,
+            peer_store: None,
             quiet: failback::Quiet::default(),
             flapping: flapping::Flapping::default(),
         }
@@ -225,6 +229,7 @@ impl Controller {
     /// call asks for at most one change of the record or act, since either changes the facts.
     pub fn settle(&mut self, now: Instant, facts: &Facts<'_>, effects: &mut Vec<ControllerEffect>) {
         self.now = now;
+        self.note_store(facts);
         self.note(facts);
         self.note_flapping();
         self.note_quiet(facts);
@@ -328,6 +333,9 @@ impl Controller {
         if let Some(act) = self.pledged_act(facts) {
             return Some(ControllerEffect::Act(act));
         }
+        if let Some(step) = self.store_step(facts) {
+            return Some(ControllerEffect::Record(self.change(step, facts)));
+        }
         if let Some(known) = self.known.as_deref() {
             if let Some(act) = self.owner_act(known, facts) {
                 return Some(ControllerEffect::Act(act));
@@ -383,6 +391,7 @@ impl Controller {
             Some(known) => (known.arbiter, known.epoch.max(noted.epoch)),
             None => (noted.arbiter, noted.epoch),
         };
+        let arbiter = if let RecordStep::Change(store) = step { store } else { arbiter };
         let lease_ms = noted.lease_ms.max(self.settings.lease_ms());
         let asked_in = self.known.as_deref().and_then(|known| self.noted_run(known, facts));
         ArbiterChange { arbiter, epoch, lease_ms, asked_in, step }

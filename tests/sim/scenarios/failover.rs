@@ -4,7 +4,7 @@
 
 use hotpair::promotion::arbiter::Eligible;
 use hotpair::replica::{Command, LinkStatus};
-use hotpair::units::{DiskState, ReplicationMode, Role, Side, VetoReason};
+use hotpair::units::{DiskState, ReplicationMode, Role, ServeMode, Side, VetoReason};
 
 use crate::plan::Plan;
 use crate::script::{A, B, Script, force, promote};
@@ -441,6 +441,14 @@ pub(crate) fn loses_the_answer_to_pair(witness: WitnessPlan) {
     assert_eq!(owner(&script), Side::Second);
 }
 
+/// A has given up its role on its disk, and asks the arbiter.
+fn begin_handing_over(script: &mut Script) {
+    script.world.command(A, Command::Switchover).unwrap_or_else(|broken| panic!("{broken}"));
+    script.until("the role leaves", |world| {
+        world.nodes[A].superblock().serve_mode == ServeMode::HandingOver
+    });
+}
+
 pub(super) fn cut_off_witness(script: &mut Script, node: usize) {
     script.world.cut_witness(node, 0);
     script.world.cut_witness(node, 1);
@@ -587,9 +595,9 @@ fn a_primary_that_serves_is_not_left_stopped_at_the_arbiter() {
 #[test]
 fn a_handover_that_cannot_be_taken_back_yet_says_so_and_goes_on_with_the_arbiter() {
     let mut script = pair();
+    begin_handing_over(&mut script);
     script.world.kill_witness();
-    let refused = script.command(A, Command::Switchover).unwrap_err();
-    assert!(refused.why.contains("arbiter"), "{refused:?}");
+    script.pass(15_000);
     let status = script.status(A);
     assert_eq!(status.state, "handover");
     assert!(status.explain.why.contains("arbiter"), "{:?}", status.explain);
@@ -687,14 +695,28 @@ fn a_secondary_that_left_on_purpose_does_not_stop_the_primary() {
     is_whole_again(&mut script);
 }
 
+#[test]
+fn nothing_is_handed_to_a_node_that_does_not_hear_the_arbiter() {
+    let mut script = pair();
+    cut_off_witness(&mut script, B);
+    script.pass(5_000);
+    let refused = script.command(A, Command::Switchover).unwrap_err();
+    assert!(refused.why.contains("does not hear the arbiter"), "{refused:?}");
+    assert!(serves(&script, A));
+    script.write(1, 2);
+    script.world.heal_witness();
+    script.pass(3_000);
+    script.command(A, Command::Switchover).unwrap();
+    script.until_serving(B);
+}
+
 /// The owner that the arbiter names does not hear it, and the old one does not serve: whoever hears
 /// both takes the resource back.
 #[test]
 fn a_handover_that_the_new_owner_does_not_hear_of_is_taken_back() {
     let mut script = pair();
+    begin_handing_over(&mut script);
     cut_off_witness(&mut script, B);
-    script.pass(5_000);
-    script.world.command(A, Command::Switchover).unwrap_or_else(|broken| panic!("{broken}"));
     script.pass(30_000);
     assert!(serves(&script, A) || serves(&script, B), "nobody serves, though A hears both");
     script.mend();

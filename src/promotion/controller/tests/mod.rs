@@ -144,7 +144,7 @@ impl Node {
                     self.record.veto = Some(Veto { reason, epoch: change.epoch });
                 }
                 RecordStep::LiftVeto => self.record.veto = None,
-                RecordStep::Learn => {}
+                RecordStep::Learn | RecordStep::Change(_) => {}
             }
             self.look();
         }

@@ -1,0 +1,84 @@
+//! Another store of the arbiter: how its record is made, and how the nodes change to it.
+//!
+//! A node believes one store only, the one that its stable record names. Of a store that was made anew,
+//! or of another arbiter, it learns by a refusal. If the pair is in sync it says so there, and so does
+//! the peer; then the secondary changes to the new store on its disk, and says its half again, and the
+//! primary follows. Only then is there a record. Whoever has changed is promoted by nobody's word but
+//! the new store's, and that has no word to give before both have changed: so the primary may go on
+//! alone, should it lose the secondary in between.
+
+use super::Controller;
+use super::effect::RecordStep;
+use super::facts::{Facts, Standing};
+use crate::promotion::arbiter::{Half, Refused};
+use crate::units::{ArbiterId, Role, Side};
+
+impl Controller {
+    /// What it says of the pair to an arbiter that has no record: both nodes must say the same.
+    /// If nobody serves, the owner is the preferred node, else the first one, since somebody has to be
+    /// it; where only an operator promotes, it waits for one.
+    pub(super) fn half(&self, facts: &Facts<'_>) -> Option<Half> {
+        let (record, side) = (facts.record, self.settings.side);
+        let store = record.arbitration.arbiter;
+        let is_noted = self.known().is_none_or(|known| known.arbiter == store);
+        let in_sync = facts.peer == Standing::InSync;
+        let alone = record.peer_replica_id.0 == 0 || (!in_sync && self.has_peer_changed(facts));
+        let is_asked = self.candidacy.as_ref().is_some_and(|it| it.request.is_some());
+        let may = if alone { facts.is_primary || is_asked } else { in_sync };
+        let peer_serves = facts.claim.is_some_and(|claim| claim.role == Role::Primary);
+        let owner = if alone || facts.is_primary {
+            side
+        } else if peer_serves {
+            side.other()
+        } else {
+            self.settings.moving.prefer.unwrap_or(Side::First)
+        };
+        let generation = record.generation?;
+        let epoch = record.epoch.max(record.promised).max(record.arbitration.epoch);
+        let identities = self.settings.identities;
+        let stopped = !self.settings.promotes && !alone && !facts.is_primary && !peer_serves;
+        let half = Half { identities, epoch, owner, in_sync, generation, alone, stopped, store };
+        let is_free = !facts.is_promoting && facts.leaving.is_none() && !self.is_record_lost(facts);
+        (may && is_noted && is_free).then_some(half)
+    }
+
+    /// The change to the store that the arbiter's last answer came from.
+    pub(super) fn store_step(&self, facts: &Facts<'_>) -> Option<RecordStep> {
+        let half = self.half(facts)?;
+        // The secondary first: the primary goes on with the old store until then.
+        let is_first = half.alone || half.owner != self.settings.side;
+        let store = match self.refused {
+            Some(Refused::MayMove { store }) if is_first => Some(store),
+            Some(Refused::PeerMoved { store }) => Some(store),
+            Some(_) | None => None,
+        }?;
+        // What the old store may still grant to an earlier request is not learnt any more, and settled by
+        // the first record of the new one, whose epoch is above.
+        (self.candidacy.is_none() && store != half.store).then_some(RecordStep::Change(store))
+    }
+
+    /// What another store said counts no more once the record names a new one.
+    pub(super) fn note_store(&mut self, facts: &Facts<'_>) {
+        let store = facts.record.arbitration.arbiter;
+        if let Some(Refused::PeerMoved { store }) = self.refused {
+            self.peer_store = Some(store);
+        }
+        let is_other = |known: ArbiterId| store != ArbiterId(0) && known != store;
+        if self.known().is_some_and(|known| is_other(known.arbiter)) {
+            self.known = None;
+            self.has_looked = false;
+            self.solo = None;
+            (self.is_kept, self.may_be_stopped) = (false, false);
+            self.leases.give_up_arbiters();
+            self.put_off_no_more();
+        } else if self.known.is_some() {
+            self.peer_store = None;
+        }
+    }
+
+    /// Whether the peer believes the store of this node's record, which has no record yet.
+    fn has_peer_changed(&self, facts: &Facts<'_>) -> bool {
+        let store = facts.record.arbitration.arbiter;
+        facts.is_primary && self.known.is_none() && self.peer_store == Some(store)
+    }
+}
