@@ -13,18 +13,21 @@ mod real;
 
 mod datagrams;
 mod fencing;
+mod links;
 mod losses;
 mod multicast;
 mod pauses;
+mod random;
 mod scene;
 mod services;
 mod stalls;
+mod supervisors;
 mod topologies;
 
 use std::process::ExitCode;
 
 use real::harness::{self, Case, Need};
-use real::lab::LAB;
+use real::lab::{LAB, SLOW};
 
 const CASES: &[Case] = &[
     case("a_crashed_worker_is_replaced_at_once", losses::a_crashed_worker_is_replaced_at_once),
@@ -38,6 +41,9 @@ const CASES: &[Case] = &[
     case("both_nodes_lost_resume_by_themselves", losses::both_nodes_lost_resume),
     case("a_paused_primary_is_replaced_and_answers_nothing_late", pauses::a_paused_primary),
     case("a_short_pause_changes_nothing", pauses::a_short_pause),
+    case("a_lost_supervisor_is_replaced_when_the_lease_is_over", supervisors::a_lost_supervisor),
+    case("a_supervisor_that_sleeps_says_nothing", supervisors::a_paused_supervisor),
+    case("random_kills_lose_nothing", random::parties),
     case("a_lost_node_is_fenced_and_replaced_without_a_witness", fencing::a_lost_node_is_fenced),
     Case {
         name: "a_partition_without_a_witness_has_one_winner",
@@ -67,6 +73,10 @@ const CASES: &[Case] = &[
         needs: &[LAB],
         run: multicast::swallowed,
     },
+    Case { name: "a_lossy_network_changes_nothing", needs: &[LAB], run: links::lossy },
+    Case { name: "a_slow_network_changes_nothing", needs: &[SLOW], run: links::slow },
+    Case { name: "flapping_links_change_nothing", needs: &[LAB], run: links::flapping },
+    Case { name: "the_role_moves_no_oftener_than_allowed", needs: &[LAB], run: links::flap_limit },
     Case { name: "each_topology_serves_where_it_must", needs: &[LAB], run: topologies::each },
 ];
 

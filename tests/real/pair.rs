@@ -44,6 +44,8 @@ pub(crate) struct Plan {
     pub(crate) etcd: Vec<String>,
     /// The command that cuts the other node off: nodes promote themselves when it has.
     pub(crate) fence: Option<PathBuf>,
+    /// How often nodes may promote themselves, as the configuration says it.
+    pub(crate) flap_limit: &'static str,
     /// More lines for the section `[promotion]`, or after it.
     pub(crate) promotion_lines: &'static str,
     /// More sections, at the end.
@@ -66,6 +68,7 @@ impl Default for Plan {
             has_witness: false,
             etcd: Vec::new(),
             fence: None,
+            flap_limit: OFTEN,
             promotion_lines: "",
             tail: String::new(),
             lab: None,
@@ -247,15 +250,19 @@ impl Pair {
             let _ = write!(
                 text,
                 "[promotion]\nauto = \"arbiter\"\narbiter = \"witness\"\nwitness = \"{}\"\n\
-                 {OFTEN}\n{}{}\n",
-                witness.address, witness.identity_line, self.plan.promotion_lines,
+                 flap_limit = \"{}\"\n{}{}\n",
+                witness.address,
+                self.plan.flap_limit,
+                witness.identity_line,
+                self.plan.promotion_lines,
             );
         }
         if !self.plan.etcd.is_empty() {
             let _ = write!(
                 text,
-                "[promotion]\nauto = \"arbiter\"\narbiter = \"etcd\"\netcd = {:?}\n{OFTEN}\n{}\n",
-                self.plan.etcd, self.plan.promotion_lines,
+                "[promotion]\nauto = \"arbiter\"\narbiter = \"etcd\"\netcd = {:?}\n\
+                 flap_limit = \"{}\"\n{}\n",
+                self.plan.etcd, self.plan.flap_limit, self.plan.promotion_lines,
             );
         }
         if let Some(fence) = &self.plan.fence {
@@ -398,11 +405,15 @@ impl Node {
         self.daemon = Some(Process::start(self.name, words[0], &words[1..], &self.news));
     }
 
+    pub(crate) fn is_started(&self) -> bool {
+        self.daemon.is_some()
+    }
+
     pub(crate) fn daemon(&mut self) -> &mut Process {
         self.daemon.as_mut().expect("it was started")
     }
 
-    /// kill -9 of all of it.
+    /// kill -9 of the supervisor. Nobody but the kernel ends its worker then, and this waits for that.
     pub(crate) fn kill(&mut self) {
         let daemon = self.daemon.take().expect("it was started");
         let worker = worker_of(daemon.id());
@@ -416,6 +427,14 @@ impl Node {
     pub(crate) fn kill_worker(&mut self) {
         let worker = self.worker();
         rustix::process::kill_process(worker, Signal::KILL).unwrap();
+    }
+
+    /// As [`Node::kill_worker`], if there is one.
+    pub(crate) fn try_kill_worker(&mut self) {
+        if let Some(worker) = worker_of(self.daemon().id()) {
+            // It may be gone already.
+            let _ = rustix::process::kill_process(worker, Signal::KILL);
+        }
     }
 
     /// The process that does the work, if that is another one than its supervisor.
@@ -507,4 +526,4 @@ fn write_private(path: &Path, text: &str) {
 }
 
 /// A test loses nodes oftener than anybody would stand.
-const OFTEN: &str = "flap_limit = \"100 in 1s\"";
+const OFTEN: &str = "100 in 1s";
