@@ -103,7 +103,7 @@ impl Lab {
         for (to, name) in hosts.iter().enumerate() {
             let mut rule = vec!["add", "rule", "inet", "lab", "input"];
             rule.extend(of_100);
-            rule.extend([lost.as_str(), "drop"]);
+            rule.extend([lost.as_str(), "counter", "drop"]);
             nft(name, &rule);
             let port = format!("port{to}");
             for from in (0..hosts.len()).filter(|from| *from != to) {
@@ -115,11 +115,28 @@ impl Lab {
                     let mut rule = vec!["add", "rule", "netdev", "lab", &chain];
                     rule.extend(["ip", "daddr", &target]);
                     rule.extend(of_100);
-                    rule.extend([repeated.as_str(), "dup", "to", &port]);
+                    rule.extend([repeated.as_str(), "counter", "dup", "to", &port]);
                     nft(switch, &rule);
                 }
             }
         }
+    }
+
+    /// Packets that were lost so far.
+    pub(crate) fn lost(&self) -> u64 {
+        self.hosts.names[1..].iter().map(|name| counted(name, "inet")).sum()
+    }
+
+    /// Packets that came twice so far.
+    pub(crate) fn repeated(&self) -> u64 {
+        counted(&self.hosts.names[0], "netdev")
+    }
+
+    /// Packets of a host that its queue could not send at once so far.
+    pub(crate) fn held_up(&self, host: usize) -> u64 {
+        let name = &self.hosts.names[1 + host];
+        let words = ["netns", "exec", name, "tc", "-s", "qdisc", "show", "dev", "eth0"];
+        number_after(&process::run_well("ip", &words), "overlimits ").sum()
     }
 
     /// Whatever a host sends goes through a queue that holds it up for as long as `latency`.
@@ -174,4 +191,15 @@ fn nft(host: &str, words: &[&str]) {
     let mut all = vec!["netns", "exec", host, "nft"];
     all.extend_from_slice(words);
     process::run_well("ip", &all);
+}
+
+/// What the counters of a table counted, all of them together.
+fn counted(host: &str, family: &str) -> u64 {
+    let words = ["netns", "exec", host, "nft", "list", "table", family, "lab"];
+    number_after(&process::run_well("ip", &words), "counter packets ").sum()
+}
+
+fn number_after<'a>(text: &'a str, word: &'a str) -> impl Iterator<Item = u64> + 'a {
+    let number = |rest: &str| rest.split_whitespace().next()?.parse().ok();
+    text.split(word).skip(1).filter_map(number)
 }
