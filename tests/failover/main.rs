@@ -11,6 +11,7 @@ mod oracle;
 #[path = "../real/mod.rs"]
 mod real;
 
+mod database;
 mod datagrams;
 mod fencing;
 mod links;
@@ -59,6 +60,11 @@ const CASES: &[Case] = &[
     },
     Case { name: "services_follow_the_role", needs: SERVICES, run: services::follow_the_role },
     Case {
+        name: "services_follow_the_role_by_ipv6",
+        needs: &[LAB, Need::Program("sysctl")],
+        run: services::follow_the_role_by_ipv6,
+    },
+    Case {
         name: "services_that_do_not_stop_keep_the_role_but_not_for_ever",
         needs: SERVICES,
         run: services::that_do_not_stop,
@@ -72,6 +78,11 @@ const CASES: &[Case] = &[
         name: "a_swallowed_group_is_a_path_less_and_nothing_else",
         needs: &[LAB],
         run: multicast::swallowed,
+    },
+    Case {
+        name: "what_postgresql_committed_survives_a_failover_and_a_switchover",
+        needs: real::postgres::NEEDS,
+        run: database::commits,
     },
     Case { name: "a_lossy_network_changes_nothing", needs: &[LAB], run: links::lossy },
     Case { name: "a_slow_network_changes_nothing", needs: &[SLOW], run: links::slow },
