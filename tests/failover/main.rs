@@ -11,6 +11,7 @@ mod oracle;
 #[path = "../real/mod.rs"]
 mod real;
 
+mod clocks;
 mod database;
 mod datagrams;
 mod fencing;
@@ -84,6 +85,7 @@ const CASES: &[Case] = &[
         needs: real::postgres::NEEDS,
         run: database::commits,
     },
+    Case { name: "wall_clocks_that_jump_change_nothing", needs: clocks::NEEDS, run: clocks::jumps },
     Case { name: "a_lossy_network_changes_nothing", needs: &[LAB], run: links::lossy },
     Case { name: "a_slow_network_changes_nothing", needs: &[SLOW], run: links::slow },
     Case { name: "flapping_links_change_nothing", needs: &[LAB], run: links::flapping },

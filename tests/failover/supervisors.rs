@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rustix::process::{Signal, kill_process};
 
-use super::scene::{Scene, measured, since};
+use super::scene::Scene;
 use crate::real::process;
 
 /// The time in which nothing may happen: longer than a lease and its margin.
@@ -23,14 +23,12 @@ pub(crate) fn a_lost_supervisor() {
     let mut scene = Scene::new(13);
     let load = scene.pair.load(0, scene.record.take().unwrap());
     load.wait_for_answers(500);
-    let start = process::now();
     scene.pair.nodes[0].kill();
     let ended = load.join();
     assert!(ended.broken.is_some(), "the worker outlived its supervisor");
     ended.record.check_errors("errors from a healthy pair");
     scene.record = Some(ended.record);
     drop(scene.pair.nodes[1].connect());
-    measured("supervisor-loss", since(start));
     assert!(!scene.is_told(1), "a worker that was not waited for was said to be dead");
     scene.serves_all(1);
     scene.pair.nodes[0].run();

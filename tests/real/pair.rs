@@ -50,6 +50,8 @@ pub(crate) struct Plan {
     pub(crate) promotion_lines: &'static str,
     /// More sections, at the end.
     pub(crate) tail: String,
+    /// Words before the command line of each node and of the witness: what they run under.
+    pub(crate) wrappers: [Vec<String>; 3],
     /// The hosts of both nodes and of the witness, if each has one of its own.
     pub(crate) lab: Option<Lab>,
 }
@@ -71,12 +73,20 @@ impl Default for Plan {
             flap_limit: OFTEN,
             promotion_lines: "",
             tail: String::new(),
+            wrappers: Default::default(),
             lab: None,
         }
     }
 }
 
 impl Plan {
+    /// The words before the command line of a node (0, 1) or of the witness (2).
+    fn wrapper(&self, at: usize) -> Vec<String> {
+        let mut words = self.lab.as_ref().map_or_else(Vec::new, |lab| lab.wrapper(at));
+        words.extend_from_slice(&self.wrappers[at]);
+        words
+    }
+
     pub(crate) fn has_arbiter(&self) -> bool {
         self.has_witness || !self.etcd.is_empty()
     }
@@ -161,7 +171,7 @@ impl Pair {
                 replication,
                 heartbeat,
                 _reserved: reserved,
-                wrapper: plan.lab.as_ref().map_or_else(Vec::new, |lab| lab.wrapper(at)),
+                wrapper: plan.wrapper(at),
                 daemon: None,
                 news: news.clone(),
             }
@@ -171,9 +181,8 @@ impl Pair {
             .has_relays
             .then(|| [Relay::to(nodes[0].replication), Relay::to(nodes[1].replication)]);
         let witness = plan.has_witness.then(|| {
-            let wrapper = plan.lab.as_ref().map_or_else(Vec::new, |lab| lab.wrapper(2));
             let listen = SocketAddr::from((host(3), if plan.lab.is_some() { 7787 } else { 0 }));
-            Witness::start(folder.path(), listen, plan.encryption, wrapper, &news)
+            Witness::start(folder.path(), listen, plan.encryption, plan.wrapper(2), &news)
         });
         let pair = Self { nodes, relays, witness, news, plan, folder };
         let identities = [0, 1].map(|at| pair.nodes[at].identity());
@@ -444,7 +453,15 @@ impl Node {
 
     /// SIGTERM, and waits for the end, which must be a good one.
     pub(crate) fn stop(&mut self) {
-        let status = self.daemon.take().expect("it was started").stop(&self.news);
+        self.daemon().signal(Signal::TERM);
+        self.wait_stopped();
+    }
+
+    /// Waits for the end of a daemon that has got SIGTERM.
+    pub(crate) fn wait_stopped(&mut self) {
+        let mut daemon = self.daemon.take().expect("it was started");
+        let what = format!("{} to end after SIGTERM", self.name);
+        let status = self.news.wait_for(&what, || daemon.ended());
         assert!(status.success(), "{} ended with {status}", self.name);
     }
 
