@@ -8,7 +8,7 @@ use crate::real::pair::{Plan, RESOURCE};
 use crate::real::process::{self, News};
 
 /// The time in which nothing may happen: longer than a lease and its margin.
-const WHILE: Duration = Duration::from_secs(5);
+const WHILE: Duration = Duration::from_secs(4);
 
 /// Half of the time between two flaps: once a second the link goes and comes back.
 const HALF: Duration = Duration::from_millis(500);
@@ -85,7 +85,7 @@ pub(crate) fn flapping() {
     let news = scene.pair.news.clone();
     let mut rng = fastrand::Rng::new();
     let load = scene.pair.load(0, scene.record.take().unwrap());
-    for _ in 0..cycles(12) {
+    for _ in 0..cycles(8) {
         load.wait_for_answers(20);
         let (one, two) = [(0, 1), (0, 2), (1, 2)][rng.usize(..3)];
         for (from, to) in [(one, two), (two, one)] {

@@ -60,7 +60,7 @@ impl Party {
 pub(crate) fn parties() {
     let mut scene = Scene::new(51);
     let mut rng = fastrand::Rng::new();
-    for turn in 0..cycles(4) {
+    for turn in 0..cycles(3) {
         let first = Party::draw(&mut rng);
         let second = rng.bool().then(|| (rng.u64(..SOON_MS), Party::draw(&mut rng)));
         println!("of {}: {first:?}, then {second:?}", scene.primary);
