@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::process::Command;
 use tokio::time::sleep;
-use tracing::debug;
+use tracing::warn;
 
 use super::neighbours;
 use crate::config::VirtualIp;
@@ -39,7 +39,8 @@ async fn tell(it: &VirtualIp) {
         }
         IpAddr::V6(address) => {
             if let Err(error) = neighbours::advertise(address, &it.device) {
-                debug!(%address, device = it.device, %error, "the address is not announced");
+                warn!(%address, device = it.device, %error,
+                    "the virtual address is not announced: neighbours may look for it on its old card");
             }
         }
     }
