@@ -124,7 +124,8 @@ fn address(it: &VirtualIp, starts: bool) -> Vec<Step> {
     if address.is_ipv4() {
         return vec![step("ip", &["address", "replace", &network, "dev", device])];
     }
-    // The kernel tells the network of a new address itself; whoever else has it was told to let go.
+    // It can be used at once, and `neighbours.rs` announces it; whoever else has it was told to let go. The
+    // kernel announces it again if the card changes.
     let notify = format!("net/ipv6/conf/{device}/ndisc_notify=1");
     vec![
         step("sysctl", &["-q", "-w", &notify]),

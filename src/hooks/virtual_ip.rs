@@ -2,22 +2,21 @@
 //!
 //! Nobody waits for either: the arbiter has decided who serves, and the address is there already.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::process::Command;
 use tokio::time::sleep;
+use tracing::warn;
 
+use super::neighbours;
 use crate::config::VirtualIp;
 
 /// Announces the address until it is dropped; `conflict` is called once if another host answers for it.
 pub(super) async fn announce(it: &VirtualIp, mut conflict: impl FnMut(String)) {
-    if !it.address.is_ipv4() {
-        // The kernel announced it when it was added, and finds duplicates on its own.
-        return std::future::pending().await;
-    }
     for burst in 0..2 {
         for _ in 0..TIMES {
-            arping(it, &["-U", "-c", "1"]).await;
+            tell(it).await;
             sleep(EVERY).await;
         }
         if burst == 0 && is_taken(it).await {
@@ -28,13 +27,29 @@ pub(super) async fn announce(it: &VirtualIp, mut conflict: impl FnMut(String)) {
     }
     loop {
         sleep(REMIND).await;
-        arping(it, &["-U", "-c", "1"]).await;
+        tell(it).await;
     }
 }
 
-/// Whether another host answers. A question that cannot be asked has no answer.
+/// Says once where the address is. What cannot be said now is said again later.
+async fn tell(it: &VirtualIp) {
+    match it.address {
+        IpAddr::V4(_) => {
+            arping(it, &["-U", "-c", "1"]).await;
+        }
+        IpAddr::V6(address) => {
+            if let Err(error) = neighbours::advertise(address, &it.device) {
+                warn!(%address, device = it.device, %error,
+                    "the virtual address is not announced: neighbours may look for it on its old card");
+            }
+        }
+    }
+}
+
+/// Whether another host answers. A question that cannot be asked has no answer, and nobody asks for an
+/// address of IPv6.
 async fn is_taken(it: &VirtualIp) -> bool {
-    arping(it, &["-D", "-c", "1", "-w", "1"]).await == Some(TAKEN)
+    it.address.is_ipv4() && arping(it, &["-D", "-c", "1", "-w", "1"]).await == Some(TAKEN)
 }
 
 /// The exit code of `arping -D` if somebody answered. Source: arping(8) of iputils.

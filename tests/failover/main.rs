@@ -11,20 +11,25 @@ mod oracle;
 #[path = "../real/mod.rs"]
 mod real;
 
+mod clocks;
+mod database;
 mod datagrams;
 mod fencing;
+mod links;
 mod losses;
 mod multicast;
 mod pauses;
+mod random;
 mod scene;
 mod services;
 mod stalls;
+mod supervisors;
 mod topologies;
 
 use std::process::ExitCode;
 
 use real::harness::{self, Case, Need};
-use real::lab::LAB;
+use real::lab::{LAB, SLOW};
 
 const CASES: &[Case] = &[
     case("a_crashed_worker_is_replaced_at_once", losses::a_crashed_worker_is_replaced_at_once),
@@ -38,6 +43,9 @@ const CASES: &[Case] = &[
     case("both_nodes_lost_resume_by_themselves", losses::both_nodes_lost_resume),
     case("a_paused_primary_is_replaced_and_answers_nothing_late", pauses::a_paused_primary),
     case("a_short_pause_changes_nothing", pauses::a_short_pause),
+    case("a_lost_supervisor_is_replaced_when_the_lease_is_over", supervisors::a_lost_supervisor),
+    case("a_supervisor_that_sleeps_says_nothing", supervisors::a_paused_supervisor),
+    case("random_kills_lose_nothing", random::parties),
     case("a_lost_node_is_fenced_and_replaced_without_a_witness", fencing::a_lost_node_is_fenced),
     Case {
         name: "a_partition_without_a_witness_has_one_winner",
@@ -53,6 +61,11 @@ const CASES: &[Case] = &[
     },
     Case { name: "services_follow_the_role", needs: SERVICES, run: services::follow_the_role },
     Case {
+        name: "services_follow_the_role_by_ipv6",
+        needs: &[LAB, Need::Program("sysctl")],
+        run: services::follow_the_role_by_ipv6,
+    },
+    Case {
         name: "services_that_do_not_stop_keep_the_role_but_not_for_ever",
         needs: SERVICES,
         run: services::that_do_not_stop,
@@ -67,6 +80,16 @@ const CASES: &[Case] = &[
         needs: &[LAB],
         run: multicast::swallowed,
     },
+    Case {
+        name: "what_postgresql_committed_survives_a_failover_and_a_switchover",
+        needs: real::postgres::NEEDS,
+        run: database::commits,
+    },
+    Case { name: "wall_clocks_that_jump_change_nothing", needs: clocks::NEEDS, run: clocks::jumps },
+    Case { name: "a_lossy_network_changes_nothing", needs: &[LAB], run: links::lossy },
+    Case { name: "a_slow_network_changes_nothing", needs: &[SLOW], run: links::slow },
+    Case { name: "flapping_links_change_nothing", needs: &[LAB], run: links::flapping },
+    Case { name: "the_role_moves_no_oftener_than_allowed", needs: &[LAB], run: links::flap_limit },
     Case { name: "each_topology_serves_where_it_must", needs: &[LAB], run: topologies::each },
 ];
 

@@ -43,6 +43,23 @@ impl Scene {
         });
     }
 
+    /// The epoch in which a node serves clients now.
+    pub(crate) fn serves(&self, at: usize) -> Option<u64> {
+        let status = self.pair.nodes[at].status()?;
+        let state = &status["promotion"]["state"];
+        let serves = status["serving"] == true && state != "withheld" && state != "frozen";
+        serves.then(|| status["epoch"].as_u64().expect("an epoch"))
+    }
+
+    /// Panics if both nodes serve. One that serves in the same epoch before and after a look at the other
+    /// did so all the time.
+    pub(crate) fn never_two(&self) {
+        let before = self.serves(0);
+        if before.is_some() && self.serves(1).is_some() {
+            assert_ne!(before, self.serves(0), "two primaries");
+        }
+    }
+
     /// Writes something and reads all of it back; what was acknowledged is there.
     pub(crate) fn serves_all(&mut self, at: usize) {
         let mut client = self.pair.nodes[at].connect();

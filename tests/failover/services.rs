@@ -9,19 +9,24 @@ use crate::real::lab::Lab;
 use crate::real::pair::{Plan, RESOURCE};
 use crate::real::process;
 
-/// The address that moves with the role.
-const ADDRESS: &str = "10.77.0.100";
+/// The address that moves with the role, and its network.
+type Address = (&'static str, u8);
+const IPV4: Address = ("10.77.0.100", 24);
+const IPV6: Address = ("fd77::100", 64);
+/// What the third host is called in the network of that one.
+const NEIGHBOUR: &str = "fd77::3/64";
 
 /// Three hosts, a pair with hooks, and what the hooks wrote down.
 struct Stage {
     lab: Lab,
     scene: Scene,
     folder: tempfile::TempDir,
+    address: &'static str,
 }
 
 impl Stage {
     /// Both nodes in sync, the services of the first one run.
-    fn new(seed: u64) -> Self {
+    fn new((address, prefix): Address, seed: u64) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
         let [start, stop] = ["start", "stop"].map(|name| {
@@ -39,13 +44,13 @@ impl Stage {
         let lab = Lab::new();
         let tail = format!(
             "[resource.{RESOURCE}.hooks]\npromote = [\"{}\"]\ndemote = [\"{}\"]\n\
-             virtual_ip = {{ address = \"{ADDRESS}/24\", device = \"eth0\" }}\nstop_within = \"2s\"\n",
+             virtual_ip = {{ address = \"{address}/{prefix}\", device = \"eth0\" }}\nstop_within = \"2s\"\n",
             start.display(),
             stop.display(),
         );
         let plan = Plan { has_witness: true, lab: Some(lab.clone()), tail, ..Plan::default() };
         let scene = Scene::with(plan, seed);
-        let stage = Self { lab, scene, folder };
+        let stage = Self { lab, scene, folder, address };
         stage.wait_log(&["alpha demote start", "beta demote start", "alpha promote start"]);
         stage.wait_address([true, false]);
         stage
@@ -83,9 +88,14 @@ impl Stage {
     }
 
     fn has_address(&self, host: usize) -> bool {
-        let mut words = self.lab.wrapper(host);
-        words.extend(["ip", "-4", "address", "show", "dev", "eth0"].map(str::to_owned));
-        process::run_well(&words[0], &words[1..]).contains(ADDRESS)
+        let show = ["ip", "address", "show", "dev", "eth0", "to", self.address];
+        self.run_at(host, &show).contains(self.address)
+    }
+
+    fn run_at(&self, host: usize, words: &[&str]) -> String {
+        let mut all = self.lab.wrapper(host);
+        all.extend(words.iter().map(|word| (*word).to_owned()));
+        process::run_well(&all[0], &all[1..])
     }
 
     fn wait_address(&self, at: [bool; 2]) {
@@ -103,23 +113,16 @@ impl Stage {
 
     /// The third host sends something to the address, so that its kernel knows whose card has it.
     fn neighbour_talks(&self) {
-        let mut words = self.lab.wrapper(2);
-        let talk = format!("echo > /dev/udp/{ADDRESS}/9");
-        words.extend(["bash", "-c", &talk].map(str::to_owned));
-        process::run_well(&words[0], &words[1..]);
+        self.run_at(2, &["bash", "-c", &format!("echo > /dev/udp/{}/9", self.address)]);
         self.wait_neighbour(0);
     }
 
     /// Waits until the third host knows that the address is at that node. It asks nobody.
     fn wait_neighbour(&self, at: usize) {
-        let mut words = self.lab.wrapper(at);
-        words.extend(["cat", "/sys/class/net/eth0/address"].map(str::to_owned));
-        let card = process::run_well(&words[0], &words[1..]);
-        let mut words = self.lab.wrapper(2);
-        let show = ["ip", "neighbour", "show", "to", ADDRESS, "dev", "eth0"];
-        words.extend(show.map(str::to_owned));
+        let card = self.run_at(at, &["cat", "/sys/class/net/eth0/address"]);
+        let show = ["ip", "neighbour", "show", "to", self.address, "dev", "eth0"];
         self.scene.pair.news.wait_for("the third host to know the card", || {
-            process::run_well(&words[0], &words[1..]).contains(card.trim()).then_some(())
+            self.run_at(2, &show).contains(card.trim()).then_some(())
         });
     }
 }
@@ -131,7 +134,17 @@ fn write_script(path: &PathBuf, text: &str) {
 
 /// As planned, after a crash of the worker, and after the loss of a node.
 pub(crate) fn follow_the_role() {
-    let mut stage = Stage::new(31);
+    follow(Stage::new(IPV4, 31));
+}
+
+/// The same with an address of IPv6, whose neighbours learn of it in another way.
+pub(crate) fn follow_the_role_by_ipv6() {
+    let stage = Stage::new(IPV6, 33);
+    stage.run_at(2, &["ip", "address", "add", NEIGHBOUR, "dev", "eth0", "nodad"]);
+    follow(stage);
+}
+
+fn follow(mut stage: Stage) {
     stage.neighbour_talks();
     stage.scene.pair.nodes[0].well(&["switchover", RESOURCE]);
     stage.wait_order(&["alpha demote switchover", "beta promote switchover"]);
@@ -144,6 +157,7 @@ pub(crate) fn follow_the_role() {
     stage.scene.pair.nodes[1].kill_worker();
     stage.wait_order(&["beta demote failover", "alpha promote failover", "beta demote start"]);
     stage.wait_address([true, false]);
+    stage.wait_neighbour(0);
     stage.scene.serves_all(0);
     stage.scene.is_whole_again();
     // Nobody stops them on a node whose daemon is gone at once, until it is started again.
@@ -151,6 +165,7 @@ pub(crate) fn follow_the_role() {
     stage.wait_order(&["beta promote failover"]);
     stage.scene.serves_all(1);
     assert!(stage.has_address(0));
+    stage.wait_neighbour(1);
     stage.scene.pair.nodes[0].run();
     stage.wait_order(&["alpha demote start"]);
     stage.wait_address([false, true]);
@@ -160,7 +175,7 @@ pub(crate) fn follow_the_role() {
 /// A hook that fails keeps the role, and says so; one that hangs does not keep the other node from
 /// serving.
 pub(crate) fn that_do_not_stop() {
-    let mut stage = Stage::new(32);
+    let mut stage = Stage::new(IPV4, 32);
     stage.next("stop", "alpha", "echo disk is busy; exit 7");
     let refused = stage.scene.pair.nodes[0].refused(&["switchover", RESOURCE]);
     assert!(refused.contains("do not stop: ") && refused.contains("exit status: 7"), "{refused}");

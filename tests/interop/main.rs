@@ -79,7 +79,7 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "what_postgresql_committed_survives_a_kill_of_the_primary",
-        needs: postgres::NEEDS,
+        needs: real::postgres::NEEDS,
         run: postgres::what_was_committed_survives_a_kill_of_the_primary,
     },
 ];

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use crate::real::nbd_client::NbdClient;
 use crate::real::pair::{Pair, Plan, RESOURCE};
 use crate::real::process::{News, Process};
+pub(crate) use crate::real::volume::uri;
 
 /// An export and the files behind it.
 #[derive(Debug)]
@@ -95,11 +96,6 @@ impl Server {
             Behind::Control { image, .. } => blocks_of(image),
         }
     }
-}
-
-/// An export on a unix socket, as libnbd and QEMU name it.
-pub(crate) fn uri(socket: &Path, export: &str) -> String {
-    format!("nbd+unix:///{export}?socket={}", socket.display())
 }
 
 /// The words of a path, for a command line.

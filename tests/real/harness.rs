@@ -39,6 +39,8 @@ pub(crate) enum Need {
     Python(&'static str),
     /// A file system that the kernel can mount.
     FileSystem(&'static str),
+    /// A queue that the kernel can put before a network card, in the words of `tc`.
+    Queue(&'static str),
     /// Each of these.
     All(&'static [Self]),
 }
@@ -71,6 +73,11 @@ impl Need {
                 let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
                 let is_there = known.lines().any(|line| line.trim() == name);
                 (!is_there).then(|| format!("the kernel has no {name}"))
+            }
+            Self::Queue(words) => {
+                let add = format!("tc qdisc add dev lo root {words}");
+                let is_there = process::run("unshare", &["-n", "sh", "-c", &add]).code == Some(0);
+                (!is_there).then(|| format!("the kernel has no queue `{words}`"))
             }
             Self::All(needs) => needs.iter().find_map(|need| need.what_is_missing()),
         }

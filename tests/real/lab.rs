@@ -18,6 +18,10 @@ pub(crate) const LAB: Need = Need::All(&[
     Need::Program("timeout"),
 ]);
 
+/// What a slow network needs.
+pub(crate) const SLOW: Need =
+    Need::All(&[LAB, Need::Program("tc"), Need::Queue("tbf rate 1mbit burst 32kb latency 1s")]);
+
 /// Hosts 0 and 1 are the nodes, host 2 the witness.
 #[derive(Clone, Debug)]
 pub(crate) struct Lab {
@@ -90,11 +94,72 @@ impl Lab {
         nft(&self.hosts.names[1 + host], &rule);
     }
 
-    /// Everything passes again.
-    pub(crate) fn heal(&self) {
-        for name in &self.hosts.names[1..] {
-            nft(name, &["flush", "chain", "inet", "lab", "input"]);
+    /// Of all that hosts say to each other so many of 100 packets are lost, and so many come twice.
+    pub(crate) fn lose_and_repeat(&self, lost: u8, repeated: u8) {
+        let [switch, hosts @ ..] = &self.hosts.names;
+        let (lost, repeated) = (lost.to_string(), repeated.to_string());
+        let of_100 = ["numgen", "random", "mod", "100", "<"];
+        nft(switch, &["add", "table", "netdev", "lab"]);
+        for (to, name) in hosts.iter().enumerate() {
+            let mut rule = vec!["add", "rule", "inet", "lab", "input"];
+            rule.extend(of_100);
+            rule.extend([lost.as_str(), "counter", "drop"]);
+            nft(name, &rule);
+            let port = format!("port{to}");
+            for from in (0..hosts.len()).filter(|from| *from != to) {
+                let chain = format!("from{from}");
+                let hook = format!("{{ type filter hook ingress device port{from} priority 0; }}");
+                nft(switch, &["add", "chain", "netdev", "lab", &chain, &hook]);
+                for fourth in addresses_of(to) {
+                    let target = address(fourth).to_string();
+                    let mut rule = vec!["add", "rule", "netdev", "lab", &chain];
+                    rule.extend(["ip", "daddr", &target]);
+                    rule.extend(of_100);
+                    rule.extend([repeated.as_str(), "counter", "dup", "to", &port]);
+                    nft(switch, &rule);
+                }
+            }
         }
+    }
+
+    /// Packets that were lost so far.
+    pub(crate) fn lost(&self) -> u64 {
+        self.hosts.names[1..].iter().map(|name| counted(name, "inet")).sum()
+    }
+
+    /// Packets that came twice so far.
+    pub(crate) fn repeated(&self) -> u64 {
+        counted(&self.hosts.names[0], "netdev")
+    }
+
+    /// Packets of a host that its queue could not send at once so far.
+    pub(crate) fn held_up(&self, host: usize) -> u64 {
+        let name = &self.hosts.names[1 + host];
+        let words = ["netns", "exec", name, "tc", "-s", "qdisc", "show", "dev", "eth0"];
+        number_after(&process::run_well("ip", &words), "overlimits ").sum()
+    }
+
+    /// Whatever a host sends goes through a queue that holds it up for as long as `latency`.
+    pub(crate) fn slow(&self, host: usize, rate: &str, latency: &str) {
+        let name = &self.hosts.names[1 + host];
+        let queue = ["tbf", "rate", rate, "burst", "32kb", "latency", latency];
+        let mut words = vec!["netns", "exec", name, "tc", "qdisc", "add", "dev", "eth0", "root"];
+        words.extend(queue);
+        ip(&words);
+    }
+
+    /// Everything passes again, at full speed.
+    pub(crate) fn heal(&self) {
+        let [switch, hosts @ ..] = &self.hosts.names;
+        for name in hosts {
+            nft(name, &["flush", "chain", "inet", "lab", "input"]);
+            // There is nothing to remove from a card that was never slow.
+            process::run(
+                "ip",
+                &["netns", "exec", name, "tc", "qdisc", "delete", "dev", "eth0", "root"],
+            );
+        }
+        process::run("ip", &["netns", "exec", switch, "nft", "delete", "table", "netdev", "lab"]);
     }
 }
 
@@ -126,4 +191,15 @@ fn nft(host: &str, words: &[&str]) {
     let mut all = vec!["netns", "exec", host, "nft"];
     all.extend_from_slice(words);
     process::run_well("ip", &all);
+}
+
+/// What the counters of a table counted, all of them together.
+fn counted(host: &str, family: &str) -> u64 {
+    let words = ["netns", "exec", host, "nft", "list", "table", family, "lab"];
+    number_after(&process::run_well("ip", &words), "counter packets ").sum()
+}
+
+fn number_after<'a>(text: &'a str, word: &'a str) -> impl Iterator<Item = u64> + 'a {
+    let number = |rest: &str| rest.split_whitespace().next()?.parse().ok();
+    text.split(word).skip(1).filter_map(number)
 }

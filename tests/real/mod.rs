@@ -11,6 +11,7 @@ pub(crate) mod lab;
 pub(crate) mod load;
 pub(crate) mod nbd_client;
 pub(crate) mod pair;
+pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod record;
 pub(crate) mod relay;

@@ -44,10 +44,14 @@ pub(crate) struct Plan {
     pub(crate) etcd: Vec<String>,
     /// The command that cuts the other node off: nodes promote themselves when it has.
     pub(crate) fence: Option<PathBuf>,
+    /// How often nodes may promote themselves, as the configuration says it.
+    pub(crate) flap_limit: &'static str,
     /// More lines for the section `[promotion]`, or after it.
     pub(crate) promotion_lines: &'static str,
     /// More sections, at the end.
     pub(crate) tail: String,
+    /// Words before the command line of each node and of the witness: what they run under.
+    pub(crate) wrappers: [Vec<String>; 3],
     /// The hosts of both nodes and of the witness, if each has one of its own.
     pub(crate) lab: Option<Lab>,
 }
@@ -66,14 +70,23 @@ impl Default for Plan {
             has_witness: false,
             etcd: Vec::new(),
             fence: None,
+            flap_limit: OFTEN,
             promotion_lines: "",
             tail: String::new(),
+            wrappers: Default::default(),
             lab: None,
         }
     }
 }
 
 impl Plan {
+    /// The words before the command line of a node (0, 1) or of the witness (2).
+    fn wrapper(&self, at: usize) -> Vec<String> {
+        let mut words = self.lab.as_ref().map_or_else(Vec::new, |lab| lab.wrapper(at));
+        words.extend_from_slice(&self.wrappers[at]);
+        words
+    }
+
     pub(crate) fn has_arbiter(&self) -> bool {
         self.has_witness || !self.etcd.is_empty()
     }
@@ -158,7 +171,7 @@ impl Pair {
                 replication,
                 heartbeat,
                 _reserved: reserved,
-                wrapper: plan.lab.as_ref().map_or_else(Vec::new, |lab| lab.wrapper(at)),
+                wrapper: plan.wrapper(at),
                 daemon: None,
                 news: news.clone(),
             }
@@ -168,9 +181,8 @@ impl Pair {
             .has_relays
             .then(|| [Relay::to(nodes[0].replication), Relay::to(nodes[1].replication)]);
         let witness = plan.has_witness.then(|| {
-            let wrapper = plan.lab.as_ref().map_or_else(Vec::new, |lab| lab.wrapper(2));
             let listen = SocketAddr::from((host(3), if plan.lab.is_some() { 7787 } else { 0 }));
-            Witness::start(folder.path(), listen, plan.encryption, wrapper, &news)
+            Witness::start(folder.path(), listen, plan.encryption, plan.wrapper(2), &news)
         });
         let pair = Self { nodes, relays, witness, news, plan, folder };
         let identities = [0, 1].map(|at| pair.nodes[at].identity());
@@ -247,15 +259,19 @@ impl Pair {
             let _ = write!(
                 text,
                 "[promotion]\nauto = \"arbiter\"\narbiter = \"witness\"\nwitness = \"{}\"\n\
-                 {OFTEN}\n{}{}\n",
-                witness.address, witness.identity_line, self.plan.promotion_lines,
+                 flap_limit = \"{}\"\n{}{}\n",
+                witness.address,
+                self.plan.flap_limit,
+                witness.identity_line,
+                self.plan.promotion_lines,
             );
         }
         if !self.plan.etcd.is_empty() {
             let _ = write!(
                 text,
-                "[promotion]\nauto = \"arbiter\"\narbiter = \"etcd\"\netcd = {:?}\n{OFTEN}\n{}\n",
-                self.plan.etcd, self.plan.promotion_lines,
+                "[promotion]\nauto = \"arbiter\"\narbiter = \"etcd\"\netcd = {:?}\n\
+                 flap_limit = \"{}\"\n{}\n",
+                self.plan.etcd, self.plan.flap_limit, self.plan.promotion_lines,
             );
         }
         if let Some(fence) = &self.plan.fence {
@@ -398,11 +414,15 @@ impl Node {
         self.daemon = Some(Process::start(self.name, words[0], &words[1..], &self.news));
     }
 
+    pub(crate) fn is_started(&self) -> bool {
+        self.daemon.is_some()
+    }
+
     pub(crate) fn daemon(&mut self) -> &mut Process {
         self.daemon.as_mut().expect("it was started")
     }
 
-    /// kill -9 of all of it.
+    /// kill -9 of the supervisor. Nobody but the kernel ends its worker then, and this waits for that.
     pub(crate) fn kill(&mut self) {
         let daemon = self.daemon.take().expect("it was started");
         let worker = worker_of(daemon.id());
@@ -418,6 +438,14 @@ impl Node {
         rustix::process::kill_process(worker, Signal::KILL).unwrap();
     }
 
+    /// As [`Node::kill_worker`], if there is one.
+    pub(crate) fn try_kill_worker(&mut self) {
+        if let Some(worker) = worker_of(self.daemon().id()) {
+            // It may be gone already.
+            let _ = rustix::process::kill_process(worker, Signal::KILL);
+        }
+    }
+
     /// The process that does the work, if that is another one than its supervisor.
     pub(crate) fn worker(&mut self) -> Pid {
         worker_of(self.daemon().id()).expect("a supervisor with a worker")
@@ -425,7 +453,15 @@ impl Node {
 
     /// SIGTERM, and waits for the end, which must be a good one.
     pub(crate) fn stop(&mut self) {
-        let status = self.daemon.take().expect("it was started").stop(&self.news);
+        self.daemon().signal(Signal::TERM);
+        self.wait_stopped();
+    }
+
+    /// Waits for the end of a daemon that has got SIGTERM.
+    pub(crate) fn wait_stopped(&mut self) {
+        let mut daemon = self.daemon.take().expect("it was started");
+        let what = format!("{} to end after SIGTERM", self.name);
+        let status = self.news.wait_for(&what, || daemon.ended());
         assert!(status.success(), "{} ended with {status}", self.name);
     }
 
@@ -507,4 +543,4 @@ fn write_private(path: &Path, text: &str) {
 }
 
 /// A test loses nodes oftener than anybody would stand.
-const OFTEN: &str = "flap_limit = \"100 in 1s\"";
+const OFTEN: &str = "100 in 1s";

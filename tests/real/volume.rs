@@ -108,6 +108,11 @@ impl Drop for Volume {
     }
 }
 
+/// An export on a unix socket, as libnbd and QEMU name it.
+pub(crate) fn uri(socket: &Path, export: &str) -> String {
+    format!("nbd+unix:///{export}?socket={}", socket.display())
+}
+
 fn text(path: &Path) -> String {
     path.to_str().expect("an ASCII path").to_owned()
 }

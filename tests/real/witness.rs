@@ -78,6 +78,10 @@ impl Witness {
         self.process.take().expect("it was started").kill();
     }
 
+    pub(crate) fn is_started(&self) -> bool {
+        self.process.is_some()
+    }
+
     pub(crate) fn process(&mut self) -> &mut Process {
         self.process.as_mut().expect("it was started")
     }
