@@ -5,7 +5,7 @@ use super::role::AckNeed;
 use super::session::Standing;
 use super::{Effects, Replica};
 use crate::metadata::MapMemory;
-use crate::promotion::alone::{Alone, Seen};
+use crate::promotion::alone::{Alone, AloneBy, Seen};
 use crate::promotion::controller::ControllerInput;
 use crate::promotion::{self, Permit};
 use crate::units::{Epoch, ServeMode};
@@ -68,7 +68,7 @@ impl<M: MapMemory> Replica<M> {
     /// whatever it shared with the peer.
     pub(super) fn own_epoch(&self) -> Option<Epoch> {
         match self.alone.as_ref()?.permit()? {
-            Permit::Fenced | Permit::AssumedDead => {
+            Permit::Fenced | Permit::Pacemaker | Permit::AssumedDead => {
                 let record = self.records.stable();
                 Some(record.epoch.max(record.promised).next_by(self.settings.side))
             }
@@ -78,6 +78,12 @@ impl<M: MapMemory> Replica<M> {
             | Permit::Pledged
             | Permit::Forced => None,
         }
+    }
+
+    /// Whether Pacemaker says who serves: no node promotes itself, and what a resource agent asks for
+    /// is carried out where it is safe.
+    pub(super) fn is_under_pacemaker(&self) -> bool {
+        self.settings.alone.as_ref().is_some_and(|alone| alone.by == AloneBy::Pacemaker)
     }
 
     /// Whether this node may promote itself without an operator, so that the peer must not count on

@@ -152,6 +152,11 @@ impl<M: MapMemory> Replica<M> {
                     Peer::Connected { in_sync: true, .. } if plan.needs_consent => {
                         ServeMode::Paired
                     }
+                    // Pacemaker must not promote the peer later, when it lacks what is written here: the
+                    // fence command sees to that before anything is acknowledged.
+                    Peer::Away if how.by_pacemaker && !how.force && self.was_paired() => {
+                        ServeMode::Paired
+                    }
                     Peer::Connected { .. } | Peer::Away => ServeMode::Solo,
                 };
                 let step = if plan.needs_consent {
@@ -168,6 +173,11 @@ impl<M: MapMemory> Replica<M> {
                     Some(Promoting { request, how, plan, mode, step, since: self.now });
             }
         }
+    }
+
+    /// Whether the peer may have a copy that could be served.
+    fn was_paired(&self) -> bool {
+        self.records.stable().peer_replica_id.0 != 0
     }
 
     /// The peer made its veto durable.
@@ -360,11 +370,19 @@ impl<M: MapMemory> Replica<M> {
             && self.controller.as_ref().is_some_and(|controller| !controller.is_operators())
         {
             ("by the arbiter", ServiceReason::Failover)
+        } else if how.is_some_and(|how| how.by_pacemaker) {
+            ("by Pacemaker", ServiceReason::Manual)
         } else {
             ("by an operator", ServiceReason::Manual)
         };
         self.role.is_first_owner = false;
         self.become_primary(why, reason);
+        if how.is_some_and(|how| how.by_pacemaker)
+            && self.link.standing() == Standing::Down
+            && let Some(alone) = &mut self.alone
+        {
+            alone.note_agents_promotion();
+        }
         if promoted.generation.is_some() {
             self.has_own_generation();
         }
