@@ -8,7 +8,7 @@ use super::Promotion;
 use super::check::{Check, of};
 use super::file::{File, PromotionSection};
 use super::mistake::{Caution, Mistake, time};
-use super::promotion::{Arbiter, Auto};
+use super::promotion::Auto;
 use super::values::{Text, TimeSpan};
 
 /// When a resource moves back to its `prefer` node.

@@ -1,6 +1,7 @@
 //! A pair without an arbiter that promotes by itself: what `promotion::alone` orders, carried out.
 //! With an arbiter, and with `auto = "off"`, nothing here happens.
 
+use super::promote::Promoting;
 use super::role::AckNeed;
 use super::session::Standing;
 use super::{Effects, Replica};
@@ -38,6 +39,7 @@ impl<M: MapMemory> Replica<M> {
             facts: self.facts(),
             holds_writes: self.lacks_permit(),
             link_heard: self.link.up.as_ref().map(|up| up.last_heard),
+            agent_waits: self.role.promoting.as_ref().is_some_and(Promoting::waits_for_fence),
         }
     }
 

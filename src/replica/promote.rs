@@ -31,6 +31,8 @@ pub(super) struct Promoting {
 enum Step {
     /// The peer was asked in this session, and will not answer in another one.
     Consent(Option<SessionId>),
+    /// Pacemaker is to be kept from promoting the peer, which is away.
+    Fencing,
     Consented,
     Syncing(u64),
     Synced,
@@ -43,10 +45,15 @@ impl Promoting {
         self.request
     }
 
+    /// Whether nothing but the fence command is missing.
+    pub(super) fn waits_for_fence(&self) -> bool {
+        self.step == Step::Fencing
+    }
+
     /// Whether the promotion can no longer be taken back.
     pub(super) fn is_recording(&self) -> bool {
         match self.step {
-            Step::Consent(_) => false,
+            Step::Consent(_) | Step::Fencing => false,
             Step::Consented | Step::Syncing(_) | Step::Synced | Step::Recording => true,
         }
     }
@@ -152,15 +159,13 @@ impl<M: MapMemory> Replica<M> {
                     Peer::Connected { in_sync: true, .. } if plan.needs_consent => {
                         ServeMode::Paired
                     }
-                    // Pacemaker must not promote the peer later, when it lacks what is written here: the
-                    // fence command sees to that before anything is acknowledged.
-                    Peer::Away if how.by_pacemaker && !how.force && self.was_paired() => {
-                        ServeMode::Paired
-                    }
                     Peer::Connected { .. } | Peer::Away => ServeMode::Solo,
                 };
                 let step = if plan.needs_consent {
                     Step::Consent(self.session_now())
+                } else if how.by_pacemaker && !how.force && self.was_paired() {
+                    // Pacemaker must not promote the peer when it lacks what is written here.
+                    Step::Fencing
                 } else {
                     Step::Consented
                 };
@@ -247,6 +252,7 @@ impl<M: MapMemory> Replica<M> {
                     }
                 }
             }
+            Step::Fencing => self.pump_agents_fence(effects),
             Step::Consented => {
                 // What this node received is applied before it serves, and stable before it may
                 // acknowledge alone.
@@ -283,6 +289,31 @@ impl<M: MapMemory> Replica<M> {
                 }));
             }
             Step::Syncing(_) | Step::Recording => {}
+        }
+    }
+
+    /// The fence command ended that a promotion by a resource agent waits for, or the peer is back.
+    fn pump_agents_fence(&mut self, effects: &mut Effects) {
+        let Some(request) = self.role.promoting.as_ref().map(Promoting::asker) else { return };
+        let (why, next) = if self.link.standing() != Standing::Down {
+            ("the nodes began to meet meanwhile".to_owned(), self.way_to_promote())
+        } else {
+            match self.alone.as_ref().and_then(|alone| alone.agents_fence()) {
+                None => return,
+                Some(Ok(_)) => return self.set_promotion_step(Step::Consented),
+                Some(Err(answer)) => (
+                    format!(
+                        "Pacemaker may promote {} later, which would lack what is written here: the fence \
+                         command ended with {answer}",
+                        self.settings.peer
+                    ),
+                    "pcs constraint config; hotpair events shows what the command said".to_owned(),
+                ),
+            }
+        };
+        self.role.promoting = None;
+        if let Some(request) = request {
+            refuse(request, &why, &next, effects);
         }
     }
 
@@ -326,14 +357,12 @@ impl<M: MapMemory> Replica<M> {
             }
             return Ok(());
         }
-        promotion::check_promote(
-            record,
-            self.settings.side,
-            peer,
-            self.peer_is_ahead(),
-            promoting.how,
-        )
-        .map(|_| ())
+        let how = promoting.how;
+        if how.by_pacemaker && !how.force && peer != Peer::Away {
+            return Err(promotion::Refusal::NotInSync); // it is back, and was not asked
+        }
+        promotion::check_promote(record, self.settings.side, peer, self.peer_is_ahead(), how)
+            .map(|_| ())
     }
 
     fn set_promotion_step(&mut self, step: Step) {
@@ -352,6 +381,10 @@ impl<M: MapMemory> Replica<M> {
     pub(super) fn on_promoted(&mut self, promoted: &Promoted, effects: &mut Effects) {
         let promoting = self.role.promoting.take();
         let how = promoting.as_ref().map(|promoting| promoting.how);
+        let is_by_stonith = promoting.as_ref().is_some_and(|promoting| {
+            let PromoteHow { force, by_pacemaker, .. } = promoting.how;
+            by_pacemaker && !force && !promoting.plan.needs_consent
+        });
         let asker = promoting.and_then(|promoting| promoting.request);
         let is_handed = self.role.take_over.take().is_some();
         if is_handed || promoted.mode == ServeMode::Paired {
@@ -377,11 +410,10 @@ impl<M: MapMemory> Replica<M> {
         };
         self.role.is_first_owner = false;
         self.become_primary(why, reason);
-        if how.is_some_and(|how| how.by_pacemaker)
-            && self.link.standing() == Standing::Down
-            && let Some(alone) = &mut self.alone
-        {
+        if is_by_stonith && let Some(alone) = &mut self.alone {
             alone.note_agents_promotion();
+            let permit = promotion::Permit::Pacemaker;
+            self.event("going-solo", format!("the peer is away; permit: {permit:?}"));
         }
         if promoted.generation.is_some() {
             self.has_own_generation();

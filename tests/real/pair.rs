@@ -44,6 +44,8 @@ pub(crate) struct Plan {
     pub(crate) etcd: Vec<String>,
     /// The command that cuts the other node off: nodes promote themselves when it has.
     pub(crate) fence: Option<PathBuf>,
+    /// Pacemaker says who serves: the test does its work, and `fence` is its script.
+    pub(crate) under_pacemaker: bool,
     /// More lines for the section `[promotion]`, or after it.
     pub(crate) promotion_lines: &'static str,
     /// More sections, at the end.
@@ -66,6 +68,7 @@ impl Default for Plan {
             has_witness: false,
             etcd: Vec::new(),
             fence: None,
+            under_pacemaker: false,
             promotion_lines: "",
             tail: String::new(),
             lab: None,
@@ -198,7 +201,7 @@ impl Pair {
         if self.plan.has_arbiter() {
             self.wait_serves(0);
         } else {
-            self.nodes[0].well(&["promote", RESOURCE]);
+            self.nodes[0].as_agent(&["promote", RESOURCE]);
         }
     }
 
@@ -259,9 +262,14 @@ impl Pair {
             );
         }
         if let Some(fence) = &self.plan.fence {
+            let auto = if self.plan.under_pacemaker {
+                "arbiter\"\narbiter = \"pacemaker"
+            } else {
+                "fenced"
+            };
             let _ = write!(
                 text,
-                "[promotion]\nauto = \"fenced\"\nfence = \"{}\"\n{}\n",
+                "[promotion]\nauto = \"{auto}\"\nfence = \"{}\"\n{}\n",
                 fence.display(),
                 self.plan.promotion_lines,
             );
@@ -349,6 +357,16 @@ impl Node {
         let mut arguments = vec!["--config", config, "--node", self.name];
         arguments.splice(0..0, words.iter().copied());
         process::run(&binary(), &arguments)
+    }
+
+    /// As [`Node::well`], typed as the resource agent of a cluster runs it.
+    pub(crate) fn as_agent(&self, words: &[&str]) -> String {
+        let config = self.config.to_str().expect("an ASCII path");
+        let (binary, instance) = (binary(), format!("OCF_RESOURCE_INSTANCE={RESOURCE}:0"));
+        let mut arguments = vec![instance.as_str(), binary.as_str()];
+        arguments.extend(words);
+        arguments.extend(["--config", config, "--node", self.name]);
+        process::run_well("env", &arguments)
     }
 
     /// As [`Node::say`], for a command that must succeed; returns its standard output.

@@ -147,7 +147,8 @@ impl World {
         let status = self.status(at).filter(|_| self.nodes[at].awake().is_some());
         may_be
             && status.is_some_and(|status| {
-                let promotion = status.promotion.expect("there is one without an operator");
+                // A run that has just started has none yet.
+                let Some(promotion) = status.promotion else { return false };
                 status.role == Role::Secondary
                     && status.disk == DiskState::UpToDate
                     && promotion.veto.is_none()

@@ -6,11 +6,12 @@
 //! `"heartbeat-only"` both go on: that is split brain whenever they are both alive, and an operator
 //! asked for it by name.
 //!
-//! Under Pacemaker a primary that loses its peer runs the fence command as well, which keeps Pacemaker
-//! from promoting that one while it lacks what is acknowledged here. The command lifts that when both
-//! are the same again: the primary needs its peer then for every acknowledgement, and says so in its
-//! stable record. A loss after that begins with the command that forbids, and a newer run takes the
-//! place of an older one, so what is lifted late is forbidden anew before it matters.
+//! Under Pacemaker a primary that loses its peer runs the fence command as well, and so does a node before
+//! it is promoted while the peer is away: the command keeps Pacemaker from promoting that one while it
+//! lacks what is acknowledged here, and fails where the peer did so first. It lifts that when both are the
+//! same again: the primary needs its peer then for every acknowledgement, and its stable record says so. A
+//! loss after that begins with the command that forbids, and a newer run takes the place of an older one,
+//! so what is lifted late is forbidden anew before it matters.
 //!
 //! A node that has just started never promotes itself and never fences: it cannot know what became of
 //! the pair while it was away.
@@ -88,8 +89,8 @@ pub struct Alone {
     fencing_for: Option<FenceAction>,
     /// The peer may be kept from being promoted: by this run, or by one before it.
     may_be_fenced: bool,
-    /// The resource agent promoted this node, and the peer has not been met since.
-    is_agents: bool,
+    /// The resource agent waits for the command, to have this node promoted while the peer is away.
+    agent_waits: bool,
     /// By silence: the time that the primary has runs, or is over.
     silence: Silence,
     /// Why this primary may acknowledge alone, until the peer is met again.
@@ -112,6 +113,8 @@ pub struct Seen<'a> {
     pub holds_writes: bool,
     /// When the connection that is there brought something last.
     pub link_heard: Option<Instant>,
+    /// A resource agent wants this node promoted, and nothing but the fence command is missing.
+    pub agent_waits: bool,
 }
 
 /// What such a node waits for while its peer is away.
@@ -157,7 +160,7 @@ impl Alone {
             fencing: Fencing::default(),
             fencing_for: None,
             may_be_fenced: true,
-            is_agents: false,
+            agent_waits: false,
             silence: Silence::No,
             permit: None,
         }
@@ -213,15 +216,21 @@ impl Alone {
         if self.may_replace_peer(facts) {
             self.replace_peer(facts, effects);
         }
-        if self.fencing_for == Some(FenceAction::Unfence) {
+        if self.agent_waits || self.fencing_for == Some(FenceAction::Unfence) {
             let step = self.fencing.begin(Duration::ZERO);
             self.take_step(step, facts, effects);
         }
     }
 
+    /// What the command answered that the resource agent waits for; `None` while it runs.
+    pub fn agents_fence(&self) -> Option<Result<FenceAnswer, FenceAnswer>> {
+        let confirmed = self.fencing.confirmed().map(Ok);
+        confirmed.or_else(|| self.fencing.failed().map(Err)).filter(|_| self.agent_waits)
+    }
+
     /// The resource agent had this node promoted while the peer was away.
     pub fn note_agents_promotion(&mut self) {
-        self.is_agents = true;
+        self.permit = Some(Permit::Pacemaker);
     }
 
     /// Why this primary may acknowledge what the peer lacks.
@@ -300,9 +309,6 @@ impl Alone {
             // What is known of a peer that is gone says nothing of one that is back.
             self.permit = None;
         }
-        if facts.peer != Standing::Away || !facts.is_primary && !facts.is_promoting {
-            self.is_agents = false;
-        }
         if self.permit == Some(Permit::AssumedDead) && holds && !self.is_silent_everywhere() {
             self.permit = None;
         }
@@ -310,7 +316,8 @@ impl Alone {
         if !is_open {
             self.silence = Silence::No;
         }
-        let wanted = if is_open || holds && facts.peer == Standing::Away {
+        self.agent_waits = seen.agent_waits;
+        let wanted = if is_open || self.agent_waits || holds && facts.peer == Standing::Away {
             Some(FenceAction::Fence)
         } else if self.lifts_fence(facts) {
             Some(FenceAction::Unfence)
@@ -362,12 +369,9 @@ impl Alone {
         }
         self.take_step(step, facts, effects);
         if let Some(answer) = self.fencing.confirmed() {
-            let permit = if self.is_agents { Permit::Pacemaker } else { Permit::Fenced };
-            self.permit = Some(permit);
-            let reason = format!(
-                "writes go on without the peer, by the permit {}; the fence command ended with {answer}",
-                permit.name()
-            );
+            self.permit = Some(Permit::Fenced);
+            let reason =
+                format!("writes go on without the peer; the fence command ended with {answer}");
             tell("fenced", reason, effects);
         }
     }
@@ -429,8 +433,9 @@ impl Alone {
         }
         let takes_any = self.settings.is_planted(PlantedRule::UnreachableIsOff);
         let is_primary = facts.is_primary;
+        let is_enough_alone = is_primary || self.agent_waits;
         let is_enough = |answer: FenceAnswer| {
-            takes_any || answer.is_off() || is_primary && answer.is_no_candidate()
+            takes_any || answer.is_off() || is_enough_alone && answer.is_no_candidate()
         };
         if let Some(Err(step)) = self.fencing.on_answer(run, answer, is_enough) {
             let goes_on = if is_primary { "writes stay held" } else { "this node stays secondary" };

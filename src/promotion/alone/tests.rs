@@ -14,6 +14,7 @@ struct Node {
     peer: Standing,
     is_primary: bool,
     is_promoting: bool,
+    agent_waits: bool,
     now: u64,
     link_heard: u64,
     effects: Vec<ControllerEffect>,
@@ -49,6 +50,7 @@ impl Node {
             peer: Standing::InSync,
             is_primary,
             is_promoting: false,
+            agent_waits: false,
             now: 0,
             link_heard: 0,
             effects: Vec::new(),
@@ -96,6 +98,7 @@ impl Node {
                 && self.peer == Standing::Away
                 && self.record.serve_mode == ServeMode::Paired,
             link_heard: (self.peer != Standing::Away).then_some(Instant(self.link_heard)),
+            agent_waits: self.agent_waits,
         };
         match input {
             Some(input) => alone.step(Instant(self.now), input, &seen, &mut effects),
