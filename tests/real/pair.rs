@@ -359,14 +359,20 @@ impl Node {
         process::run(&binary(), &arguments)
     }
 
-    /// As [`Node::well`], typed as the resource agent of a cluster runs it.
-    pub(crate) fn as_agent(&self, words: &[&str]) -> String {
+    /// As [`Node::say`], typed as the resource agent of a cluster does it.
+    pub(crate) fn say_as_agent(&self, words: &[&str]) -> Said {
         let config = self.config.to_str().expect("an ASCII path");
         let (binary, instance) = (binary(), format!("OCF_RESOURCE_INSTANCE={RESOURCE}:0"));
         let mut arguments = vec![instance.as_str(), binary.as_str()];
         arguments.extend(words);
         arguments.extend(["--config", config, "--node", self.name]);
-        process::run_well("env", &arguments)
+        process::run("env", &arguments)
+    }
+
+    /// As [`Node::say_as_agent`], for a command that must succeed.
+    pub(crate) fn as_agent(&self, words: &[&str]) {
+        let Said { code, stdout, stderr } = self.say_as_agent(words);
+        assert_eq!(code, Some(0), "{} on {}: {stdout}{stderr}", words.join(" "), self.name);
     }
 
     /// As [`Node::say`], for a command that must succeed; returns its standard output.
