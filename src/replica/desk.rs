@@ -85,9 +85,12 @@ impl<M: MapMemory> Replica<M> {
             return;
         }
         let is_agents = matches!(command, Command::Agent(_)) && self.is_under_pacemaker();
-        let typed = match command {
-            Command::Agent(asked) => &asked.as_typed(),
-            command => command,
+        let plain;
+        let typed = if let Command::Agent(asked) = command {
+            plain = asked.as_typed();
+            &plain
+        } else {
+            command
         };
         if let Some(refused) = self.refuse_behind_pacemaker(typed).filter(|_| !is_agents) {
             effects.push(Effect::Answer { request, result: Err(refused) });

@@ -295,7 +295,9 @@ impl<M: MapMemory> Replica<M> {
     /// The fence command ended that a promotion by a resource agent waits for, or the peer is back.
     fn pump_agents_fence(&mut self, effects: &mut Effects) {
         let Some(request) = self.role.promoting.as_ref().map(Promoting::asker) else { return };
-        let (why, next) = if self.link.standing() != Standing::Down {
+        let (why, next) = if self.desk.is_stopping() {
+            ("this daemon stops".to_owned(), "pcs status".to_owned())
+        } else if self.link.standing() != Standing::Down {
             ("the nodes began to meet meanwhile".to_owned(), self.way_to_promote())
         } else {
             match self.alone.as_ref().and_then(|alone| alone.agents_fence()) {

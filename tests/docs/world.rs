@@ -209,6 +209,7 @@ impl World {
         if self.base.contains_key("promotion") && !has_cluster && self.pair.witness.is_none() {
             self.start_witness();
         }
+        self.pair.plan.under_pacemaker = has_cluster;
         let fence = has_cluster.then(|| {
             Cluster::new(self.pair.folder(), RESOURCE).fence_command().display().to_string()
         });

@@ -287,7 +287,7 @@ impl Pair {
                 node.control.display(),
             );
             let has_arbiter = self.witness.is_some() || !self.plan.etcd.is_empty();
-            if has_arbiter || self.plan.fence.is_some() {
+            if has_arbiter || self.plan.fence.is_some() || self.plan.under_pacemaker {
                 let [first, second] = node.heartbeat;
                 let _ = writeln!(text, "heartbeat = [\"{first}\", \"{second}\"]");
             }

@@ -21,7 +21,7 @@ pub(crate) struct Cluster {
     /// The only node that may be promoted, and the epoch at which that was said.
     pub(crate) only: Option<(usize, Epoch)>,
     /// Its messages take the cable that the nodes have, too.
-    shares_cable: bool,
+    pub(crate) shares_cable: bool,
     idle_since: Option<Time>,
     /// A promotion that was ordered: node, request, when.
     asked: Option<(usize, u64, Time)>,

@@ -361,10 +361,14 @@ async fn verify(
 
 fn read_command(command: &str, body: &[u8]) -> Result<Command, Failure> {
     let plain = |command: Command| read::<NoBody>(body).map(|_| command);
+    let role = |asked: AgentCommand| {
+        let RoleBody { resource_instance } = read(body)?;
+        Ok(by_whom(resource_instance.as_ref(), asked))
+    };
     match command {
         "promote" => promote(&read(body)?),
-        "demote" => change_role(&read(body)?, AgentCommand::Demote),
-        "switchover" => change_role(&read(body)?, AgentCommand::Switchover),
+        "demote" => role(AgentCommand::Demote),
+        "switchover" => role(AgentCommand::Switchover),
         "connect" => plain(Command::Connect),
         "disconnect" => plain(Command::Disconnect),
         "pause-resync" => plain(Command::PauseResync),
@@ -379,10 +383,6 @@ fn read_command(command: &str, body: &[u8]) -> Result<Command, Failure> {
             Err(Failure::new(StatusCode::NOT_FOUND, why, SEE_DOCS))
         }
     }
-}
-
-fn change_role(body: &RoleBody, asked: AgentCommand) -> Result<Command, Failure> {
-    Ok(by_whom(body.resource_instance.as_ref(), asked))
 }
 
 fn by_whom(instance: Option<&String>, asked: AgentCommand) -> Command {

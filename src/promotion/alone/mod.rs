@@ -75,6 +75,7 @@ impl AloneSettings {
 
 /// One resource on one node of such a pair.
 #[derive(Clone, Debug, Hash)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Alone {
     settings: AloneSettings,
     now: Instant,
@@ -270,10 +271,11 @@ impl Alone {
     /// What would stand in the way if the primary were lost now. Pacemaker knows itself what it stopped,
     /// and what happened since.
     pub fn obstacle_after_loss(&self, facts: &Facts<'_>) -> Option<Obstacle> {
-        let lasts = |(obstacle, _): &&Guard| match obstacle {
-            Obstacle::Connected | Obstacle::PeerHeard => false,
-            Obstacle::Stopped | Obstacle::NotFollowed => !self.is_under_pacemaker(),
-            _ => true,
+        let is_pacemakers = self.is_under_pacemaker();
+        let lasts = |(obstacle, _): &&Guard| {
+            let passes = matches!(obstacle, Obstacle::Connected | Obstacle::PeerHeard);
+            let is_known = matches!(obstacle, Obstacle::Stopped | Obstacle::NotFollowed);
+            !passes && !(is_known && is_pacemakers)
         };
         let fails = |(_, holds): &&Guard| !holds(self, facts);
         GUARDS.iter().filter(lasts).find(fails).map(|(obstacle, _)| *obstacle)

@@ -16,6 +16,7 @@ fn pair(fence: [FencePlan; 2]) -> Script {
     let alone = AlonePlan { fence, ..AlonePlan::pacemaker() };
     let plan = Plan { alone: Some(alone), ..Plan::calm(ReplicationMode::Sync, 16 << 20) };
     let mut script = Script::with_plan(plan);
+    script.world.cluster.shares_cable = false;
     script.write(0, 8);
     script
 }
