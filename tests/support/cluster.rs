@@ -82,6 +82,10 @@ impl Cluster {
     }
 
     /// Writes a file of the cluster.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "nobody's data, and nothing that outlives the test"
+    )]
     pub(crate) fn is(&self, name: &str, text: &str) {
         // A script never sees half of it.
         let new = self.folder.join("new");

@@ -275,7 +275,7 @@ impl Alone {
         let lasts = |(obstacle, _): &&Guard| {
             let passes = matches!(obstacle, Obstacle::Connected | Obstacle::PeerHeard);
             let is_known = matches!(obstacle, Obstacle::Stopped | Obstacle::NotFollowed);
-            !passes && !(is_known && is_pacemakers)
+            !(passes || is_known && is_pacemakers)
         };
         let fails = |(_, holds): &&Guard| !holds(self, facts);
         GUARDS.iter().filter(lasts).find(fails).map(|(obstacle, _)| *obstacle)
