@@ -6,7 +6,7 @@
 
 use fastrand::Rng;
 use hotpair::promotion::fencing::{FenceAction, FenceAnswer, FenceOrder};
-use hotpair::replica::{AgentCommand, Command};
+use hotpair::replica::{AgentCommand, Command, Replica};
 use hotpair::units::{DiskState, Epoch, Role};
 
 use crate::alone::FencePlan;
@@ -83,7 +83,7 @@ impl World {
     }
 
     fn is_primary(&self, at: usize) -> bool {
-        self.nodes[at].core().is_some_and(|core| core.is_primary())
+        self.nodes[at].core().is_some_and(Replica::is_primary)
     }
 
     /// With the cable cut that its messages take, each node is lost to the other one's part of the
@@ -190,9 +190,9 @@ impl World {
         (at, life, order): (usize, u64, FenceOrder),
         hangs: bool,
         seen: Option<(usize, Epoch)>,
-    ) -> Checked {
+    ) {
         if self.nodes[at].life == life && self.fence_runs[at] != order.run {
-            return Ok(()); // it was killed for a newer one
+            return; // it was killed for a newer one
         }
         let answer = match order.action {
             // What fails may have been done all the same.
@@ -203,45 +203,39 @@ impl World {
                     self.cluster.only = None;
                 }
                 self.marks.add("constraint lifted");
-                FenceAnswer::Exit(if hangs { 1 } else { 0 })
+                FenceAnswer::Exit(i32::from(hangs))
             }
-            FenceAction::Fence => self.forbid(at, order.epoch, hangs)?,
+            FenceAction::Fence => self.forbid(at, order.epoch, hangs),
         };
         let delay = self.cluster.rng.u64(millis(1)..millis(2_000));
         self.after(delay, Event::FenceAnswers { node: at, life, run: order.run, answer });
-        Ok(())
     }
 
     /// Places the constraint, if the other node has not placed its own and is as it has to be.
-    fn forbid(
-        &mut self,
-        at: usize,
-        epoch: Epoch,
-        hangs: bool,
-    ) -> Result<FenceAnswer, crate::broken::Broken> {
+    fn forbid(&mut self, at: usize, epoch: Epoch, hangs: bool) -> FenceAnswer {
         let peer = 1 - at;
         if self.cluster.only.is_some_and(|(only, _)| only == peer) || self.is_primary(peer) {
             self.marks.add("fence script: 6");
-            return Ok(FenceAnswer::Exit(6));
+            return FenceAnswer::Exit(6);
         }
         if hangs {
-            return Ok(*self
+            return *self
                 .cluster
                 .rng
                 .choice(&[FenceAnswer::Exit(5), FenceAnswer::Exit(1), FenceAnswer::TookTooLong])
-                .unwrap());
+                .unwrap();
         }
         if self.cluster.shares_cable && self.net.is_cut() && self.nodes[peer].process.is_some() {
             // No member, and not fenced: nobody knows.
             self.marks.add("fence script: 5");
-            return Ok(FenceAnswer::Exit(5));
+            return FenceAnswer::Exit(5);
         }
         self.cluster.only = Some((at, epoch));
         if self.nodes[peer].process.is_none() && self.cluster.rng.bool() {
             self.marks.add("fence script: 7");
-            return Ok(FenceAnswer::Exit(7));
+            return FenceAnswer::Exit(7);
         }
         self.marks.add("fence script: 4");
-        Ok(FenceAnswer::Exit(4))
+        FenceAnswer::Exit(4)
     }
 }

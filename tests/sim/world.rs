@@ -255,7 +255,8 @@ impl World {
                 self.on_fence_cuts((node, life, run), answer)
             }
             Event::ScriptActs { node, life, order, hangs, seen } => {
-                self.on_script_acts((node, life, order), hangs, seen)
+                self.on_script_acts((node, life, order), hangs, seen);
+                Ok(())
             }
             Event::Tick { .. }
             | Event::FenceAnswers { .. }
