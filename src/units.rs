@@ -570,6 +570,22 @@ pub enum VetoReason {
     Inconsistent,
 }
 
+impl VetoReason {
+    /// As `status` shows it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Evicted => "evicted",
+            Self::Left => "left",
+            Self::NotEligible => "not-eligible",
+            Self::Superseded => "superseded",
+            Self::PowerLoss => "power-loss",
+            Self::RecordLost => "record-lost",
+            Self::IoError => "io-error",
+            Self::Inconsistent => "inconsistent",
+        }
+    }
+}
+
 /// A node's durable "I neither serve nor ask to, until a primary lifts this".
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct Veto {

@@ -27,8 +27,13 @@ pub(super) fn run(common: &Common, run: &Run) -> Result<(), Failure> {
     let node = configuration::node(common)?;
     start_log(&run.log);
     end_with_a_panic();
-    // Where nobody is promoted by itself nobody waits for a worker that is dead.
-    let is_manual = node.promotion.arbiter == Arbiter::None && !node.promotion.auto.promotes();
+    // Where nobody is promoted by itself nobody waits for a worker that is dead, and Pacemaker sees to it
+    // itself: a worker that came back by itself would not be the run that Pacemaker had started.
+    let is_manual = match node.promotion.arbiter {
+        Arbiter::None => !node.promotion.auto.promotes(),
+        Arbiter::Pacemaker => true,
+        Arbiter::Witness(_) | Arbiter::Etcd(_) => false,
+    };
     if run.supervised || is_manual {
         return Ok(daemon::run(&node, run.supervised)?);
     }

@@ -104,8 +104,10 @@ async fn ask(client: &Client, command: Command) -> Result<(), Failure> {
             split_brain::resolve(client, &resolve).await
         }
         Command::Promote(promote) => orders::promote(client, &promote).await,
-        Command::Demote { resource } => orders::plain(client, &resource, "demote").await,
-        Command::Switchover { resource } => orders::plain(client, &resource, "switchover").await,
+        Command::Demote { resource } => orders::change_role(client, &resource, "demote").await,
+        Command::Switchover { resource } => {
+            orders::change_role(client, &resource, "switchover").await
+        }
         Command::Connect { resource } => orders::plain(client, &resource, "connect").await,
         Command::Disconnect { resource } => orders::plain(client, &resource, "disconnect").await,
         Command::PauseResync { resource } => orders::plain(client, &resource, "pause-resync").await,

@@ -6,7 +6,7 @@ use super::args::{Explain, Promote, Resize};
 use super::client::{Client, path_of};
 use super::failure::Failure;
 use super::say::{self, BOLD};
-use crate::control::{NoBody, PromoteBody, ResizeBody};
+use crate::control::{NoBody, PromoteBody, ResizeBody, RoleBody};
 use crate::replica::Refused;
 
 /// An order without anything but its name.
@@ -14,9 +14,26 @@ pub(super) async fn plain(client: &Client, resource: &str, order: &str) -> Resul
     give(client, resource, order, &NoBody {}).await
 }
 
+/// `demote` and `switchover`.
+pub(super) async fn change_role(
+    client: &Client,
+    resource: &str,
+    order: &str,
+) -> Result<(), Failure> {
+    give(client, resource, order, &RoleBody { resource_instance: agent() }).await
+}
+
+/// The instance for which the resource agent of a cluster runs this program, if one does: every
+/// agent has it in its environment (OCF Resource Agent API, "Parameter passing").
+fn agent() -> Option<String> {
+    let instance = std::env::var_os("OCF_RESOURCE_INSTANCE")?;
+    Some(instance.to_string_lossy().into_owned())
+}
+
 pub(super) async fn promote(client: &Client, promote: &Promote) -> Result<(), Failure> {
     let &Promote { force, peer_is_fenced, accept_data_loss, .. } = promote;
-    let body = PromoteBody { force, peer_is_fenced, accept_data_loss };
+    let resource_instance = agent();
+    let body = PromoteBody { force, peer_is_fenced, accept_data_loss, resource_instance };
     give(client, &promote.resource, "promote", &body).await
 }
 

@@ -57,6 +57,20 @@ pub enum AutoMistake {
     /// Nothing to fence with.
     #[error("auto = \"fenced\" needs a fence command")]
     NeedsFence,
+    /// Pacemaker decides, or somebody else does.
+    #[error("arbiter = \"pacemaker\" needs auto = \"arbiter\", and there is auto = \"{auto}\"")]
+    NotPacemakers {
+        /// Which.
+        auto: &'static str,
+    },
+    /// Pacemaker would promote a node that lacks what the other one wrote alone.
+    #[error("arbiter = \"pacemaker\" needs a fence command")]
+    PacemakerNeedsFence,
+    /// Two would start the same services.
+    #[error(
+        "with arbiter = \"pacemaker\" Pacemaker starts and stops the services, and there are hooks"
+    )]
+    PacemakerHasHooks,
     /// One cable would decide alone.
     #[error("auto = \"heartbeat-only\" needs two paths of heartbeats")]
     SinglePath,
@@ -76,6 +90,19 @@ impl AutoMistake {
                 "add a line such as: fence = \"/etc/hotpair/fence\"; it must end with 0 only if the \
                  other node is off"
             }
+            Self::NotPacemakers { .. } => {
+                "set auto = \"arbiter\": Pacemaker promotes, or who promotes is not arbiter = \
+                 \"pacemaker\""
+            }
+            Self::PacemakerNeedsFence => {
+                "add the script that comes with hotpair as tools/pacemaker-fence, such as: fence = \
+                 \"/usr/lib/hotpair/pacemaker-fence\"; a primary that loses its peer holds writes until \
+                 it has kept Pacemaker from promoting that one"
+            }
+            Self::PacemakerHasHooks => {
+                "make each of them a resource of Pacemaker that is ordered after the promotion, and \
+                 remove it here"
+            }
             Self::SinglePath => {
                 "add a second network on both nodes: heartbeat = [\"192.0.2.1:7789\", \
                  \"198.51.100.1:7789\"]; or use a witness, with auto = \"arbiter\""
@@ -94,6 +121,12 @@ impl Check {
     ) {
         let has_arbiter = *arbiter != Arbiter::None;
         let span = place(section);
+        if *arbiter == Arbiter::Pacemaker && auto != Auto::Arbiter {
+            let written = section.arbiter.as_ref().map_or(0..0, Spanned::span);
+            let span = section.auto.as_ref().map_or(written, Spanned::span);
+            self.misfit(span, AutoMistake::NotPacemakers { auto: auto.name() });
+            return;
+        }
         match auto {
             Auto::Arbiter if !has_arbiter => self.misfit(span, AutoMistake::NeedsArbiter),
             Auto::HeartbeatOnly if has_arbiter => {
@@ -102,6 +135,32 @@ impl Check {
             Auto::HeartbeatOnly => self.warn(span, Caution::TwoPrimaries),
             Auto::Fenced if section.fence.is_none() => self.misfit(span, AutoMistake::NeedsFence),
             Auto::Off | Auto::Arbiter | Auto::Fenced => {}
+        }
+    }
+
+    /// What Pacemaker needs of a pair, and what is its own business.
+    pub(super) fn pacemaker(&mut self, file: &File, arbiter: &Arbiter) {
+        if *arbiter != Arbiter::Pacemaker {
+            return;
+        }
+        let section = &file.promotion;
+        if section.fence.is_none() {
+            let span = section.arbiter.as_ref().map_or(0..0, Spanned::span);
+            self.misfit(span, AutoMistake::PacemakerNeedsFence);
+        }
+        if let Some(written) = &section.flap_limit {
+            self.warn(written.span(), Caution::PacemakersOwn { key: "flap_limit" });
+        }
+        for resource in file.resource.values() {
+            let own = resource.on.values().filter_map(|on| on.hooks.as_ref());
+            for hooks in resource.hooks.iter().chain(own) {
+                if let Some(span) = hooks.get_ref().first_that_runs() {
+                    self.misfit(span, AutoMistake::PacemakerHasHooks);
+                }
+            }
+            if let Some(prefer) = &resource.prefer {
+                self.warn(prefer.span(), Caution::PacemakersOwn { key: "prefer" });
+            }
         }
     }
 
@@ -124,6 +183,7 @@ impl Check {
             Auto::Arbiter => has_arbiter && section.fence.is_some(),
             Auto::Off | Auto::HeartbeatOnly => false,
         };
+        let is_pacemaker = *arbiter == Arbiter::Pacemaker;
         let waits = runs && !has_arbiter;
         let delay = span_of(section.fence_delay.as_ref()).unwrap_or(FENCE_DELAY);
         for (key, span, counts) in [
@@ -132,7 +192,9 @@ impl Check {
             ("fence_delay", section.fence_delay.as_ref().map(Spanned::span), waits),
         ] {
             if let Some(span) = span.filter(|_| !counts) {
-                let why = if runs {
+                let why = if is_pacemaker {
+                    "Pacemaker says who is promoted, and nobody waits for the other"
+                } else if runs {
                     "the arbiter says who fences, and nobody waits for the other"
                 } else {
                     "nothing runs the fence command"

@@ -1,6 +1,7 @@
 //! `[resource.NAME.hooks]`: what starts and stops with the role.
 
 use std::net::IpAddr;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -51,6 +52,15 @@ impl Hooks {
     /// goes at once, and an export needs nobody to stop it.
     pub fn stop_budget(&self) -> Duration {
         if self.demote.is_empty() { Duration::ZERO } else { self.stop_within }
+    }
+}
+
+impl HooksSection {
+    /// Where something stands that is started or stopped.
+    pub(super) fn first_that_runs(&self) -> Option<Range<usize>> {
+        let lists = [&self.promote, &self.demote].into_iter().flatten();
+        let list = lists.filter(|list| !list.get_ref().is_empty()).map(Spanned::span);
+        list.chain(self.virtual_ip.as_ref().map(Spanned::span)).min_by_key(|span| span.start)
     }
 }
 

@@ -488,6 +488,12 @@ pub enum Caution {
         /// Why not.
         why: &'static str,
     },
+    /// A key of what Pacemaker decides.
+    #[error("`{key}` has no effect: Pacemaker decides that")]
+    PacemakersOwn {
+        /// The key.
+        key: &'static str,
+    },
     /// Split brain, accepted by name.
     #[error("auto = \"heartbeat-only\" makes two primaries whenever the nodes miss each other")]
     TwoPrimaries,
@@ -536,6 +542,9 @@ impl Caution {
                     .to_owned()
             }
             Self::NoFence { .. } => "set auto = \"fenced\", or remove it".to_owned(),
+            Self::PacemakersOwn { .. } => {
+                "give Pacemaker a migration-threshold or a location constraint, and remove it".to_owned()
+            }
             Self::TwoPrimaries => {
                 "each then acknowledges writes that the other lacks, and one side's are given up by \
                  hand; with a witness, or with auto = \"fenced\", that cannot happen"

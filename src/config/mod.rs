@@ -262,8 +262,8 @@ impl Config {
         } else {
             format!(" stop_budgets={stop_budgets:?}")
         };
-        let has_arbiter = self.promotion.arbiter != Arbiter::None;
-        let prefer = resource.prefer.filter(|_| has_arbiter);
+        let is_asked = self.promotion.arbiter.is_asked();
+        let prefer = resource.prefer.filter(|_| is_asked);
         let prefer =
             prefer.map_or_else(String::new, |prefer| format!(" prefer={}", prefer.index()));
         crc32c::crc32c((text + &budgets + &prefer).as_bytes())

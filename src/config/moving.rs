@@ -8,7 +8,7 @@ use super::Promotion;
 use super::check::{Check, of};
 use super::file::{File, PromotionSection};
 use super::mistake::{Caution, Mistake, time};
-use super::promotion::{Arbiter, Auto};
+use super::promotion::Auto;
 use super::values::{Text, TimeSpan};
 
 /// When a resource moves back to its `prefer` node.
@@ -88,10 +88,10 @@ impl Check {
         let Some(written) = &file.promotion.failback else { return };
         let Failback::After(after) = promotion.failback else { return };
         let value = format!("after {}", time(after));
-        if promotion.auto == Auto::Off || promotion.arbiter == Arbiter::None {
+        if promotion.auto == Auto::Off || !promotion.arbiter.is_asked() {
             let why = "moves a resource without an operator, which `auto` does not allow";
-            let mend =
-                "set failback = \"manual\", or auto = \"arbiter\" with an arbiter".to_owned();
+            let mend = "set failback = \"manual\", or auto = \"arbiter\" with a witness or etcd"
+                .to_owned();
             self.wrong(written.span(), Mistake::Failback { value, why, mend });
         } else if file.resource.values().all(|section| section.prefer.is_none()) {
             let why = "has nowhere to go: no resource names a node in `prefer`";
@@ -189,7 +189,7 @@ mod tests {
             complaints(&(good() + "prefer = \"alpha\"\n" + &by_hand + failback)),
             [
                 "19: failback = \"after 10m\" moves a resource without an operator, which `auto` does \
-              not allow: set failback = \"manual\", or auto = \"arbiter\" with an arbiter"
+              not allow: set failback = \"manual\", or auto = \"arbiter\" with a witness or etcd"
             ]
         );
         let short = "failback = \"after 30s\"\n";

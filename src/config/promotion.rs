@@ -56,6 +56,8 @@ pub enum Arbiter {
     Witness(WitnessAt),
     /// A cluster of etcd.
     Etcd(EtcdAt),
+    /// Nobody that the nodes ask: Pacemaker promotes and demotes them.
+    Pacemaker,
 }
 
 /// Where a witness is.
@@ -79,6 +81,7 @@ impl Promotion {
                 }
                 (_, None) => format!("auto={auto} arbiter=none"),
             },
+            Arbiter::Pacemaker => format!("auto={auto} arbiter=pacemaker"),
             arbiter @ (Arbiter::Witness(_) | Arbiter::Etcd(_)) => {
                 let moving = self.moving_text();
                 let grace = self.arbiter_grace.map_or(0, |grace| grace.as_nanos());
@@ -96,6 +99,15 @@ impl Arbiter {
             Self::None => "none",
             Self::Witness(_) => "witness",
             Self::Etcd(_) => "etcd",
+            Self::Pacemaker => "pacemaker",
+        }
+    }
+
+    /// Whether it keeps a record that the nodes ask about, and lends them the right to serve.
+    pub fn is_asked(&self) -> bool {
+        match self {
+            Self::None | Self::Pacemaker => false,
+            Self::Witness(_) | Self::Etcd(_) => true,
         }
     }
 }
@@ -112,17 +124,18 @@ impl Check {
         let arbiter = self.arbiter(section, encryption);
         let failback = self.failback(section);
         let flap_limit = self.flap_limit(section, Some(auto));
-        let has_arbiter = arbiter.as_ref().is_some_and(|it| *it != Arbiter::None);
-        let counts_lease = has_arbiter || auto == Auto::HeartbeatOnly;
+        let is_asked = arbiter.as_ref().is_some_and(Arbiter::is_asked);
+        let counts_lease = is_asked || auto == Auto::HeartbeatOnly;
         self.promotion_timers(file, suspect_after, counts_lease);
         let arbiter = arbiter?;
         self.who_promotes(section, auto, &arbiter);
+        self.pacemaker(file, &arbiter);
         let fence = self.fence(file, suspect_after, auto, &arbiter);
         let lease = lease(section);
         let stays =
             section.arbiter_loss.as_ref().is_none_or(|it| *of(it) == ArbiterLoss::PrimaryStays);
         let grace = span_of(section.arbiter_grace.as_ref()).unwrap_or(ARBITER_GRACE.max(3 * lease));
-        let arbiter_grace = (has_arbiter && stays).then_some(grace);
+        let arbiter_grace = (is_asked && stays).then_some(grace);
         Some(Promotion { auto, arbiter, lease, fence, failback, flap_limit, arbiter_grace })
     }
 
@@ -164,11 +177,19 @@ impl Check {
                 }
                 Some(Arbiter::Witness(WitnessAt { address: address?, identity }))
             }
-            ArbiterWord::Later(value) => {
-                let (key, value) = ("arbiter", (*value).to_owned());
-                let instead = "this release has arbiter = \"witness\", \"etcd\" and \"none\"";
-                self.wrong(written.span(), Mistake::ComesLater { key, value, instead });
-                None
+            ArbiterWord::Pacemaker => {
+                self.no_etcd(section);
+                self.other_arbiter(
+                    "witness",
+                    [
+                        ("witness", section.witness.as_ref().map(Spanned::span)),
+                        ("witness_identity", section.witness_identity.as_ref().map(Spanned::span)),
+                        ("lease", section.lease.as_ref().map(Spanned::span)),
+                        ("arbiter_grace", section.arbiter_grace.as_ref().map(Spanned::span)),
+                        ("arbiter_loss", section.arbiter_loss.as_ref().map(Spanned::span)),
+                    ],
+                );
+                Some(Arbiter::Pacemaker)
             }
         }
     }

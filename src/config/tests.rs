@@ -352,8 +352,28 @@ const CHANGES: &[(&str, &str, &str)] = &[
     ),
     (
         "size = \"20GiB\"",
-        "size = \"20GiB\"\n[promotion]\narbiter = \"pacemaker\"",
-        "15: arbiter = \"pacemaker\" comes with a later release: this release has arbiter = \"witness\", \"etcd\" and \"none\"",
+        "size = \"20GiB\"\n[promotion]\narbiter = \"pacemaker\"\nfence = \"/etc/fence\"",
+        "15: arbiter = \"pacemaker\" needs auto = \"arbiter\", and there is auto = \"off\": set auto = \"arbiter\": Pacemaker promotes, or who promotes is not arbiter = \"pacemaker\"",
+    ),
+    (
+        "size = \"20GiB\"",
+        "size = \"20GiB\"\n[promotion]\nauto = \"fenced\"\narbiter = \"pacemaker\"\nfence = \"/etc/fence\"",
+        "15: arbiter = \"pacemaker\" needs auto = \"arbiter\", and there is auto = \"fenced\": set auto = \"arbiter\": Pacemaker promotes, or who promotes is not arbiter = \"pacemaker\"",
+    ),
+    (
+        "size = \"20GiB\"",
+        "size = \"20GiB\"\n[promotion]\nauto = \"arbiter\"\narbiter = \"pacemaker\"",
+        "16: arbiter = \"pacemaker\" needs a fence command: add the script that comes with hotpair as tools/pacemaker-fence, such as: fence = \"/usr/lib/hotpair/pacemaker-fence\"; a primary that loses its peer holds writes until it has kept Pacemaker from promoting that one",
+    ),
+    (
+        "size = \"20GiB\"",
+        "size = \"20GiB\"\n[resource.vm1.on.beta.hooks]\ndemote = []\npromote = [\"/etc/go\"]\n[promotion]\nauto = \"arbiter\"\narbiter = \"pacemaker\"\nfence = \"/etc/fence\"",
+        "16: with arbiter = \"pacemaker\" Pacemaker starts and stops the services, and there are hooks: make each of them a resource of Pacemaker that is ordered after the promotion, and remove it here",
+    ),
+    (
+        "size = \"20GiB\"",
+        "size = \"20GiB\"\n[promotion]\nauto = \"arbiter\"\narbiter = \"pacemaker\"\nfence = \"/etc/fence\"\nfailback = \"after 10m\"",
+        "18: failback = \"after 10m\" moves a resource without an operator, which `auto` does not allow: set failback = \"manual\", or auto = \"arbiter\" with a witness or etcd",
     ),
     (
         "size = \"20GiB\"",
@@ -593,8 +613,9 @@ fn every_key_of_the_contract_is_known() {
     if cfg!(feature = "_tls") {
         parse(&now).unwrap_or_else(|err| panic!("{}", err.render("f", &now, &Renderer::plain())));
     }
-    let later = FULL.replace("AUTO", "fenced").replace("ARBITER", "pacemaker");
-    assert_eq!(complaints(&later).iter().filter(|line| line.contains("later release")).count(), 1);
+    let pacemaker = FULL.replace("AUTO", "arbiter").replace("ARBITER", "pacemaker");
+    let said = complaints(&pacemaker);
+    assert!(said.iter().all(|line| line.contains("there are hooks")), "{said:?}");
     let witness = FULL.replace("AUTO", "arbiter").replace("ARBITER", "witness");
     if cfg!(feature = "_tls") {
         let promotion = parse(&witness).unwrap().config.promotion;
@@ -618,6 +639,32 @@ fn a_pair_with_a_witness_has_heartbeats() {
     assert_ne!(by_hand, by_witness, "both nodes must agree who promotes");
     let longer = good() + witness + "lease = \"4s\"\n";
     assert_ne!(hash(&longer).resources[0].settings_hash, by_witness);
+}
+
+#[test]
+fn under_pacemaker_only_its_own_keys_count() {
+    let pacemaker =
+        "[promotion]\nauto = \"arbiter\"\narbiter = \"pacemaker\"\nfence = \"/etc/fence\"\n";
+    let parsed = parse(&(good() + pacemaker)).unwrap();
+    let promotion = &parsed.config.promotion;
+    assert_eq!((promotion.auto, &promotion.arbiter), (Auto::Arbiter, &Arbiter::Pacemaker));
+    assert!(promotion.fence.is_some() && promotion.arbiter_grace.is_none());
+    let alpha = parsed.config.for_node("alpha").unwrap();
+    assert_eq!(alpha.node.heartbeat, [alpha.node.replication], "a lost peer is noticed by silence");
+    let hash = |text: &str| parse(text).unwrap().config.for_node("beta").unwrap();
+    let hashes = [pacemaker, ""].map(|it| hash(&(good() + it)).resources[0].settings_hash);
+    assert_ne!(hashes[0], hashes[1], "both nodes must agree who promotes");
+    let unused = "lease = \"9s\"\nfence_delay = \"5s\"\nflap_limit = \"3 in 1h\"\n\
+                  arbiter_loss = \"symmetric\"\nwitness = \"192.0.2.3:7787\"\n";
+    let text = good() + "prefer = \"beta\"\n" + pacemaker + unused;
+    let warnings = parse(&text).unwrap().warnings;
+    let said = |key: &str| {
+        warnings.iter().filter(|it| it.what().to_string().starts_with(&format!("`{key}` "))).count()
+    };
+    for key in ["lease", "fence_delay", "flap_limit", "arbiter_loss", "witness", "prefer"] {
+        assert_eq!(said(key), 1, "{key}: {warnings:?}");
+    }
+    assert_eq!(hash(&text).resources[0].settings_hash, hashes[0], "they change nothing");
 }
 
 #[test]

@@ -403,7 +403,7 @@ pub(super) enum ArbiterWord {
     None,
     Witness,
     Etcd,
-    Later(&'static str),
+    Pacemaker,
 }
 
 impl Text for ArbiterWord {
@@ -414,7 +414,7 @@ impl Text for ArbiterWord {
             "none" => Some(Self::None),
             "witness" => Some(Self::Witness),
             "etcd" => Some(Self::Etcd),
-            "pacemaker" => Some(Self::Later("pacemaker")),
+            "pacemaker" => Some(Self::Pacemaker),
             _ => None,
         }
     }

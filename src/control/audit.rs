@@ -225,6 +225,7 @@ pub(super) fn words_of(command: &Command, facts: &Facts) -> Vec<String> {
             };
             vec!["--keep".to_owned(), kept.to_owned()]
         }
+        Command::Agent(asked) => words_of(&asked.as_typed(), facts),
         Command::Demote
         | Command::Switchover
         | Command::Connect

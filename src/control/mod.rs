@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::api::{Api, Around};
 pub(crate) use self::api::{
-    ErrorBody, NoBody, PromoteBody, ResizeBody, ResolveBody, SplitBrainBody, VerifyBody,
+    ErrorBody, NoBody, PromoteBody, ResizeBody, ResolveBody, RoleBody, SplitBrainBody, VerifyBody,
 };
 pub use self::audit::{AuditEntry, AuditOrder, AuditOutcome, AuditTrail, AuditTrouble};
 pub use self::events::{DROPPED, EventLine, NodeEvent};

@@ -211,6 +211,8 @@ pub struct PromotionState {
     pub takes_over: bool,
     /// This copy may lack acknowledged writes.
     pub doubtful: bool,
+    /// Why this node has promised not to be promoted before a primary lifts that; null if it has not.
+    pub veto: Option<String>,
 }
 
 /// The other node, as this one knows it.
@@ -492,6 +494,7 @@ impl PromotionState {
             stopped: core.stopped,
             takes_over: core.takes_over,
             doubtful: core.doubtful,
+            veto: core.veto.map(str::to_owned),
         }
     }
 }

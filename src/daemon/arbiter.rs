@@ -55,7 +55,7 @@ pub(super) fn start_arbiter(
 ) -> Result<Option<ArbiterWay>, DaemonError> {
     let dead_after = (node.promotion.lease / DEAD_AFTER_PART).max(node.suspect_after);
     let way = match &node.promotion.arbiter {
-        Arbiter::None => return Ok(None),
+        Arbiter::None | Arbiter::Pacemaker => return Ok(None),
         Arbiter::Witness(witness) => Way::Witness(ClientSettings {
             address: witness.address,
             security: security(node, witness)?,
@@ -136,7 +136,7 @@ pub(super) fn controller_settings(
     node: &NodeConfig,
     resource: &NodeResource,
 ) -> Option<ControllerSettings> {
-    if node.promotion.arbiter == Arbiter::None {
+    if !node.promotion.arbiter.is_asked() {
         return None;
     }
     let mut identities = [[0; 32]; 2];

@@ -59,13 +59,11 @@ pub(super) fn fence_use(node: &NodeConfig) -> Option<FenceUse> {
 /// What the core must know to promote this node without an arbiter; `None` if nothing does.
 pub(super) fn alone_settings(node: &NodeConfig) -> Option<AloneSettings> {
     let promotion = &node.promotion;
-    if promotion.arbiter != Arbiter::None {
-        return None;
-    }
-    let by = match (promotion.auto, &promotion.fence) {
-        (Auto::Fenced, Some(fence)) => AloneBy::Fence { delay: fence.delay },
-        (Auto::HeartbeatOnly, _) => AloneBy::Silence { lease: promotion.lease },
-        (Auto::Off | Auto::Arbiter | Auto::Fenced, _) => return None,
+    let by = match (&promotion.arbiter, promotion.auto, &promotion.fence) {
+        (Arbiter::Pacemaker, ..) => AloneBy::Pacemaker,
+        (Arbiter::None, Auto::Fenced, Some(fence)) => AloneBy::Fence { delay: fence.delay },
+        (Arbiter::None, Auto::HeartbeatOnly, _) => AloneBy::Silence { lease: promotion.lease },
+        (Arbiter::None | Arbiter::Witness(_) | Arbiter::Etcd(_), ..) => return None,
     };
     Some(AloneSettings {
         side: node.side,

@@ -67,7 +67,8 @@ impl Fencer {
         let program = self.fence.command.display().to_string();
         let arguments = vec![self.scene.peer.clone()];
         let step = Step { program, arguments, needs: None };
-        let environment = environment(&self.scene, "fence", ServiceReason::Failover, order.epoch);
+        let environment =
+            environment(&self.scene, order.action.name(), ServiceReason::Failover, order.epoch);
         let tell_event = |reason| {
             // Lines that nobody takes must not keep the end of a run from being told.
             if news.capacity() > FOR_ENDS {

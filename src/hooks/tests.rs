@@ -13,7 +13,7 @@ use super::{
     Driver, FenceNews, Fencer, HookNews, Lease, Leaving, LeftBehind, Plan, Scene, Told, run,
 };
 use crate::config::{Fence, Hook, Hooks, VirtualIp};
-use crate::promotion::fencing::{FenceAnswer, FenceOrder};
+use crate::promotion::fencing::{FenceAction, FenceAnswer, FenceOrder};
 use crate::promotion::services::{ServiceAction, ServiceOrder, ServiceReason};
 use crate::promotion::{Clocks, Early};
 use crate::units::{Epoch, Instant};
@@ -203,7 +203,7 @@ async fn fence(folder: &Path, text: &str, timeout: Duration) -> Vec<FenceNews> {
     let (orders, orders_out) = watch::channel(None);
     let (news, mut news_out) = mpsc::channel(64);
     let task = tokio::spawn(Fencer { fence, scene: scene() }.run(orders_out, news));
-    orders.send_replace(Some(FenceOrder { run: 3, epoch: Epoch(8) }));
+    orders.send_replace(Some(FenceOrder { action: FenceAction::Fence, run: 3, epoch: Epoch(8) }));
     let mut told = Vec::new();
     while let Some(news) = news_out.recv().await {
         let is_end = matches!(news, FenceNews::Ended { .. });

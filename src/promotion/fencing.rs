@@ -33,6 +33,22 @@ impl FenceAnswer {
     pub fn is_no_candidate(self) -> bool {
         self.is_off() || self == Self::Exit(OUTDATED)
     }
+
+    /// Whether a run that was to let the peer be promoted again did so.
+    pub fn is_lifted(self) -> bool {
+        self == Self::Exit(OFF)
+    }
+}
+
+impl FenceAnswer {
+    /// How the command ended, without what that says of the peer.
+    pub fn ended(self) -> String {
+        match self {
+            Self::Exit(code) => format!("ended with exit code {code}"),
+            Self::TookTooLong => "took too long and was killed".to_owned(),
+            Self::Broken => "could not be run to its end".to_owned(),
+        }
+    }
 }
 
 impl fmt::Display for FenceAnswer {
@@ -62,9 +78,30 @@ const UNREACHABLE: i32 = 5;
 const PRIMARY: i32 = 6;
 const STONITH: i32 = 7;
 
+/// What a run of the fence command is for.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum FenceAction {
+    /// The peer is to be off, or kept from being promoted.
+    Fence,
+    /// Under Pacemaker: the peer may be promoted again, since it lacks nothing.
+    Unfence,
+}
+
+impl FenceAction {
+    /// As the command is told.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fence => "fence",
+            Self::Unfence => "unfence",
+        }
+    }
+}
+
 /// One run of the fence command. A newer one takes the place of the one that is under way.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct FenceOrder {
+    /// What it is for.
+    pub action: FenceAction,
     /// Counts up; the answer names it.
     pub run: u64,
     /// The epoch of the record.

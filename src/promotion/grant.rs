@@ -42,6 +42,9 @@ pub enum Permit {
     ArbiterSolo,
     /// The fence command confirmed that the peer is off, or durably outdated.
     Fenced,
+    /// Pacemaker promoted this node while the peer was away, which it does only after it stopped or
+    /// fenced that one, and the fence command then kept the peer from being promoted.
+    Pacemaker,
     /// Every path to the peer is silent, and an operator chose to take that for its death.
     AssumedDead,
     /// The peer promised, durably, not to ask for promotion while the arbiter is away, and our stable
@@ -60,6 +63,7 @@ impl Permit {
             Self::PeerNeverPromotes => "peer-never-promotes",
             Self::ArbiterSolo => "arbiter",
             Self::Fenced => "fenced",
+            Self::Pacemaker => "pacemaker",
             Self::AssumedDead => "assumed-dead",
             Self::Pledged => "pledged",
             Self::Forced => "forced",

@@ -31,6 +31,8 @@ pub struct PromoteHow {
     pub force: bool,
     /// `--accept-data-loss`.
     pub accept_data_loss: bool,
+    /// Pacemaker's resource agent asks: Pacemaker has stopped or fenced a peer that is away.
+    pub by_pacemaker: bool,
 }
 
 /// How a promotion that is allowed goes on.
@@ -77,6 +79,9 @@ pub enum Refusal {
     /// Split brain is not settled.
     #[error("the split brain is not resolved")]
     SplitBrain,
+    /// It vetoed itself, and the peer cannot lift that.
+    #[error("this node has vetoed itself: the peer may have gone on without it")]
+    Vetoed,
 }
 
 /// Checks every guard of `hotpair promote`, in order. `peer_is_ahead` says that the peer was heard to
@@ -118,6 +123,7 @@ pub fn check_promote(
             return Err(Refusal::HandingOver);
         }
         Peer::Away if was_never_paired(record) => {}
+        Peer::Away if how.by_pacemaker => check_agents(record)?,
         Peer::Away => return Err(Refusal::PeerAway),
     }
     let needs_consent = matches!(peer, Peer::Connected { .. }) && !how.force;
@@ -135,6 +141,18 @@ pub fn check_switchover(peer: Peer) -> Result<(), Refusal> {
         Peer::Connected { role: Role::Primary, .. } => Err(Refusal::PeerIsPrimary),
         Peer::Connected { role: Role::Secondary, in_sync: true, .. } => Ok(()),
         Peer::Connected { role: Role::Secondary, in_sync: false, .. } => Err(Refusal::NotInSync),
+    }
+}
+
+/// What keeps Pacemaker from promoting a node whose peer it has stopped or fenced. The copy was looked at
+/// before.
+fn check_agents(record: &Superblock) -> Result<(), Refusal> {
+    if record.split {
+        Err(Refusal::SplitBrain)
+    } else if record.veto.is_some() {
+        Err(Refusal::Vetoed)
+    } else {
+        Ok(())
     }
 }
 
@@ -201,11 +219,12 @@ mod tests {
         for disk_reason in [DiskReason::None, DiskReason::LostPower] {
             let record = Superblock { disk: DiskState::Outdated, disk_reason, ..born.clone() };
             for (force, accept_data_loss) in [(false, false), (true, false), (true, true)] {
-                let how = PromoteHow { force, accept_data_loss };
+                let how = PromoteHow { force, accept_data_loss, by_pacemaker: false };
                 let found = check_promote(&record, Side::First, peer, false, how);
                 assert_eq!(found, Err(Refusal::PeerIsPrimary), "{how:?} {disk_reason:?}");
             }
-            let how = PromoteHow { force: true, accept_data_loss: false };
+            let (force, accept_data_loss) = (true, false);
+            let how = PromoteHow { force, accept_data_loss, by_pacemaker: false };
             let found = check_promote(&record, Side::First, Peer::Away, false, how);
             assert!(matches!(found, Err(Refusal::Outdated | Refusal::Doubtful)), "{found:?}");
         }
@@ -227,7 +246,7 @@ mod tests {
             for (peer_is_ahead, accept_data_loss, is_let) in
                 [(false, false, true), (true, false, false), (true, true, true)]
             {
-                let how = PromoteHow { force: true, accept_data_loss };
+                let how = PromoteHow { force: true, accept_data_loss, by_pacemaker: false };
                 let found = check_promote(&record, Side::First, peer, peer_is_ahead, how);
                 assert_eq!(found.is_ok(), is_let, "{peer:?} {how:?}: {found:?}");
             }

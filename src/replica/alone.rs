@@ -1,11 +1,12 @@
 //! A pair without an arbiter that promotes by itself: what `promotion::alone` orders, carried out.
 //! With an arbiter, and with `auto = "off"`, nothing here happens.
 
+use super::promote::Promoting;
 use super::role::AckNeed;
 use super::session::Standing;
 use super::{Effects, Replica};
 use crate::metadata::MapMemory;
-use crate::promotion::alone::{Alone, Seen};
+use crate::promotion::alone::{Alone, AloneBy, Seen};
 use crate::promotion::controller::ControllerInput;
 use crate::promotion::{self, Permit};
 use crate::units::{Epoch, ServeMode};
@@ -38,6 +39,7 @@ impl<M: MapMemory> Replica<M> {
             facts: self.facts(),
             holds_writes: self.lacks_permit(),
             link_heard: self.link.up.as_ref().map(|up| up.last_heard),
+            agent_waits: self.role.promoting.as_ref().is_some_and(Promoting::waits_for_fence),
         }
     }
 
@@ -68,7 +70,7 @@ impl<M: MapMemory> Replica<M> {
     /// whatever it shared with the peer.
     pub(super) fn own_epoch(&self) -> Option<Epoch> {
         match self.alone.as_ref()?.permit()? {
-            Permit::Fenced | Permit::AssumedDead => {
+            Permit::Fenced | Permit::Pacemaker | Permit::AssumedDead => {
                 let record = self.records.stable();
                 Some(record.epoch.max(record.promised).next_by(self.settings.side))
             }
@@ -78,6 +80,12 @@ impl<M: MapMemory> Replica<M> {
             | Permit::Pledged
             | Permit::Forced => None,
         }
+    }
+
+    /// Whether Pacemaker says who serves: no node promotes itself, and what a resource agent asks for
+    /// is carried out where it is safe.
+    pub(super) fn is_under_pacemaker(&self) -> bool {
+        self.settings.alone.as_ref().is_some_and(|alone| alone.by == AloneBy::Pacemaker)
     }
 
     /// Whether this node may promote itself without an operator, so that the peer must not count on

@@ -183,11 +183,12 @@ impl<M: MapMemory> Replica<M> {
         }
         match act {
             Act::Promote(epoch) => {
-                let how = PromoteHow { force: false, accept_data_loss: false };
+                let (force, accept_data_loss) = (false, false);
+                let how = PromoteHow { force, accept_data_loss, by_pacemaker: false };
                 self.begin_granted_promotion(epoch, how);
             }
             Act::Force { epoch, accept_data_loss } => {
-                let how = PromoteHow { force: true, accept_data_loss };
+                let how = PromoteHow { force: true, accept_data_loss, by_pacemaker: false };
                 self.begin_granted_promotion(epoch, how);
             }
             // It comes again once the record says so.

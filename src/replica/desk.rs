@@ -84,10 +84,24 @@ impl<M: MapMemory> Replica<M> {
             refuse(request, "this daemon stops", &next, effects);
             return;
         }
-        match *command {
+        let is_agents = matches!(command, Command::Agent(_)) && self.is_under_pacemaker();
+        let plain;
+        let typed = if let Command::Agent(asked) = command {
+            plain = asked.as_typed();
+            &plain
+        } else {
+            command
+        };
+        if let Some(refused) = self.refuse_behind_pacemaker(typed).filter(|_| !is_agents) {
+            effects.push(Effect::Answer { request, result: Err(refused) });
+            return;
+        }
+        match *typed {
             Command::Promote { force, accept_data_loss } => {
-                self.on_promote(request, PromoteHow { force, accept_data_loss }, effects);
+                let how = PromoteHow { force, accept_data_loss, by_pacemaker: is_agents };
+                self.on_promote(request, how, effects);
             }
+            Command::Agent(_) => {} // it was taken for what it asks
             Command::Demote if !self.role.is_primary() => {
                 answer(request, "this node is secondary already", effects);
             }

@@ -135,6 +135,7 @@ impl<M: MapMemory> Replica<M> {
     fn explain_primary(&self) -> Refused {
         let preference = || self.explain_preference().filter(|_| self.is_in_sync());
         let waits = self.explain_waiting_primary().or_else(|| self.explain_held_alone());
+        let waits = waits.or_else(|| self.explain_not_lifted());
         if let Some(refused) = waits.or_else(preference) {
             return refused;
         }
@@ -164,8 +165,12 @@ impl<M: MapMemory> Replica<M> {
             refused.why.push_str(&self.because("; "));
             return refused;
         }
-        let (resource, peer) = (&self.settings.resource, &self.settings.peer);
-        let how = PromoteHow { force: false, accept_data_loss: false };
+        let peer = &self.settings.peer;
+        let how = PromoteHow {
+            force: false,
+            accept_data_loss: false,
+            by_pacemaker: self.is_under_pacemaker(),
+        };
         let peer_now = self.peer_for_promotion();
         let record = self.records.stable();
         match promotion::check_promote(
@@ -175,9 +180,10 @@ impl<M: MapMemory> Replica<M> {
             self.peer_is_ahead(),
             how,
         ) {
+            Ok(_) if self.is_under_pacemaker() => self.explain_promotable_under_pacemaker(),
             Ok(_) => Refused {
                 why: format!("this node is secondary and can be promoted{}", self.because("; ")),
-                next: self.known_way().unwrap_or_else(|| format!("hotpair promote {resource}")),
+                next: self.known_way().unwrap_or_else(|| self.way_to_promote()),
             },
             Err(Refusal::PeerIsPrimary) if self.is_in_sync() => {
                 Refused { why: format!("in sync; {peer} is primary"), next: String::new() }
@@ -243,9 +249,14 @@ impl<M: MapMemory> Replica<M> {
 
     fn explain_left_behind(&self) -> Option<Refused> {
         let (resource, peer) = (&self.settings.resource, &self.settings.peer);
-        let command = format!("hotpair demote {resource}");
         let is_here = self.left_behind()? == self.settings.side;
-        let next = if is_here { command } else { format!("on {peer}: {command}") };
+        let next = if is_here {
+            self.way_to_demote()
+        } else if self.is_under_pacemaker() {
+            format!("pcs resource ban {resource}-clone {peer} --promoted")
+        } else {
+            format!("on {peer}: hotpair demote {resource}")
+        };
         Some(Refused { why: self.apart_reason().to_owned(), next })
     }
 
@@ -287,13 +298,18 @@ impl<M: MapMemory> Replica<M> {
         }
         let connect = is_apart_by_hand.then(|| format!("hotpair connect {resource}"));
         let first = connect.or_else(|| self.known_way());
-        let forced = format!("hotpair promote {resource} --force --peer-is-fenced");
+        let forced = self.way_to_force();
         let watch = format!("hotpair status {resource} --watch");
         let veto = self.records.stable().veto.map(|veto| veto.reason);
         if refusal == Refusal::Outdated && veto == Some(VetoReason::RecordLost) {
+            let fill = if self.is_under_pacemaker() {
+                self.move_to(peer)
+            } else {
+                format!("on {peer}: hotpair promote {resource}")
+            };
             let next = format!(
-                "on {peer}: hotpair promote {resource}, which fills this copy; only if {peer} cannot \
-                 serve either, to give up what is missing: {forced} --accept-data-loss"
+                "{fill}, which fills this copy; only if {peer} cannot serve either, to give up what is \
+                 missing: {forced} --accept-data-loss"
             );
             return Refused { why: controller::Obstacle::RecordLost.to_string(), next };
         }
@@ -301,8 +317,8 @@ impl<M: MapMemory> Replica<M> {
             Refusal::PeerIsPrimary if self.must_choose() => {
                 format!("hotpair split-brain show {resource}")
             }
-            Refusal::PeerIsPrimary if self.is_in_sync() => format!("hotpair switchover {resource}"),
-            Refusal::PeerAway | Refusal::HandingOver => match first {
+            Refusal::PeerIsPrimary if self.is_in_sync() => self.way_to_switch(),
+            Refusal::PeerAway | Refusal::HandingOver | Refusal::Vetoed => match first {
                 Some(first) => format!("{first}; only if {peer} is off and stays off: {forced}"),
                 None => {
                     format!("bring {peer} back, or make sure that it is off and type: {forced}")

@@ -32,6 +32,7 @@ impl<M: MapMemory> Replica<M> {
                 record.disk_reason,
                 DiskReason::LostPower | DiskReason::HeldInMemory
             ),
+            veto: record.veto.map(|veto| veto.reason.name()),
         })
     }
 
@@ -45,6 +46,13 @@ impl<M: MapMemory> Replica<M> {
         let held = format!("writes are held: {peer} is lost");
         let back = format!("bring {peer} back");
         let (why, next) = match alone.waits() {
+            Waits::AfterFailure(answer) if alone.is_under_pacemaker() => (
+                format!("{held}, and the fence command ended with {answer}; it is run again"),
+                format!(
+                    "pcs status, then {back}, or let Pacemaker fence it: pcs stonith fence {peer}; hotpair \
+                     events shows what the command said"
+                ),
+            ),
             Waits::AfterFailure(answer) => (
                 format!("{held}, and the fence command ended with {answer}; it is run again"),
                 format!("{back}, or mend the fence command; hotpair events shows what it said"),
@@ -68,6 +76,9 @@ impl<M: MapMemory> Replica<M> {
     /// Why a secondary is not promoted now.
     pub(super) fn explain_secondary_alone(&self) -> Option<Refused> {
         let alone = self.alone.as_ref()?;
+        if alone.is_under_pacemaker() {
+            return self.explain_secondary_under_pacemaker();
+        }
         let (resource, peer) = (&self.settings.resource, &self.settings.peer);
         let facts = self.facts();
         let watch = format!("hotpair status {resource} --watch");

@@ -32,6 +32,7 @@ impl<M: MapMemory> Replica<M> {
                 record.disk_reason,
                 DiskReason::LostPower | DiskReason::HeldInMemory
             ),
+            veto: record.veto.map(|veto| veto.reason.name()),
         })
     }
 

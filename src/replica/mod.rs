@@ -20,6 +20,7 @@ mod exit;
 mod explain;
 mod explain_alone;
 mod explain_arbiter;
+mod explain_pacemaker;
 mod fingerprint;
 mod flush;
 mod io;
@@ -55,7 +56,7 @@ pub use effect::{
     Closing, DiskOutcome, Effect, GrowFailed, Input, IoId, LinkId, MetadataFailed, Ticket,
 };
 pub use operator::{
-    Answer, AtRisk, Command, Event, LinkStatus, PeerStatus, PromotionStatus, Refused,
+    AgentCommand, Answer, AtRisk, Command, Event, LinkStatus, PeerStatus, PromotionStatus, Refused,
     ReplicationStatus, ResyncStatus, ServiceStatus, SplitBrain, Status, VerifyStatus,
 };
 pub use outdate::{OutdateAnswer, OutdateAsk, OutdateNews, OutdateOrder};

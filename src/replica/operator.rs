@@ -44,8 +44,40 @@ pub enum Command {
         /// New size in bytes.
         size: u64,
     },
+    /// What the resource agent of a cluster asks for. Where no cluster says who serves it is as good as
+    /// typed.
+    Agent(AgentCommand),
     /// SIGTERM: drain, flush, write the clean flag. Answered when the process may end.
     Stop,
+}
+
+/// A change of role that a resource agent asks for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum AgentCommand {
+    /// `promote`, with the flags of [`Command::Promote`].
+    Promote {
+        /// As there.
+        force: bool,
+        /// As there.
+        accept_data_loss: bool,
+    },
+    /// `demote`.
+    Demote,
+    /// `switchover`.
+    Switchover,
+}
+
+impl AgentCommand {
+    /// The same, as an operator would type it.
+    pub fn as_typed(self) -> Command {
+        match self {
+            Self::Promote { force, accept_data_loss } => {
+                Command::Promote { force, accept_data_loss }
+            }
+            Self::Demote => Command::Demote,
+            Self::Switchover => Command::Switchover,
+        }
+    }
 }
 
 /// A command was carried out, or what it asked for was so already.
@@ -158,6 +190,8 @@ pub struct PromotionStatus {
     pub takes_over: bool,
     /// This copy may lack acknowledged writes.
     pub doubtful: bool,
+    /// Why this node has promised not to be promoted before a primary lifts that; `None` if it has not.
+    pub veto: Option<&'static str>,
 }
 
 /// `async` only.

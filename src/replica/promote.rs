@@ -31,6 +31,8 @@ pub(super) struct Promoting {
 enum Step {
     /// The peer was asked in this session, and will not answer in another one.
     Consent(Option<SessionId>),
+    /// Pacemaker is to be kept from promoting the peer, which is away.
+    Fencing,
     Consented,
     Syncing(u64),
     Synced,
@@ -43,10 +45,15 @@ impl Promoting {
         self.request
     }
 
+    /// Whether nothing but the fence command is missing.
+    pub(super) fn waits_for_fence(&self) -> bool {
+        self.step == Step::Fencing
+    }
+
     /// Whether the promotion can no longer be taken back.
     pub(super) fn is_recording(&self) -> bool {
         match self.step {
-            Step::Consent(_) => false,
+            Step::Consent(_) | Step::Fencing => false,
             Step::Consented | Step::Syncing(_) | Step::Synced | Step::Recording => true,
         }
     }
@@ -156,6 +163,9 @@ impl<M: MapMemory> Replica<M> {
                 };
                 let step = if plan.needs_consent {
                     Step::Consent(self.session_now())
+                } else if how.by_pacemaker && !how.force && self.was_paired() {
+                    // Pacemaker must not promote the peer when it lacks what is written here.
+                    Step::Fencing
                 } else {
                     Step::Consented
                 };
@@ -168,6 +178,11 @@ impl<M: MapMemory> Replica<M> {
                     Some(Promoting { request, how, plan, mode, step, since: self.now });
             }
         }
+    }
+
+    /// Whether the peer may have a copy that could be served.
+    fn was_paired(&self) -> bool {
+        self.records.stable().peer_replica_id.0 != 0
     }
 
     /// The peer made its veto durable.
@@ -237,6 +252,7 @@ impl<M: MapMemory> Replica<M> {
                     }
                 }
             }
+            Step::Fencing => self.pump_agents_fence(effects),
             Step::Consented => {
                 // What this node received is applied before it serves, and stable before it may
                 // acknowledge alone.
@@ -273,6 +289,33 @@ impl<M: MapMemory> Replica<M> {
                 }));
             }
             Step::Syncing(_) | Step::Recording => {}
+        }
+    }
+
+    /// The fence command ended that a promotion by a resource agent waits for, or the peer is back.
+    fn pump_agents_fence(&mut self, effects: &mut Effects) {
+        let Some(request) = self.role.promoting.as_ref().map(Promoting::asker) else { return };
+        let (why, next) = if self.desk.is_stopping() {
+            ("this daemon stops".to_owned(), "pcs status".to_owned())
+        } else if self.link.standing() != Standing::Down {
+            ("the nodes began to meet meanwhile".to_owned(), self.way_to_promote())
+        } else {
+            match self.alone.as_ref().and_then(|alone| alone.agents_fence()) {
+                None => return,
+                Some(Ok(_)) => return self.set_promotion_step(Step::Consented),
+                Some(Err(answer)) => (
+                    format!(
+                        "Pacemaker may promote {} later, which would lack what is written here: the fence \
+                         command ended with {answer}",
+                        self.settings.peer
+                    ),
+                    "pcs constraint config; hotpair events shows what the command said".to_owned(),
+                ),
+            }
+        };
+        self.role.promoting = None;
+        if let Some(request) = request {
+            refuse(request, &why, &next, effects);
         }
     }
 
@@ -316,14 +359,12 @@ impl<M: MapMemory> Replica<M> {
             }
             return Ok(());
         }
-        promotion::check_promote(
-            record,
-            self.settings.side,
-            peer,
-            self.peer_is_ahead(),
-            promoting.how,
-        )
-        .map(|_| ())
+        let how = promoting.how;
+        if how.by_pacemaker && !how.force && peer != Peer::Away {
+            return Err(promotion::Refusal::NotInSync); // it is back, and was not asked
+        }
+        promotion::check_promote(record, self.settings.side, peer, self.peer_is_ahead(), how)
+            .map(|_| ())
     }
 
     fn set_promotion_step(&mut self, step: Step) {
@@ -342,6 +383,10 @@ impl<M: MapMemory> Replica<M> {
     pub(super) fn on_promoted(&mut self, promoted: &Promoted, effects: &mut Effects) {
         let promoting = self.role.promoting.take();
         let how = promoting.as_ref().map(|promoting| promoting.how);
+        let is_by_stonith = promoting.as_ref().is_some_and(|promoting| {
+            let PromoteHow { force, by_pacemaker, .. } = promoting.how;
+            by_pacemaker && !force && !promoting.plan.needs_consent
+        });
         let asker = promoting.and_then(|promoting| promoting.request);
         let is_handed = self.role.take_over.take().is_some();
         if is_handed || promoted.mode == ServeMode::Paired {
@@ -360,11 +405,18 @@ impl<M: MapMemory> Replica<M> {
             && self.controller.as_ref().is_some_and(|controller| !controller.is_operators())
         {
             ("by the arbiter", ServiceReason::Failover)
+        } else if how.is_some_and(|how| how.by_pacemaker) {
+            ("by Pacemaker", ServiceReason::Manual)
         } else {
             ("by an operator", ServiceReason::Manual)
         };
         self.role.is_first_owner = false;
         self.become_primary(why, reason);
+        if is_by_stonith && let Some(alone) = &mut self.alone {
+            alone.note_agents_promotion();
+            let permit = promotion::Permit::Pacemaker;
+            self.event("going-solo", format!("the peer is away; permit: {permit:?}"));
+        }
         if promoted.generation.is_some() {
             self.has_own_generation();
         }

@@ -439,7 +439,9 @@ impl<M: MapMemory> Replica<M> {
         let may_be_given = self.has_controller() && record.serve_mode == ServeMode::HandingOver;
         let says_otherwise =
             self.controller.as_ref().is_some_and(|it| !it.may_resume_in_session(&self.facts()));
-        if !has_met || !is_free || record.stopped || may_be_given || says_otherwise {
+        let is_pacemakers = self.is_under_pacemaker(); // which promotes it, or the other one
+        if !has_met || !is_free || record.stopped || may_be_given || says_otherwise || is_pacemakers
+        {
             return;
         }
         let Some(mut peer) = self.link.peer_hello().map(super::meet::claim_of) else { return };

@@ -52,6 +52,7 @@ impl<M: MapMemory> Replica<M> {
     fn succession_max(&self) -> Option<Duration> {
         match (&self.settings.controller, &self.settings.alone) {
             (Some(controller), _) => controller.promotes.then_some(controller.lease),
+            (None, Some(_)) if self.is_under_pacemaker() => None,
             (None, Some(_)) => Some(self.settings.io_timeout),
             (None, None) => None,
         }

@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+#[path = "../support/cluster.rs"]
+#[allow(dead_code, reason = "its own test uses all of it")]
+mod cluster;
 #[path = "../oracle/mod.rs"]
 #[allow(unused_imports, reason = "loads of the other tests use it")]
 mod oracle;

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `new` | three hosts, two of them with the page's configuration, and nothing else |
 //! | `pair` | as well a running pair in sync whose node alpha is primary |
-//! | `pair as configured` | the same with the block of TOML above it |
+//! | `pair as configured` | the same with the block of TOML above it; under Pacemaker with a cluster made of files |
 //! | `pair with a witness` | the same with README.md's configuration of a witness, which runs; beta takes over if alpha is lost |
 //! | `configure` | both hosts get the configuration with the keys that the nodes have |
 //! | `configure with the above` | the same with the block of TOML above it |
@@ -30,6 +30,7 @@ use std::os::unix::net::UnixStream;
 use serde_json::Value;
 use toml::Table;
 
+use crate::cluster::Cluster;
 use crate::page::{self, Page, Section, Typed, WITNESS, What};
 use crate::real::nbd_client::NbdClient;
 use crate::real::pair::{self, Pair, Plan};
@@ -53,6 +54,7 @@ pub(crate) const NOT_RUN: &[(&str, &str)] = &[
     ("nbd-client ", "needs root and the kernel's nbd module"),
     ("qemu-img ", "needs a package"),
     ("nbdfuse ", "needs a package and /dev/fuse"),
+    ("pcs ", "needs a cluster"),
 ];
 
 /// What the commands of one section are typed into.
@@ -172,7 +174,7 @@ impl World {
             let takes_over = || world.pair.nodes[1].field("/promotion/takes_over") == true;
             world.pair.news.wait_for("beta to take over", || takes_over().then_some(()));
         } else {
-            world.pair.nodes[0].well(&["promote", RESOURCE]);
+            world.pair.nodes[0].as_agent(&["promote", RESOURCE]);
         }
         world.pair.wait_in_sync();
         world
@@ -202,9 +204,15 @@ impl World {
 
     /// Writes the page's configuration for both nodes, with addresses and paths of the test.
     fn configure(&mut self) {
-        if self.base.contains_key("promotion") && self.pair.witness.is_none() {
+        let arbiter = self.base.get("promotion").and_then(|it| it.get("arbiter"));
+        let has_cluster = arbiter.and_then(toml::Value::as_str) == Some("pacemaker");
+        if self.base.contains_key("promotion") && !has_cluster && self.pair.witness.is_none() {
             self.start_witness();
         }
+        self.pair.plan.under_pacemaker = has_cluster;
+        let fence = has_cluster.then(|| {
+            Cluster::new(self.pair.folder(), RESOURCE).fence_command().display().to_string()
+        });
         let identities = [0, 1].map(|at| {
             let state_dir = self.pair.nodes[at].state_dir.to_str().unwrap().to_owned();
             process::run_well(&pair::binary(), &["identity", "--state-dir", &state_dir])
@@ -224,8 +232,12 @@ impl World {
             }
             if let Some(promotion) = table.get_mut("promotion").and_then(toml::Value::as_table_mut)
             {
-                for key in ["witness", "witness_identity"] {
-                    promotion[key] = local["promotion"][key].clone();
+                if let Some(fence) = &fence {
+                    promotion["fence"] = fence.clone().into();
+                } else {
+                    for key in ["witness", "witness_identity"] {
+                        promotion[key] = local["promotion"][key].clone();
+                    }
                 }
             }
             let resource = table["resource"][RESOURCE].as_table_mut().unwrap();
@@ -372,6 +384,9 @@ impl World {
         match words {
             ["hotpair", rest @ ..] if at == WITNESS => process::run(&pair::binary(), rest),
             ["hotpair", rest @ ..] => self.pair.nodes[at].say(rest),
+            ["OCF_RESOURCE_INSTANCE=vm1", "hotpair", rest @ ..] => {
+                self.pair.nodes[at].say_as_agent(rest)
+            }
             ["systemctl", verb, .., "hotpair-witness"] if at == WITNESS => {
                 match *verb {
                     "start" | "enable" => self.start_witness(),

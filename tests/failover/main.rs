@@ -5,6 +5,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+#[path = "../support/cluster.rs"]
+#[allow(dead_code, reason = "its own test uses all of it")]
+mod cluster;
 #[allow(unused_imports, reason = "its own tests run where the harness is libtest's")]
 #[path = "../oracle/mod.rs"]
 mod oracle;
@@ -18,6 +21,7 @@ mod fencing;
 mod links;
 mod losses;
 mod multicast;
+mod pacemaker;
 mod pauses;
 mod random;
 mod scene;
@@ -52,6 +56,7 @@ const CASES: &[Case] = &[
         needs: &[LAB],
         run: fencing::a_partition_has_one_winner,
     },
+    case("a_cluster_fences_before_it_promotes", pacemaker::a_cluster_fences_before_it_promotes),
     Case { name: "a_stalled_disk_is_replaced", needs: stalls::NEEDS, run: stalls::a_stalled_disk },
     Case { name: "a_stalled_node_is_replaced", needs: stalls::NEEDS, run: stalls::a_stalled_node },
     Case {

@@ -46,6 +46,8 @@ pub(crate) struct Plan {
     pub(crate) fence: Option<PathBuf>,
     /// How often nodes may promote themselves, as the configuration says it.
     pub(crate) flap_limit: &'static str,
+    /// Pacemaker says who serves: the test does its work, and `fence` is its script.
+    pub(crate) under_pacemaker: bool,
     /// More lines for the section `[promotion]`, or after it.
     pub(crate) promotion_lines: &'static str,
     /// More sections, at the end.
@@ -71,6 +73,7 @@ impl Default for Plan {
             etcd: Vec::new(),
             fence: None,
             flap_limit: OFTEN,
+            under_pacemaker: false,
             promotion_lines: "",
             tail: String::new(),
             wrappers: Default::default(),
@@ -210,7 +213,7 @@ impl Pair {
         if self.plan.has_arbiter() {
             self.wait_serves(0);
         } else {
-            self.nodes[0].well(&["promote", RESOURCE]);
+            self.nodes[0].as_agent(&["promote", RESOURCE]);
         }
     }
 
@@ -275,9 +278,14 @@ impl Pair {
             );
         }
         if let Some(fence) = &self.plan.fence {
+            let auto = if self.plan.under_pacemaker {
+                "arbiter\"\narbiter = \"pacemaker"
+            } else {
+                "fenced"
+            };
             let _ = write!(
                 text,
-                "[promotion]\nauto = \"fenced\"\nfence = \"{}\"\n{}\n",
+                "[promotion]\nauto = \"{auto}\"\nfence = \"{}\"\n{}\n",
                 fence.display(),
                 self.plan.promotion_lines,
             );
@@ -295,7 +303,7 @@ impl Pair {
                 node.control.display(),
             );
             let has_arbiter = self.witness.is_some() || !self.plan.etcd.is_empty();
-            if has_arbiter || self.plan.fence.is_some() {
+            if has_arbiter || self.plan.fence.is_some() || self.plan.under_pacemaker {
                 let [first, second] = node.heartbeat;
                 let _ = writeln!(text, "heartbeat = [\"{first}\", \"{second}\"]");
             }
@@ -365,6 +373,22 @@ impl Node {
         let mut arguments = vec!["--config", config, "--node", self.name];
         arguments.splice(0..0, words.iter().copied());
         process::run(&binary(), &arguments)
+    }
+
+    /// As [`Node::say`], typed as the resource agent of a cluster does it.
+    pub(crate) fn say_as_agent(&self, words: &[&str]) -> Said {
+        let config = self.config.to_str().expect("an ASCII path");
+        let (binary, instance) = (binary(), format!("OCF_RESOURCE_INSTANCE={RESOURCE}:0"));
+        let mut arguments = vec![instance.as_str(), binary.as_str()];
+        arguments.extend(words);
+        arguments.extend(["--config", config, "--node", self.name]);
+        process::run("env", &arguments)
+    }
+
+    /// As [`Node::say_as_agent`], for a command that must succeed.
+    pub(crate) fn as_agent(&self, words: &[&str]) {
+        let Said { code, stdout, stderr } = self.say_as_agent(words);
+        assert_eq!(code, Some(0), "{} on {}: {stdout}{stderr}", words.join(" "), self.name);
     }
 
     /// As [`Node::say`], for a command that must succeed; returns its standard output.

@@ -53,6 +53,25 @@ impl AlonePlan {
         Self { by: AloneBy::Silence { lease: Duration::from_secs(3) }, ..Self::fenced() }
     }
 
+    pub(crate) fn pacemaker() -> Self {
+        Self { by: AloneBy::Pacemaker, ..Self::fenced() }
+    }
+
+    pub(crate) fn is_pacemaker(&self) -> bool {
+        self.by == AloneBy::Pacemaker
+    }
+
+    /// Under Pacemaker, whose script may fail.
+    pub(crate) fn draw_pacemaker(rng: &mut Rng) -> Self {
+        let mut fence = || match rng.u8(..8) {
+            0 => FencePlan::Unreachable,
+            1..=4 => FencePlan::Flaky,
+            _ => FencePlan::Works,
+        };
+        let fence = [fence(), fence()];
+        Self { fence, ..Self::pacemaker() }
+    }
+
     pub(crate) fn draw(rng: &mut Rng) -> Self {
         let by = if rng.u8(..4) == 0 {
             AloneBy::Silence { lease: Duration::from_millis(rng.u64(3_000..=5_000)) }
@@ -95,6 +114,9 @@ impl World {
     /// A core runs its fence command.
     pub(crate) fn order_fence(&mut self, at: usize, order: FenceOrder) {
         let device = self.fence_plan(at);
+        if self.has_cluster() {
+            return self.order_script(at, device, order);
+        }
         let rng = &mut self.witness.rng;
         let answer = match device {
             FencePlan::Works | FencePlan::WorksAfter(_) => {

@@ -48,6 +48,16 @@ fn fresh_seeds_alone() {
     run_seeds("alone", number("HOTPAIR_ALONE_SEEDS"), Plan::draw_alone);
 }
 
+/// Seeds in which a cluster decides who serves: `HOTPAIR_PACEMAKER_SEEDS` is how many.
+#[test]
+fn fresh_seeds_under_pacemaker() {
+    if let Some(seed) = hex("HOTPAIR_PACEMAKER_SEED") {
+        replay_plan(Plan::draw_with_pacemaker(seed));
+        return;
+    }
+    run_seeds("pacemaker", number("HOTPAIR_PACEMAKER_SEEDS"), Plan::draw_with_pacemaker);
+}
+
 /// Runs so many seeds, or until the time that was given is over.
 fn run_seeds(name: &'static str, count: Option<u64>, draw: impl Fn(u64) -> Plan) {
     let first = hex("HOTPAIR_FIRST_SEED").unwrap_or_else(seed_of_the_commit);

@@ -25,6 +25,7 @@ mod marks;
 mod net;
 mod node;
 mod operator;
+mod pacemaker;
 mod plan;
 #[cfg(feature = "planted-bugs")]
 mod planted;

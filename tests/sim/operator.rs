@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use fastrand::Rng;
 use hotpair::metadata::Birth;
-use hotpair::replica::{Answer, Command, Input, LinkStatus, Refused};
+use hotpair::replica::{AgentCommand, Answer, Command, Input, LinkStatus, Refused};
 use hotpair::units::{DiskState, ResourceSize, Role, ServeMode};
 
 use crate::broken::{Broken, Checked};
@@ -104,7 +104,7 @@ impl World {
         for at in 0..2 {
             self.look_after(at)?;
         }
-        self.see_to_service()
+        if self.has_cluster() { self.on_cluster_turn() } else { self.see_to_service() }
     }
 
     /// Types a command on a node.
@@ -243,7 +243,9 @@ impl World {
         }
         let is_stuck =
             status.role == Role::Primary && status.explain.why.contains("type `hotpair demote ");
-        if is_stuck {
+        if is_stuck && self.has_cluster() {
+            self.command(at, Command::Agent(AgentCommand::Demote))?;
+        } else if is_stuck {
             self.command(at, Command::Demote)?;
         } else if status.link == LinkStatus::StandAlone && self.operator.rng.u8(..3) == 0 {
             self.command(at, Command::Connect)?;

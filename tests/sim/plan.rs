@@ -29,6 +29,7 @@ pub(crate) enum Part {
     Witness,
     Alone,
     Stores,
+    Cluster,
 }
 
 /// The generator of one part of one seed.
@@ -192,6 +193,13 @@ impl Plan {
         let faults = &mut plan.faults;
         (faults.accept_loss, faults.split_brain) = (false, false);
         plan
+    }
+
+    /// The same seed under Pacemaker.
+    pub(crate) fn draw_with_pacemaker(seed: u64) -> Self {
+        let mut rng = generator(seed, Part::Alone);
+        let alone = Some(AlonePlan::draw_pacemaker(&mut rng));
+        Self { alone, ..Self::draw_alone(seed) }
     }
 
     fn draw_resize(&mut self) {

@@ -1,6 +1,6 @@
 //! A world that is told step by step what happens, for scenarios with a name.
 
-use hotpair::replica::{Answer, Command, LinkStatus, Refused, RequestId, Status};
+use hotpair::replica::{AgentCommand, Answer, Command, LinkStatus, Refused, RequestId, Status};
 use hotpair::units::{BLOCK_LEN, ReplicationMode, ZeroKind};
 
 use crate::ghost::Excuse;
@@ -39,7 +39,13 @@ impl Script {
         script.until("the nodes know each other", |world| {
             world.status(A).is_some_and(|status| status.peer.is_some())
         });
-        script.command(A, promote()).unwrap();
+        let first = if script.world.has_cluster() {
+            let (force, accept_data_loss) = (false, false);
+            Command::Agent(AgentCommand::Promote { force, accept_data_loss })
+        } else {
+            promote()
+        };
+        script.command(A, first).unwrap();
         script.until_in_sync();
         script.until_serving(A);
         script

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use hotpair::metadata::Birth;
-use hotpair::promotion::fencing::FenceAnswer;
+use hotpair::promotion::fencing::{FenceAnswer, FenceOrder};
 use hotpair::replica::{Input, LinkId};
-use hotpair::units::ResourceSize;
+use hotpair::units::{Epoch, ResourceSize};
 
 use crate::broken::{Broken, Checked};
 use crate::checks::Differences;
@@ -23,6 +23,7 @@ use crate::marks::Marks;
 use crate::net::{Net, NetEvent, Time, Wire};
 use crate::node::{Node, id};
 use crate::operator::Operator;
+use crate::pacemaker::Cluster;
 use crate::plan::{Part, Plan, generator, side};
 use crate::services::Services;
 use crate::trace::{Lines, Trace};
@@ -31,13 +32,48 @@ use crate::witness::{Witness, WitnessEvent};
 /// Something that happens at a moment.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
-    Tick { node: usize, life: u64 },
-    Io { node: usize, life: u64, io: u64 },
-    FreshId { node: usize, life: u64 },
-    ClientsGone { node: usize, life: u64 },
-    Services { node: usize, life: u64, run: u64, fails: bool },
-    FenceCuts { node: usize, life: u64, run: u64, answer: FenceAnswer },
-    FenceAnswers { node: usize, life: u64, run: u64, answer: FenceAnswer },
+    Tick {
+        node: usize,
+        life: u64,
+    },
+    Io {
+        node: usize,
+        life: u64,
+        io: u64,
+    },
+    FreshId {
+        node: usize,
+        life: u64,
+    },
+    ClientsGone {
+        node: usize,
+        life: u64,
+    },
+    Services {
+        node: usize,
+        life: u64,
+        run: u64,
+        fails: bool,
+    },
+    FenceCuts {
+        node: usize,
+        life: u64,
+        run: u64,
+        answer: FenceAnswer,
+    },
+    FenceAnswers {
+        node: usize,
+        life: u64,
+        run: u64,
+        answer: FenceAnswer,
+    },
+    ScriptActs {
+        node: usize,
+        life: u64,
+        order: FenceOrder,
+        hangs: bool,
+        seen: Option<(usize, Epoch)>,
+    },
     Net(NetEvent),
     Dial,
     Client(usize),
@@ -73,6 +109,8 @@ pub(crate) struct World {
     pub(crate) services: [Services; 2],
     /// The newest run of each node's fence command.
     pub(crate) fence_runs: [u64; 2],
+    /// Under Pacemaker: what that knows.
+    pub(crate) cluster: Cluster,
     pub(crate) differences: Differences,
     pub(crate) trace: Trace,
     pub(crate) disk_rng: Rng,
@@ -148,6 +186,7 @@ impl World {
             witness: Witness::new(generator(seed, Part::Witness)),
             services: Default::default(),
             fence_runs: [0; 2],
+            cluster: Cluster::new(generator(seed, Part::Cluster)),
             differences,
             trace: Trace::new(lines),
             disk_rng: generator(seed, Part::Disk),
@@ -215,6 +254,10 @@ impl World {
             Event::FenceCuts { node, life, run, answer } => {
                 self.on_fence_cuts((node, life, run), answer)
             }
+            Event::ScriptActs { node, life, order, hangs, seen } => {
+                self.on_script_acts((node, life, order), hangs, seen);
+                Ok(())
+            }
             Event::Tick { .. }
             | Event::FenceAnswers { .. }
             | Event::Services { .. }
@@ -253,6 +296,7 @@ impl World {
             }
             Event::Dial
             | Event::FenceCuts { .. }
+            | Event::ScriptActs { .. }
             | Event::Client(_)
             | Event::Fault(_)
             | Event::Start(_)

@@ -33,7 +33,7 @@ use super::events::Events;
 use super::socket::Caller;
 use super::status::{Histories, NodeStatus, ResourceStatus};
 use super::{ArbiterReach, Facts, Paths, ResourceHandle};
-use crate::replica::{Answer, Command, Refused};
+use crate::replica::{AgentCommand, Answer, Command, Refused};
 use crate::units::Side;
 
 /// What the handlers share.
@@ -276,6 +276,21 @@ pub(crate) struct PromoteBody {
     pub(crate) peer_is_fenced: bool,
     /// Acknowledged writes may be given up; needs `force`.
     pub(crate) accept_data_loss: bool,
+    /// As in [`RoleBody`].
+    pub(crate) resource_instance: Option<String>,
+}
+
+/// Body of `demote` and `switchover`.
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct RoleBody {
+    /// A resource agent of a cluster asks, for this instance: what it has in `OCF_RESOURCE_INSTANCE`.
+    pub(crate) resource_instance: Option<String>,
+}
+
+/// For which instance an agent asks. Nothing in it names none.
+fn instance_of(written: Option<&String>) -> Option<&String> {
+    written.filter(|instance| !instance.is_empty())
 }
 
 /// Body of `verify`.
@@ -315,8 +330,20 @@ async fn command(
     Path((name, command)): Path<(String, String)>,
     body: Body,
 ) -> Result<Json<Answer>, Failure> {
-    let order = bytes_of(body).and_then(|body| read_command(&command, &body));
-    carry_out(&api, Asked { caller, name, command }, order).await
+    let body = bytes_of(body);
+    let agent = body.as_ref().ok().and_then(|body| agent_of(body));
+    let order = body.and_then(|body| read_command(&command, &body));
+    carry_out(&api, Asked { caller, name, command, agent }, order).await
+}
+
+/// The instance of the resource agent that asks, if one does.
+fn agent_of(body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Agent {
+        resource_instance: Option<String>,
+    }
+    let Agent { resource_instance } = serde_json::from_slice(body).ok()?;
+    instance_of(resource_instance.as_ref()).cloned()
 }
 
 async fn verify(
@@ -329,15 +356,19 @@ async fn verify(
         let VerifyBody { repair } = read(&body)?;
         Ok(Command::Verify { repair })
     });
-    carry_out(&api, Asked { caller, name, command: "verify".to_owned() }, order).await
+    carry_out(&api, Asked { caller, name, command: "verify".to_owned(), agent: None }, order).await
 }
 
 fn read_command(command: &str, body: &[u8]) -> Result<Command, Failure> {
     let plain = |command: Command| read::<NoBody>(body).map(|_| command);
+    let role = |asked: AgentCommand| {
+        let RoleBody { resource_instance } = read(body)?;
+        Ok(by_whom(resource_instance.as_ref(), asked))
+    };
     match command {
         "promote" => promote(&read(body)?),
-        "demote" => plain(Command::Demote),
-        "switchover" => plain(Command::Switchover),
+        "demote" => role(AgentCommand::Demote),
+        "switchover" => role(AgentCommand::Switchover),
         "connect" => plain(Command::Connect),
         "disconnect" => plain(Command::Disconnect),
         "pause-resync" => plain(Command::PauseResync),
@@ -354,16 +385,21 @@ fn read_command(command: &str, body: &[u8]) -> Result<Command, Failure> {
     }
 }
 
+fn by_whom(instance: Option<&String>, asked: AgentCommand) -> Command {
+    if instance_of(instance).is_some() { Command::Agent(asked) } else { asked.as_typed() }
+}
+
 /// Both dangers are said aloud, or nothing is asked for.
 fn promote(body: &PromoteBody) -> Result<Command, Failure> {
-    let &PromoteBody { force, peer_is_fenced, accept_data_loss } = body;
+    let &PromoteBody { force, peer_is_fenced, accept_data_loss, .. } = body;
     if force != peer_is_fenced || accept_data_loss && !force {
         let why = "`force` needs `peer_is_fenced` and the other way round, and `accept_data_loss` \
                    needs both";
         let next = "make sure that the peer is off, then send all that apply as true";
         return Err(Failure::new(StatusCode::BAD_REQUEST, why, next));
     }
-    Ok(Command::Promote { force, accept_data_loss })
+    let asked = AgentCommand::Promote { force, accept_data_loss };
+    Ok(by_whom(body.resource_instance.as_ref(), asked))
 }
 
 async fn resolve(
@@ -374,7 +410,7 @@ async fn resolve(
 ) -> Result<Json<Answer>, Failure> {
     let order = bytes_of(body).and_then(|body| read_resolve(&api.facts, &body));
     let command = "split-brain resolve".to_owned();
-    carry_out(&api, Asked { caller, name, command }, order).await
+    carry_out(&api, Asked { caller, name, command, agent: None }, order).await
 }
 
 fn read_resolve(facts: &Facts, body: &[u8]) -> Result<Command, Failure> {

@@ -22,6 +22,8 @@ pub(super) struct Asked {
     pub(super) name: String,
     /// Name of the command, as it was sent.
     pub(super) command: String,
+    /// The instance of the resource agent that asks, if one does.
+    pub(super) agent: Option<String>,
 }
 
 /// Hands an order to the data thread, which takes them one after the other, and waits. What made no
@@ -65,6 +67,7 @@ impl Api {
             }
         };
         entry.arguments = words_of(&command, &self.facts);
+        entry.arguments.extend(asked.agent.map(|agent| format!("OCF_RESOURCE_INSTANCE={agent}")));
         // What took effect is in the log: the line is stable before anybody acts on the order.
         self.around.audit.write(entry.clone()).await;
         let answer = ask(resource, command).await;

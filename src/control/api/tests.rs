@@ -11,7 +11,7 @@ use super::*;
 use crate::control::{
     AuditEntry, AuditOrder, AuditOutcome, ControlSocket, Handle, NodeEvent, Order, serve, status,
 };
-use crate::replica::Event;
+use crate::replica::{AgentCommand, Event};
 use crate::units::{Epoch, Instance};
 
 struct Server {
@@ -117,6 +117,14 @@ const COMMANDS: &[(&str, &str, Command)] = &[
     ("resume-resync", "", Command::ResumeResync),
     ("verify", r#"{"repair":true}"#, Command::Verify { repair: true }),
     ("invalidate", "", Command::Invalidate),
+    ("demote", r#"{"resource_instance":"vm1:0"}"#, Command::Agent(AgentCommand::Demote)),
+    ("demote", r#"{"resource_instance":""}"#, Command::Demote),
+    ("switchover", r#"{"resource_instance":"vm1:0"}"#, Command::Agent(AgentCommand::Switchover)),
+    (
+        "promote",
+        r#"{"resource_instance":"vm1:0"}"#,
+        Command::Agent(AgentCommand::Promote { force: false, accept_data_loss: false }),
+    ),
     ("resize", r#"{"size_bytes":4096}"#, Command::Resize { size: 4096 }),
     ("split-brain/resolve", r#"{"keep":"alpha"}"#, Command::Resolve { keep: Side::First }),
     ("split-brain/resolve", r#"{"keep":"beta"}"#, Command::Resolve { keep: Side::Second }),
@@ -299,7 +307,7 @@ fn an_order_is_in_the_log_before_it_is_given_and_its_outcome_before_it_is_answer
         let (audit, lines) = trail();
         let mut server = start_with(audit);
         let path = server.path.clone();
-        let body = r#"{"force":true,"peer_is_fenced":true}"#;
+        let body = r#"{"force":true,"peer_is_fenced":true,"resource_instance":"vm1:0"}"#;
         let asking =
             tokio::spawn(
                 async move { ask(&path, "POST", "/api/v1/resources/vm1/promote", body).await },
@@ -308,7 +316,8 @@ fn an_order_is_in_the_log_before_it_is_given_and_its_outcome_before_it_is_answer
         assert_eq!(first.outcome, AuditOutcome::Accepted);
         assert_eq!(first.uid, Some(rustix::process::geteuid().as_raw()));
         assert_eq!((first.resource.as_deref(), first.command.as_str()), (Some("vm1"), "promote"));
-        assert_eq!(first.arguments, ["--force", "--peer-is-fenced"]);
+        let typed = ["--force", "--peer-is-fenced", "OCF_RESOURCE_INSTANCE=vm1:0"];
+        assert_eq!(first.arguments, typed);
         assert!(server.orders.try_recv().is_err(), "nothing is done before the line is stable");
         written.send(()).unwrap();
         let Order { answer, .. } = server.orders.recv().await.unwrap();

@@ -1,9 +1,17 @@
-//! Automatic promotion in a pair without an arbiter: by a fence command, or by silence alone.
+//! Automatic promotion in a pair without an arbiter: by a fence command, or by silence alone; and what a
+//! pair under Pacemaker does by itself, which is not to promote anybody.
 //!
 //! Two nodes that miss each other see the same. With `auto = "fenced"` only the one whose command
 //! confirms that the other is off goes on, so that one serves whatever the network does. With
 //! `"heartbeat-only"` both go on: that is split brain whenever they are both alive, and an operator
 //! asked for it by name.
+//!
+//! Under Pacemaker a primary that loses its peer runs the fence command as well, and so does a node before
+//! it is promoted while the peer is away: the command keeps Pacemaker from promoting that one while it
+//! lacks what is acknowledged here, and fails where the peer did so first. It lifts that when both are the
+//! same again: the primary needs its peer then for every acknowledgement, and its stable record says so. A
+//! loss after that begins with the command that forbids, and a newer run takes the place of an older one,
+//! so what is lifted late is forbidden anew before it matters.
 //!
 //! A node that has just started never promotes itself and never fences: it cannot know what became of
 //! the pair while it was away.
@@ -15,8 +23,8 @@ use super::controller::planted::PlantedRule;
 use super::controller::{
     Act, Bound, ControllerEffect, ControllerInput, ControllerTimer, Facts, Obstacle, Standing,
 };
-use super::fencing::{FenceAnswer, FenceOrder, FenceStep, Fencing};
-use crate::units::{DiskState, Instant, Role, Side};
+use super::fencing::{FenceAction, FenceAnswer, FenceOrder, FenceStep, Fencing};
+use crate::units::{DiskState, Instant, Role, ServeMode, Side};
 
 /// What it must know of the configuration.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -45,6 +53,9 @@ pub enum AloneBy {
         /// For so long, beyond `suspect_after`.
         lease: Duration,
     },
+    /// Pacemaker, through its resource agent. No node promotes itself; a primary that loses its peer
+    /// waits for the fence command, as with [`AloneBy::Fence`].
+    Pacemaker,
 }
 
 impl AloneSettings {
@@ -64,6 +75,7 @@ impl AloneSettings {
 
 /// One resource on one node of such a pair.
 #[derive(Clone, Debug, Hash)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Alone {
     settings: AloneSettings,
     now: Instant,
@@ -74,6 +86,12 @@ pub struct Alone {
     /// This run followed the primary in sync, and has lacked nothing since.
     has_followed: bool,
     fencing: Fencing,
+    /// What the runs of the command are for; `None` while there is nothing for it to do.
+    fencing_for: Option<FenceAction>,
+    /// The peer may be kept from being promoted: by this run, or by one before it.
+    may_be_fenced: bool,
+    /// The resource agent waits for the command, to have this node promoted while the peer is away.
+    agent_waits: bool,
     /// By silence: the time that the primary has runs, or is over.
     silence: Silence,
     /// Why this primary may acknowledge alone, until the peer is met again.
@@ -96,6 +114,8 @@ pub struct Seen<'a> {
     pub holds_writes: bool,
     /// When the connection that is there brought something last.
     pub link_heard: Option<Instant>,
+    /// A resource agent wants this node promoted, and nothing but the fence command is missing.
+    pub agent_waits: bool,
 }
 
 /// What such a node waits for while its peer is away.
@@ -139,6 +159,9 @@ impl Alone {
             link_heard: Instant(0),
             has_followed: false,
             fencing: Fencing::default(),
+            fencing_for: None,
+            may_be_fenced: true,
+            agent_waits: false,
             silence: Silence::No,
             permit: None,
         }
@@ -191,9 +214,24 @@ impl Alone {
         if seen.holds_writes && self.permit.is_none() {
             self.exclude_peer(facts, effects);
         }
-        if self.obstacle(facts).is_none() {
+        if self.may_replace_peer(facts) {
             self.replace_peer(facts, effects);
         }
+        if self.agent_waits || self.fencing_for == Some(FenceAction::Unfence) {
+            let step = self.fencing.begin(Duration::ZERO);
+            self.take_step(step, facts, effects);
+        }
+    }
+
+    /// What the command answered that the resource agent waits for; `None` while it runs.
+    pub fn agents_fence(&self) -> Option<Result<FenceAnswer, FenceAnswer>> {
+        let confirmed = self.fencing.confirmed().map(Ok);
+        confirmed.or_else(|| self.fencing.failed().map(Err)).filter(|_| self.agent_waits)
+    }
+
+    /// The resource agent had this node promoted while the peer was away.
+    pub fn note_agents_promotion(&mut self) {
+        self.permit = Some(Permit::Pacemaker);
     }
 
     /// Why this primary may acknowledge what the peer lacks.
@@ -205,8 +243,23 @@ impl Alone {
     pub fn risks_split_brain(&self) -> bool {
         match self.settings.by {
             AloneBy::Silence { .. } => true,
-            AloneBy::Fence { .. } => false,
+            AloneBy::Fence { .. } | AloneBy::Pacemaker => false,
         }
+    }
+
+    /// Whether Pacemaker says who serves.
+    pub fn is_under_pacemaker(&self) -> bool {
+        self.settings.by == AloneBy::Pacemaker
+    }
+
+    /// What the command answered that was to let the peer be promoted again, if it failed.
+    pub fn not_lifted(&self) -> Option<FenceAnswer> {
+        self.fencing.failed().filter(|_| self.fencing_for == Some(FenceAction::Unfence))
+    }
+
+    /// Whether this secondary may take the primary's place by itself, now.
+    fn may_replace_peer(&self, facts: &Facts<'_>) -> bool {
+        !self.is_under_pacemaker() && self.obstacle(facts).is_none()
     }
 
     /// The first thing that stands in the way of an automatic promotion.
@@ -215,10 +268,15 @@ impl Alone {
         GUARDS.iter().find(fails).map(|(obstacle, _)| *obstacle)
     }
 
-    /// What would stand in the way if the primary were lost now.
+    /// What would stand in the way if the primary were lost now. Pacemaker knows itself what it stopped,
+    /// and what happened since.
     pub fn obstacle_after_loss(&self, facts: &Facts<'_>) -> Option<Obstacle> {
-        let lasts =
-            |(obstacle, _): &&Guard| !matches!(obstacle, Obstacle::Connected | Obstacle::PeerHeard);
+        let is_pacemakers = self.is_under_pacemaker();
+        let lasts = |(obstacle, _): &&Guard| {
+            let passes = matches!(obstacle, Obstacle::Connected | Obstacle::PeerHeard);
+            let is_known = matches!(obstacle, Obstacle::Stopped | Obstacle::NotFollowed);
+            !(passes || is_known && is_pacemakers)
+        };
         let fails = |(_, holds): &&Guard| !holds(self, facts);
         GUARDS.iter().filter(lasts).find(fails).map(|(obstacle, _)| *obstacle)
     }
@@ -256,13 +314,33 @@ impl Alone {
         if self.permit == Some(Permit::AssumedDead) && holds && !self.is_silent_everywhere() {
             self.permit = None;
         }
-        let is_open = self.obstacle(facts).is_none();
+        let is_open = self.may_replace_peer(facts);
         if !is_open {
             self.silence = Silence::No;
         }
-        if !is_open && (!holds || facts.peer != Standing::Away) {
+        self.agent_waits = seen.agent_waits;
+        let wanted = if is_open || self.agent_waits || holds && facts.peer == Standing::Away {
+            Some(FenceAction::Fence)
+        } else if self.lifts_fence(facts) {
+            Some(FenceAction::Unfence)
+        } else {
+            None
+        };
+        if wanted.is_none() || wanted != self.fencing_for {
             self.fencing.stop();
+            self.fencing_for = wanted;
         }
+    }
+
+    /// Whether the peer may be promoted again: it has every acknowledged write, and from here on every
+    /// acknowledgement needs it, by the stable record.
+    fn lifts_fence(&self, facts: &Facts<'_>) -> bool {
+        self.is_under_pacemaker()
+            && self.may_be_fenced
+            && facts.is_primary
+            && facts.peer == Standing::InSync
+            && facts.record.serve_mode == ServeMode::Paired
+            && facts.leaving.is_none()
     }
 
     /// A primary that lost the secondary: it must not be promoted, or not be able to.
@@ -272,7 +350,9 @@ impl Alone {
         }
         let assumes = match self.settings.by {
             AloneBy::Silence { .. } => true,
-            AloneBy::Fence { .. } => self.settings.is_planted(PlantedRule::PeerAssumedDead),
+            AloneBy::Fence { .. } | AloneBy::Pacemaker => {
+                self.settings.is_planted(PlantedRule::PeerAssumedDead)
+            }
         };
         if assumes {
             if self.is_silent_everywhere() {
@@ -301,6 +381,7 @@ impl Alone {
     /// A secondary that lost the primary, and may take its place.
     fn replace_peer(&mut self, facts: &Facts<'_>, effects: &mut Vec<ControllerEffect>) {
         match self.settings.by {
+            AloneBy::Pacemaker => {}
             AloneBy::Fence { .. } if self.settings.is_planted(PlantedRule::PromotedBySilence) => {
                 self.promote(facts, effects);
             }
@@ -349,10 +430,14 @@ impl Alone {
         facts: &Facts<'_>,
         effects: &mut Vec<ControllerEffect>,
     ) {
+        if self.fencing_for == Some(FenceAction::Unfence) {
+            return self.on_lifted(run, answer, facts, effects);
+        }
         let takes_any = self.settings.is_planted(PlantedRule::UnreachableIsOff);
         let is_primary = facts.is_primary;
+        let is_enough_alone = is_primary || self.agent_waits;
         let is_enough = |answer: FenceAnswer| {
-            takes_any || answer.is_off() || is_primary && answer.is_no_candidate()
+            takes_any || answer.is_off() || is_enough_alone && answer.is_no_candidate()
         };
         if let Some(Err(step)) = self.fencing.on_answer(run, answer, is_enough) {
             let goes_on = if is_primary { "writes stay held" } else { "this node stays secondary" };
@@ -365,8 +450,37 @@ impl Alone {
         }
     }
 
+    /// A run ended that was to let the peer be promoted again.
+    fn on_lifted(
+        &mut self,
+        run: u64,
+        answer: FenceAnswer,
+        facts: &Facts<'_>,
+        effects: &mut Vec<ControllerEffect>,
+    ) {
+        match self.fencing.on_answer(run, answer, FenceAnswer::is_lifted) {
+            None => {}
+            Some(Ok(())) => {
+                self.may_be_fenced = false;
+                self.fencing_for = None;
+                self.fencing.stop();
+                let reason = "the peer has everything again, and Pacemaker may promote it";
+                tell("unfenced", reason.to_owned(), effects);
+            }
+            Some(Err(step)) => {
+                let how = answer.ended();
+                let reason = format!(
+                    "the fence command {how}, and was to let the peer be promoted again: Pacemaker does \
+                     not promote it before that"
+                );
+                tell("fence-failed", reason, effects);
+                self.take_step(Some(step), facts, effects);
+            }
+        }
+    }
+
     fn take_step(
-        &self,
+        &mut self,
         step: Option<FenceStep>,
         facts: &Facts<'_>,
         effects: &mut Vec<ControllerEffect>,
@@ -375,9 +489,13 @@ impl Alone {
             None => {}
             Some(FenceStep::Wait(after)) => self.set_timer(ControllerTimer::Fence, after, effects),
             Some(FenceStep::Run(run)) => {
-                tell("fencing", "the peer is lost: the fence command runs".to_owned(), effects);
+                let action = self.fencing_for.unwrap_or(FenceAction::Fence);
+                if action == FenceAction::Fence {
+                    self.may_be_fenced = true;
+                    tell("fencing", "the peer is lost: the fence command runs".to_owned(), effects);
+                }
                 let epoch = facts.record.epoch;
-                effects.push(ControllerEffect::Fence(FenceOrder { run, epoch }));
+                effects.push(ControllerEffect::Fence(FenceOrder { action, run, epoch }));
             }
         }
     }

@@ -14,6 +14,7 @@ struct Node {
     peer: Standing,
     is_primary: bool,
     is_promoting: bool,
+    agent_waits: bool,
     now: u64,
     link_heard: u64,
     effects: Vec<ControllerEffect>,
@@ -49,6 +50,7 @@ impl Node {
             peer: Standing::InSync,
             is_primary,
             is_promoting: false,
+            agent_waits: false,
             now: 0,
             link_heard: 0,
             effects: Vec::new(),
@@ -96,6 +98,7 @@ impl Node {
                 && self.peer == Standing::Away
                 && self.record.serve_mode == ServeMode::Paired,
             link_heard: (self.peer != Standing::Away).then_some(Instant(self.link_heard)),
+            agent_waits: self.agent_waits,
         };
         match input {
             Some(input) => alone.step(Instant(self.now), input, &seen, &mut effects),
@@ -324,4 +327,83 @@ fn a_promotion_is_ordered_once_and_only_from_a_stable_record() {
     node.pass(0);
     assert!(!node.is_promoted());
     assert_eq!(node.waits(), Some((ControllerTimer::Fence, 5)));
+}
+
+/// What the last step ordered to run, and for what.
+fn ordered(node: &Node) -> Option<(u64, FenceAction)> {
+    node.effects.iter().find_map(|effect| {
+        if let ControllerEffect::Fence(order) = effect {
+            Some((order.run, order.action))
+        } else {
+            None
+        }
+    })
+}
+
+#[test]
+fn under_pacemaker_a_secondary_neither_fences_nor_takes_over() {
+    let mut node = Node::new(AloneBy::Pacemaker, false);
+    node.lose_peer();
+    node.pass(100);
+    assert!(node.effects.is_empty(), "{:?}", node.effects);
+    assert_eq!(node.alone.obstacle_after_loss(&node.facts()), None, "Pacemaker may promote it");
+    node.record.veto = Some(Veto { reason: VetoReason::Evicted, epoch: Epoch(5) });
+    assert_eq!(node.alone.obstacle_after_loss(&node.facts()), Some(Obstacle::Vetoed));
+}
+
+#[test]
+fn under_pacemaker_a_peer_that_has_everything_may_be_promoted_again() {
+    let mut node = Node::new(AloneBy::Pacemaker, true);
+    node.pass(1);
+    assert_eq!(node.effects, [], "it was ordered when the two were in sync first");
+    node.answer(1, 1);
+    assert_eq!(node.waits(), Some((ControllerTimer::Fence, 5)));
+    assert_eq!(node.alone.not_lifted(), Some(FenceAnswer::Exit(1)));
+    node.fire(ControllerTimer::Fence);
+    assert_eq!(ordered(&node), Some((2, FenceAction::Unfence)));
+    // The peer is lost before that ends: the newer run takes its place, and its answer counts alone.
+    node.lose_peer();
+    assert_eq!(ordered(&node), Some((3, FenceAction::Fence)));
+    node.answer(2, 0);
+    assert_eq!(node.alone.permit(), None);
+    node.answer(3, 4);
+    assert_eq!(node.alone.permit(), Some(Permit::Fenced));
+    node.record.serve_mode = ServeMode::Solo;
+    node.meet(Standing::Meeting);
+    node.meet(Standing::InSync);
+    assert_eq!(ordered(&node), None, "the record does not say yet that it is needed");
+    node.record.serve_mode = ServeMode::Paired;
+    node.pass(0);
+    assert_eq!(ordered(&node), Some((4, FenceAction::Unfence)));
+    node.answer(4, 0);
+    assert_eq!((ordered(&node), node.alone.not_lifted()), (None, None));
+    // Nothing was placed since.
+    node.meet(Standing::Meeting);
+    node.meet(Standing::InSync);
+    assert_eq!(ordered(&node), None);
+}
+
+#[test]
+fn under_pacemaker_a_promotion_without_the_peer_waits_for_the_command() {
+    for (code, is_enough) in [(0, true), (4, true), (7, true), (3, false), (5, false), (6, false)] {
+        let mut node = Node::new(AloneBy::Pacemaker, false);
+        node.lose_peer();
+        (node.agent_waits, node.is_promoting) = (true, true);
+        node.pass(0);
+        assert_eq!(ordered(&node), Some((1, FenceAction::Fence)), "at once");
+        assert_eq!(node.alone.agents_fence(), None);
+        node.answer(1, code);
+        let answer = FenceAnswer::Exit(code);
+        let expected = if is_enough { Ok(answer) } else { Err(answer) };
+        assert_eq!(node.alone.agents_fence(), Some(expected));
+        assert_eq!(node.alone.permit(), None, "it is none before the record says so");
+        (node.agent_waits, node.is_promoting, node.is_primary) = (false, false, is_enough);
+        if is_enough {
+            node.record.serve_mode = ServeMode::Solo;
+            node.alone.note_agents_promotion();
+        }
+        node.pass(100);
+        assert_eq!(node.alone.permit(), is_enough.then_some(Permit::Pacemaker));
+        assert_eq!(ordered(&node), None);
+    }
 }

@@ -11,7 +11,7 @@ use super::Controller;
 use super::candidate::Stage;
 use super::effect::{Bound, ControllerEffect, ControllerTimer, Obstacle};
 use super::facts::{Facts, Standing};
-use crate::promotion::fencing::{FenceAnswer, FenceOrder, FenceStep};
+use crate::promotion::fencing::{FenceAction, FenceAnswer, FenceOrder, FenceStep};
 use crate::units::Role;
 
 /// What the fence command is for.
@@ -134,7 +134,8 @@ impl Controller {
                 let reason = "the arbiter made this node owner: the fence command runs".to_owned();
                 effects.push(ControllerEffect::Event { kind: "fencing", reason });
                 let epoch = self.known().map_or(facts.record.epoch, |known| known.epoch);
-                effects.push(ControllerEffect::Fence(FenceOrder { run, epoch }));
+                let action = FenceAction::Fence;
+                effects.push(ControllerEffect::Fence(FenceOrder { action, run, epoch }));
             }
         }
     }

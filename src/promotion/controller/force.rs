@@ -77,7 +77,7 @@ impl Controller {
             in_sync: facts.peer == Standing::InSync,
             behind: false,
         });
-        let how = PromoteHow { force: true, accept_data_loss };
+        let how = PromoteHow { force: true, accept_data_loss, by_pacemaker: false };
         let side = self.settings.side;
         if let Err(refusal) = check_promote(facts.record, side, peer, facts.peer_is_ahead, how) {
             return Some(Obstacle::Local(refusal));

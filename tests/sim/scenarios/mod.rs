@@ -6,6 +6,7 @@ pub(crate) mod failover;
 mod forced;
 pub(crate) mod moments;
 mod moving;
+mod pacemaker;
 pub(crate) mod pledge;
 mod reconnect;
 mod resize;

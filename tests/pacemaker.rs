@@ -1,0 +1,109 @@
+//! The fence script for Pacemaker, in a cluster that is made of files.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+#[path = "support/cluster.rs"]
+mod cluster;
+
+use std::process::Command;
+
+use cluster::{Cluster, LOST, OFF};
+
+/// Runs the script on alpha, of which beta is the peer.
+fn script(cluster: &Cluster, action: &str, epoch: u64) -> (i32, String) {
+    let path = std::env::var("PATH").unwrap();
+    let output = Command::new(cluster::script())
+        .arg("beta")
+        .env_clear()
+        .env("PATH", format!("{}:{path}", cluster.folder.display()))
+        .envs([("HOTPAIR_RESOURCE", "vm1"), ("HOTPAIR_NODE", "alpha"), ("HOTPAIR_PEER", "beta")])
+        .envs([("HOTPAIR_FENCE_WAIT", "1"), ("HOTPAIR_FENCE_CALL", "2")])
+        .env("HOTPAIR_ACTION", action)
+        .env("HOTPAIR_EPOCH", epoch.to_string())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{said}");
+    (output.status.code().unwrap(), said)
+}
+
+fn with_cluster(act: impl FnOnce(&Cluster)) {
+    let folder = tempfile::tempdir().unwrap();
+    act(&Cluster::new(folder.path(), "vm1"));
+}
+
+#[test]
+fn a_member_is_kept_from_being_promoted_until_both_are_the_same() {
+    with_cluster(|cluster| {
+        let (code, said) = script(cluster, "fence", 9);
+        assert_eq!((code, cluster.constraint().as_deref()), (4, Some("alpha 9")), "{said}");
+        assert_eq!(script(cluster, "fence", 9).0, 4, "it is there already");
+        assert_eq!(script(cluster, "fence", 14).0, 4);
+        assert_eq!(cluster.constraint().as_deref(), Some("alpha 14"), "it is of the newest loss");
+        assert_eq!(script(cluster, "unfence", 14), (0, String::new()));
+        assert_eq!(cluster.constraint(), None);
+        assert_eq!(script(cluster, "unfence", 14), (0, String::new()), "there is none");
+        // Whoever is primary and paired lifts what the other one placed.
+        cluster.is("constraint", "beta 6");
+        assert_eq!(script(cluster, "unfence", 14).0, 0);
+        assert_eq!(cluster.constraint(), None);
+    });
+}
+
+#[test]
+fn a_peer_that_is_off_is_told_from_one_that_is_lost() {
+    with_cluster(|cluster| {
+        cluster.is("members", "alpha");
+        let (code, said) = script(cluster, "fence", 9);
+        assert_eq!((code, cluster.constraint()), (5, None), "{said}");
+        assert!(said.contains("beta is no member"), "{said}");
+        cluster.is("states", OFF);
+        assert_eq!(script(cluster, "fence", 9).0, 7);
+        assert_eq!(cluster.constraint().as_deref(), Some("alpha 9"), "it may come back");
+        // As newer releases write it: times, and 0 for never.
+        cluster.is("states", "in_ccm=\"0\" crmd=\"0\" join=\"down\" expected=\"down\"");
+        assert_eq!(script(cluster, "fence", 9).0, 7);
+    });
+    with_cluster(|cluster| {
+        cluster.is("members-after", "alpha");
+        let (code, said) = script(cluster, "fence", 9);
+        assert_eq!((code, cluster.constraint()), (5, None), "lost meanwhile: {said}");
+        cluster.is("states", LOST);
+    });
+}
+
+#[test]
+fn a_node_that_lacks_what_the_other_one_has_is_told_so() {
+    with_cluster(|cluster| {
+        cluster.is("constraint", "beta 6");
+        let (code, said) = script(cluster, "fence", 9);
+        assert_eq!((code, cluster.constraint().as_deref()), (6, Some("beta 6")), "{said}");
+    });
+    with_cluster(|cluster| {
+        cluster.is("faster", "beta 6");
+        assert_eq!(script(cluster, "fence", 9).0, 6, "of two that fence one was first");
+        assert_eq!(cluster.constraint().as_deref(), Some("beta 6"));
+    });
+}
+
+#[test]
+fn what_is_not_set_up_is_named_and_what_hangs_is_not_waited_for() {
+    for (file, word) in [
+        ("without-stonith", "stonith-enabled"),
+        ("bare", "ocf:hotpair:hotpair"),
+        ("hangs", "clone"),
+    ] {
+        with_cluster(|cluster| {
+            cluster.is(file, "");
+            let (code, said) = script(cluster, "fence", 9);
+            assert_eq!((code, cluster.constraint()), (1, None), "{said}");
+            assert!(said.contains(word), "{said}");
+        });
+    }
+    with_cluster(|cluster| {
+        cluster.is("hangs", "");
+        let (code, said) = script(cluster, "unfence", 9);
+        assert_eq!(code, 1, "{said}");
+        assert_eq!(script(cluster, "demote", 9).0, 1);
+    });
+}
