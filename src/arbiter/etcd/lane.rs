@@ -213,7 +213,6 @@ fn needs_lease(operation: &Operation) -> bool {
         | Operation::Pair { .. }
         | Operation::Handover
         | Operation::Keep
-        | Operation::Yield
         | Operation::Stop
         | Operation::Release { .. }
         | Operation::Force { .. } => false,

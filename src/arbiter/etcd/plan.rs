@@ -157,7 +157,6 @@ impl Desk<'_> {
                 | Operation::Pair { .. }
                 | Operation::Handover
                 | Operation::Keep
-                | Operation::Yield
                 | Operation::Stop
                 | Operation::Release { .. }
                 | Operation::Force { .. } => {

@@ -203,7 +203,6 @@ fn every_change_demands_the_record_as_it_was_read() {
         (&store, Operation::Handover, vec![nobody_serves_more()]),
         (&store, Operation::Stop, vec![nobody_serves_more()]),
         (&alone, pair, vec![]),
-        (&alone, Operation::Yield, vec![nobody_serves_more()]),
     ] {
         let (transaction, reply) = commit(store.plan(&request(A, operation.clone())));
         assert_eq!(transaction.guards, [unchanged()], "{operation:?}");

@@ -222,7 +222,6 @@ fn check_asked(asked: &Asked) -> Checked {
         | Operation::Renew
         | Operation::Handover
         | Operation::Keep
-        | Operation::Yield
         | Operation::Stop => Ok(()),
     }
 }
@@ -325,7 +324,6 @@ mod tests {
             Operation::Pair { generation: generation(4), history },
             Operation::Handover,
             Operation::Keep,
-            Operation::Yield,
             Operation::Stop,
             Operation::Release { instance: Instance(6) },
             Operation::Force { floor: Epoch(99) },

@@ -82,8 +82,6 @@ pub enum Operation {
     /// The owner goes on: a late [`Self::Handover`] or [`Self::Stop`] finds another epoch and fails,
     /// and a stop that was granted already is taken back.
     Keep,
-    /// An owner that never served gives the resource back.
-    Yield,
     /// The owner, which is drained, serves no more until an operator says so.
     Stop,
     /// A run of the owner, the caller's or an older one, serves nothing more: its lease is over.
@@ -111,7 +109,6 @@ impl Operation {
             | Self::Pair { .. }
             | Self::Handover
             | Self::Keep
-            | Self::Yield
             | Self::Stop
             | Self::Release { .. }
             | Self::Force { .. } => false,

@@ -74,7 +74,6 @@ pub fn judge(record: &ArbiterRecord, known: Known<'_>, request: &Request) -> Rul
         | Operation::Pair { .. }
         | Operation::Handover
         | Operation::Keep
-        | Operation::Yield
         | Operation::Stop
         | Operation::Release { .. }
         | Operation::Force { .. } => {}
@@ -136,11 +135,6 @@ fn check(record: &ArbiterRecord, known: Known<'_>, request: &Request) -> Result<
         Operation::Keep => {
             is_owner()?;
             new.stopped = false;
-        }
-        Operation::Yield => {
-            is_owner()?;
-            is(Eligible::Owner)?;
-            (new.owner, lease) = (request.from.other(), LeaseChange::End);
         }
         Operation::Stop => {
             is_owner()?;

@@ -56,7 +56,6 @@ fn operations() -> Vec<Operation> {
         Operation::Solo { generation: generation(4) },
         Operation::Handover,
         Operation::Keep,
-        Operation::Yield,
         Operation::Stop,
         Operation::Release { instance: Instance(0xa) },
         Operation::Force { floor: Epoch(1 << 20) },
@@ -122,7 +121,6 @@ fn the_owner_changes_only_by_its_own_word_or_once_its_leases_are_over() {
         assert_eq!(lease, LeaseChange::End);
         match &request.operation {
             Operation::Handover => assert_eq!(record.eligible, Eligible::Both),
-            Operation::Yield => assert_eq!(record.eligible, Eligible::Owner),
             Operation::Force { floor } => {
                 assert!(known.leases.is_empty() && new.forced && new.epoch > *floor);
                 assert_eq!(new.epoch.0 % 65_536, 0);
@@ -154,7 +152,6 @@ fn only_the_owner_says_who_is_eligible() {
                 assert!(is && history.contains(generation));
             }
             Operation::Promote { .. } | Operation::Force { .. } => assert!(!is),
-            Operation::Yield => assert!(!new.lists(request.from)),
             Operation::Handover | Operation::Keep | Operation::Stop => {
                 assert_eq!(record.owner, request.from);
                 assert_eq!((was, new.eligible), (is, record.eligible));

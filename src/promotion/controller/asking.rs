@@ -100,7 +100,6 @@ impl Controller {
             | Operation::Solo { .. }
             | Operation::Promote { .. }
             | Operation::Keep
-            | Operation::Yield
             | Operation::Release { .. }
             | Operation::Force { .. } => {}
         }
@@ -139,7 +138,7 @@ impl Controller {
             }
             Operation::Enroll(half) => self.half(facts).as_ref() == Some(half),
             Operation::Force { .. } => self.wants_force(operation, facts),
-            Operation::Read | Operation::Yield | Operation::Release { .. } => true,
+            Operation::Read | Operation::Release { .. } => true,
         }
     }
 
@@ -285,7 +284,6 @@ impl Controller {
                     | Operation::Renew
                     | Operation::Solo { .. }
                     | Operation::Pair { .. }
-                    | Operation::Yield
                     | Operation::Stop
                     | Operation::Release { .. }
                     | Operation::Force { .. } => {}
@@ -309,7 +307,6 @@ impl Controller {
                     | Operation::Pair { .. }
                     | Operation::Handover
                     | Operation::Keep
-                    | Operation::Yield
                     | Operation::Stop
                     | Operation::Release { .. }
                     | Operation::Force { .. } => false,
@@ -353,7 +350,6 @@ impl Controller {
             | Operation::Enroll(_)
             | Operation::Renew
             | Operation::Pair { .. }
-            | Operation::Yield
             | Operation::Release { .. } => {}
         }
     }

@@ -356,6 +356,35 @@ fn a_node_promises_nothing_while_its_promotion_may_still_be_granted() {
     }
 }
 
+/// It owns the resource and does not know what it has; the other one has everything, and is not listed.
+#[test]
+fn an_owner_that_lost_power_before_it_served_is_filled_by_its_peer() {
+    for is_granted_late in [false, true] {
+        let mut script = pair();
+        script.write(1, 4);
+        script.cut();
+        for way in 0..2 {
+            script.world.cut_witness(A, way);
+        }
+        if is_granted_late {
+            script.until_exactly("B has promised", |world| {
+                world.nodes[B].superblock().arbitration.asked.is_some()
+            });
+            script.world.cut_witness(B, 1);
+        }
+        script.until_exactly("the arbiter has promoted B", |world| {
+            world.witness_record().is_some_and(|record| record.owner == Side::Second)
+        });
+        script.lose_power(B);
+        script.mend();
+        script.world.heal_witness();
+        script.pass(5_000);
+        assert!(!serves(&script, A), "B may have served");
+        script.start(B);
+        is_whole_again(&mut script);
+    }
+}
+
 #[test]
 fn a_daemon_stops_although_the_arbiter_is_away_in_a_handover() {
     let mut script = pair();
