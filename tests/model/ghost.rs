@@ -160,6 +160,17 @@ impl Ghost {
         }
     }
 
+    /// An image was put back at node `at`, with `shown`. What that one acknowledged alone is given up.
+    pub(crate) fn was_put_back(&mut self, at: usize, shown: Value, was_alone: bool) {
+        self.had[at] = shown;
+        if was_alone {
+            self.floor[at] = self.floor[at].min(shown);
+            self.flushed[at] = self.flushed[at].min(shown);
+        } else {
+            self.has_lost[at] = true;
+        }
+    }
+
     /// Node `at` was promoted by force: what it lacks is given up, if the operator said so.
     pub(crate) fn forced(&mut self, at: usize, accepts_loss: bool, shown: Value, peer_runs: bool) {
         if accepts_loss {

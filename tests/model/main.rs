@@ -13,6 +13,7 @@ mod bounds;
 #[cfg(feature = "planted-bugs")]
 mod broken_rules;
 mod checks;
+mod datagrams;
 mod disk;
 mod facts;
 mod ghost;
@@ -25,4 +26,5 @@ mod promises;
 mod recovery;
 mod search;
 mod third;
+mod wider;
 mod witnessed;

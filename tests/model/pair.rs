@@ -2,10 +2,11 @@
 
 use std::hash::{Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use hotpair::metadata::Birth;
 use hotpair::replica::{Closing, Command, Effect, Input, LinkId, Request, RequestId, RequestKind};
-use hotpair::units::{ByteRange, Epoch, Instant, Side};
+use hotpair::units::{ByteRange, Epoch, Instant, ServeMode, Side};
 use hotpair::wire::message::{Frame, Message, RefusalCode};
 use hotpair::wire::payload::Payload;
 
@@ -27,6 +28,10 @@ pub(crate) struct Pair {
     pub(crate) third: Option<Box<Third>>,
     pub(crate) ghost: Ghost,
     pub(crate) left: Left,
+    /// What each node had when the search began: the same in all states of a search.
+    pub(crate) images: [Option<Arc<Files>>; 2],
+    /// Nodes that never start again: only while it is asked whether service comes back.
+    pub(crate) is_dead: [bool; 2],
     /// Time passes in one step, after which everything that waits for time is due.
     has_time_passed: bool,
     /// The property that does not hold.
@@ -112,6 +117,10 @@ pub(crate) enum Action {
         typed: Typed,
     },
     PassTime,
+    /// The machine ends, and comes back with what it had when the search began.
+    PutBack {
+        at: usize,
+    },
     /// Something between the nodes and the arbiter.
     Word(Word),
 }
@@ -157,6 +166,8 @@ impl Pair {
             third: None,
             ghost: Ghost::default(),
             left,
+            images: [None, None],
+            is_dead: [false; 2],
             has_time_passed: false,
             broken: None,
             told: Told::default(),
@@ -281,6 +292,17 @@ impl Pair {
                 self.ghost.lost_power(at, has_lost, &self.nodes);
                 Ok(())
             }
+            Action::PutBack { at } => {
+                self.left.put_backs -= 1;
+                self.crash(at, false);
+                let image = self.images[at].clone().expect("the search has one");
+                let nodes = &mut self.nodes;
+                let was_alone = nodes[at].files.record.serve_mode == ServeMode::Solo;
+                nodes[at].files.put_back(&image);
+                let shown = nodes[at].files.data.shown();
+                self.ghost.was_put_back(at, shown, was_alone);
+                Ok(())
+            }
             Action::Start { at } => {
                 let (settings, now) = (bounds.settings(at), self.now());
                 self.nodes[at].start(settings, now);
@@ -398,6 +420,7 @@ impl Pair {
             Effect::AskArbiter(request) => self.asks_third(at, request, bounds),
             Effect::SetTimer { timer, .. } => self.set_timer(at, timer),
             Effect::GrantLease(to) => self.grant_lease(at, to),
+            Effect::Outdate(order) => self.outdates(at, order),
             _ => unreachable!("the others are I/O"),
         }
     }
@@ -517,6 +540,9 @@ impl Pair {
         let (what, kind) = match what {
             Wanted::Write => {
                 self.left.writes -= 1;
+                if let Some(third) = &mut self.third {
+                    third.is_handed = false;
+                }
                 self.ghost.asked += 1;
                 let value = self.ghost.asked;
                 let parts = vec![Payload::unhashed(vec![value].into())];
@@ -538,7 +564,7 @@ impl Pair {
         self.step(at, Input::Request { epoch, request: Request { id: request, kind } }, bounds)
     }
 
-    fn crash(&mut self, at: usize, is_landed: bool) {
+    pub(crate) fn crash(&mut self, at: usize, is_landed: bool) {
         self.ghost.counts_on_veto[at] = false;
         if let Some(third) = &mut self.third {
             third.forget_process(at);
@@ -550,7 +576,7 @@ impl Pair {
     }
 
     /// The supervisor of a primary that is killed says that it serves nothing more.
-    fn leave_will(&mut self, at: usize) {
+    pub(crate) fn leave_will(&mut self, at: usize) {
         let Some(core) = self.nodes[at].core() else { return };
         let (run, epoch, serves) = (core.instance(), core.superblock().epoch, core.is_primary());
         if let Some(third) = self.third.as_mut().filter(|_| serves) {

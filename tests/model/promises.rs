@@ -30,7 +30,7 @@ pub(crate) fn look(pair: &Pair, bounds: &Bounds) -> Result<(), Broken> {
     if goes_alone(pair, 0) && goes_alone(pair, 1) {
         bounds.breaks("OneWriter")?;
     }
-    if bounds.comes_back && !pair.comes_back(bounds) {
+    if bounds.comes_back && !(pair.comes_back(bounds) && pair.comes_back_alone(bounds)) {
         bounds.breaks("ServiceComesBack")?;
     }
     Ok(())
@@ -97,8 +97,10 @@ impl Pair {
             }
             _ => {}
         }
-        let third = self.third.as_mut().expect("there is an arbiter");
-        third.asks[at].push_back(request);
+        let third = self.third();
+        if !third.is_away[at] {
+            third.asks[at].push_back(request);
+        }
         Ok(())
     }
 }
