@@ -48,6 +48,10 @@ pub(crate) enum Begin {
     Missing,
     /// The same, and the pledge was given.
     Pledged,
+    /// The first node does not reach the arbiter, and serves by its peer's lease.
+    Unheard,
+    /// The second node asked for its promotion, which is on its way, and follows the first again.
+    Followed,
     /// Both have been restarted since the images of them were taken.
     Restarted,
 }
@@ -218,7 +222,8 @@ impl Bounds {
         ];
         let write = Action::Ask { at: 0, what: Wanted::Write };
         match self.begin {
-            Begin::InSync | Begin::Missing | Begin::Pledged | Begin::Restarted => {}
+            Begin::InSync | Begin::Missing | Begin::Pledged => {}
+            Begin::Unheard | Begin::Followed | Begin::Restarted => {}
             Begin::Written => prelude.push(write),
             Begin::Alone => prelude.extend([
                 write,
@@ -381,6 +386,7 @@ impl Pair {
                 Typed::Promote => !is_primary,
                 Typed::Force { .. } => !is_primary && (peer_is_off || bounds.lies),
                 Typed::Demote => is_primary,
+                Typed::Leave => at == 1,
                 Typed::Switchover | Typed::Stop | Typed::Keep => true,
             };
             makes_sense.then_some(Action::Type { at, typed })

@@ -144,6 +144,8 @@ pub(crate) enum Typed {
     Demote,
     Switchover,
     Stop,
+    /// The same, of the second node only.
+    Leave,
     /// `split-brain resolve --keep` this node.
     Keep,
 }
@@ -484,7 +486,9 @@ impl Pair {
         match work {
             Work::Write(value) => self.ghost.had[at] = value,
             Work::Record(_) => {
+                let theirs = &self.nodes[1 - at].files.record;
                 let is_only_one = self.third.as_ref().is_some_and(|third| third.lists_only(at))
+                    || promises::is_pledged(theirs, 1 - at)
                     || !bounds.is_of_interest(Some("VetoBeforeSolo"));
                 self.ghost.recorded(at, &old, &self.nodes, is_only_one)?;
                 self.note_force(at, &old);
@@ -513,7 +517,10 @@ impl Pair {
         if is_forced {
             let peer_runs = self.nodes[1 - at].process.as_ref().is_some_and(|p| p.export.is_some());
             let accepts_loss = self.left.has_accepted_loss;
-            self.ghost.forced(at, accepts_loss, files.data.shown(), peer_runs);
+            // Whoever was primary learns of what the arbiter was not asked for when the nodes meet.
+            let is_unheard = self.third.is_some() && !files.record.epoch.is_by_arbiter();
+            let is_split = peer_runs || is_unheard;
+            self.ghost.forced(at, accepts_loss, files.data.shown(), is_split);
         }
     }
 
@@ -594,7 +601,7 @@ impl Pair {
             }
             Typed::Demote => (OTHER, Command::Demote),
             Typed::Switchover => (OTHER, Command::Switchover),
-            Typed::Stop => (STOP, Command::Stop),
+            Typed::Stop | Typed::Leave => (STOP, Command::Stop),
             Typed::Keep => (OTHER, Command::Resolve { keep: side(at) }),
         };
         self.step(at, Input::Operator { request, command }, bounds)

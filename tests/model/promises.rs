@@ -1,5 +1,6 @@
 //! What must hold with an arbiter, seen from above all three.
 
+use hotpair::metadata::Superblock;
 use hotpair::promotion::arbiter::{ArbiterRecord, Eligible, Operation, Request};
 use hotpair::units::{DiskState, ServeMode};
 
@@ -55,8 +56,12 @@ fn may_be_alone(pair: &Pair, third: &Third, at: usize) -> bool {
     let [mine, theirs] = [at, 1 - at].map(|node| &pair.nodes[node].files.record);
     let is_forced = mine.forced && !mine.epoch.is_by_arbiter();
     let is_out = theirs.veto.is_some() || theirs.disk != DiskState::UpToDate;
-    let is_bound = theirs.hold && theirs.owner != Some(side(1 - at));
-    third.lists_only(at) || is_forced || is_out || is_bound
+    third.lists_only(at) || is_forced || is_out || is_pledged(theirs, 1 - at)
+}
+
+/// Whether that node pledged not to ask for promotion.
+pub(crate) fn is_pledged(record: &Superblock, at: usize) -> bool {
+    record.hold && record.owner != Some(side(at))
 }
 
 /// Who is listed beside the owner, is whole and has no veto has every acknowledged write.

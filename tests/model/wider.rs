@@ -8,21 +8,21 @@ use crate::third::ThirdLeft;
 use crate::witnessed::{ALL_QUICK, LITTLE, SLOW_RECORDS, SLOW_WORDS};
 
 /// The second node stops with a veto, the first goes on alone by it and writes, and the second comes
-/// back before the arbiter knows that it left.
+/// back. The arbiter learns nothing of that, so the veto alone keeps the second from being promoted.
 pub(crate) fn left_alone() -> Bounds {
     let large = u8::from(is_large());
     Bounds {
-        left: Left { commands: 1, connections: 1, writes: 1, ..Left::default() },
-        third: Some(ThirdLeft { suspicions: 0, epochs: 1 + large, ..LITTLE }),
-        quick: crate::bounds::Quick { words: false, ..SLOW_RECORDS },
-        typed: &[Typed::Stop],
+        left: Left { commands: 1, connections: 1, writes: 1, cuts: large, ..Left::default() },
+        third: Some(ThirdLeft { suspicions: 0, ..LITTLE }),
+        quick: SLOW_RECORDS,
+        typed: &[Typed::Leave],
         expected: &[
             "a node has a veto",
             "a write is acknowledged alone",
             "the second node is resynced",
             "both are in sync again",
         ],
-        ..Bounds::nothing("left alone", Begin::InSync)
+        ..Bounds::nothing("left alone", Begin::Unheard)
     }
 }
 
@@ -43,38 +43,39 @@ pub(crate) fn outdated() -> Bounds {
     }
 }
 
-/// Both have missed the arbiter for long, the pledge is given, and either node reaches it again or
-/// is lost.
-pub(crate) fn pledged() -> Bounds {
+/// The second node asked for its promotion and follows again, and what it asked for comes late: it
+/// must give no veto until then.
+pub(crate) fn followed() -> Bounds {
     let large = u8::from(is_large());
     Bounds {
-        left: Left { writes: 1, kills: 1, cuts: 1, connections: 1, ..Left::default() },
-        third: Some(ThirdLeft {
-            waits: 2,
-            returns: 2,
-            looks: large,
-            repeats: large,
-            epochs: 1 + large,
-            ..LITTLE
-        }),
-        quick: ALL_QUICK,
-        mortal: &[0, 1],
-        pledges: true,
-        expected: &[
-            "a node goes on alone by the pledge",
-            "the arbiter promotes the second node",
-            "the pledge is lifted",
-        ],
-        ..Bounds::nothing("pledged", Begin::Missing)
+        left: Left { writes: 1, cuts: 1, connections: large, ..Left::default() },
+        third: Some(ThirdLeft { datagrams: 1, epochs: 1 + large, suspicions: 0, ..LITTLE }),
+        quick: SLOW_WORDS,
+        expected: &["a primary waits for the arbiter"],
+        ..Bounds::nothing("followed", Begin::Followed)
     }
 }
 
-/// The same in the order in which records get stable.
+/// The pledge is given, and either node dies or reaches the arbiter again.
+pub(crate) fn pledged() -> Bounds {
+    let large = u8::from(is_large());
+    Bounds {
+        left: Left { writes: 1, kills: 1, connections: large, ..Left::default() },
+        third: Some(ThirdLeft { returns: 2, looks: large, waits: 1, epochs: 1, ..LITTLE }),
+        quick: ALL_QUICK,
+        mortal: &[0, 1],
+        pledges: true,
+        expected: &["a node goes on alone by the pledge", "the pledge is lifted"],
+        ..Bounds::nothing("pledged", Begin::Pledged)
+    }
+}
+
+/// The pledge is given and lifted, and the nodes are cut apart at any moment of that.
 pub(crate) fn pledging() -> Bounds {
     let large = u8::from(is_large());
     Bounds {
         left: Left { writes: large, cuts: 1, connections: large, ..Left::default() },
-        third: Some(ThirdLeft { waits: 2, returns: 1 + large, epochs: 1 + large, ..LITTLE }),
+        third: Some(ThirdLeft { waits: 2, returns: 1, epochs: 1, ..LITTLE }),
         quick: SLOW_RECORDS,
         pledges: true,
         expected: &["a node goes on alone by the pledge", "the pledge is lifted"],
@@ -93,7 +94,7 @@ pub(crate) fn put_back() -> Bounds {
             connections: 1 + large,
             ..Left::default()
         },
-        third: Some(ThirdLeft { looks: 2, beats: 1, waits: large, ..LITTLE }),
+        third: Some(ThirdLeft { looks: large, beats: large, ..LITTLE }),
         quick: ALL_QUICK,
         mortal: &[0, 1],
         expected: &["a node's record is lost", "the arbiter promotes the second node"],
@@ -174,6 +175,7 @@ fn a_peer_that_left_is_complete_only_when_it_is_needed() {
 #[test]
 fn a_veto_by_datagram_and_a_promotion_exclude_each_other() {
     holds(&outdated());
+    holds(&followed());
 }
 
 #[test]
@@ -201,7 +203,7 @@ fn what_the_arbiter_stores_slowly_counts_when_it_is_stable() {
 /// The node that the arbiter says owns the resource needs nobody else.
 #[test]
 fn service_comes_back_without_the_peer() {
-    for bounds in [outdated(), handed()] {
+    for bounds in [outdated(), followed(), handed()] {
         holds(&Bounds { comes_back: true, ..bounds });
     }
 }

@@ -6,7 +6,7 @@ use crate::bounds::{Begin, Bounds, Left, Quick};
 use crate::pair::{Action, Pair, Typed, Wanted};
 use crate::search::{holds, is_large, search};
 use crate::third::{Third, ThirdLeft, Word};
-use hotpair::promotion::arbiter::Eligible;
+use hotpair::promotion::arbiter::{ArbiterTimer, Eligible};
 use hotpair::promotion::controller::ControllerTimer;
 
 impl Bounds {
@@ -19,6 +19,7 @@ impl Bounds {
             repeats: 99,
             waits: 99,
             absences: 2,
+            datagrams: self.third.map_or(0, |third| third.datagrams),
             ..ThirdLeft::default()
         };
         let sound = Self {
@@ -63,6 +64,13 @@ impl Bounds {
         if matches!(self.begin, Begin::Missing | Begin::Pledged) {
             pair.misses_arbiter(self.begin == Begin::Pledged, sound);
         }
+        if self.begin == Begin::Unheard {
+            pair.goes(Action::Word(Word::Vanish { at: 0 }), sound);
+            pair.fires(0, ControllerTimer::ArbiterLease, sound);
+        }
+        if self.begin == Begin::Followed {
+            pair.asks_and_follows(sound);
+        }
         if self.begin == Begin::Restarted {
             pair.restarts(sound);
         }
@@ -98,6 +106,36 @@ impl Pair {
         }
         let is_bound = |at: usize| self.nodes[at].files.record.hold;
         assert_eq!([is_bound(0), is_bound(1)], [is_over; 2], "who is bound");
+    }
+
+    /// The nodes are cut apart, the second asks for its promotion, and they meet before that arrives.
+    fn asks_and_follows(&mut self, bounds: &Bounds) {
+        let slow = Bounds { quick: SLOW_WORDS, ..bounds.clone() };
+        self.left.cuts = 1;
+        self.left.connections = 1;
+        self.third().left.suspicions = 1;
+        let run = self.instance(0).expect("it runs");
+        self.goes(Action::Cut, bounds);
+        // The first finds out when they meet again, so it does not ask to go on alone.
+        self.goes(Action::Notice { at: 1 }, bounds);
+        self.fires(0, ControllerTimer::PeerLease, bounds);
+        self.fires(0, ControllerTimer::ArbiterLease, bounds);
+        self.fires(1, ControllerTimer::Grant, bounds);
+        let lease = ArbiterTimer::Lease(run);
+        self.goes(Action::Word(Word::FireThird { timer: lease }), bounds);
+        let steps = [
+            Action::Word(Word::Suspect { at: 1 }),
+            Action::Word(Word::Ask { from: 1, place: 0 }),
+            Action::Word(Word::Tell { to: 1, place: 0 }),
+            Action::Connect,
+        ];
+        for action in steps {
+            *self = self.happens(action, &slow).expect("nothing refuses it");
+            assert_eq!(self.broken, None, "after {action:?}");
+        }
+        let record = &self.nodes[1].files.record;
+        assert!(record.arbitration.asked.is_some(), "it asks");
+        assert_eq!(record.promised, self.nodes[0].files.record.epoch, "and follows");
     }
 
     /// Both are restarted, one after the other, after their images were taken.
