@@ -205,6 +205,7 @@ impl Ghost {
         if is_same_term && goes(ServeMode::Paired, ServeMode::Solo) {
             let is_out = theirs.veto.is_some() || theirs.disk != DiskState::UpToDate;
             let is_vetoed = is_out || is_only_one;
+            let is_vetoed = is_vetoed || self.is_split;
             if (self.counts_on_veto[at] || !mine.peer_never_promotes) && !is_vetoed {
                 return Err("VetoBeforeSolo");
             }

@@ -72,7 +72,8 @@ fn is_whole_if_listed(pair: &Pair, record: &ArbiterRecord, at: usize) -> bool {
         && record.eligible == Eligible::Both
         && mine.disk == DiskState::UpToDate
         && mine.veto.is_none()
-        && !mine.hold;
+        && !mine.hold
+        && !pair.ghost.is_old[at]; // it finds out before it asks for anything
     !counts || node.files.data.shown() >= pair.ghost.floor[1 - at]
 }
 

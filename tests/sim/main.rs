@@ -34,6 +34,7 @@ mod scenarios;
 mod script;
 mod services;
 mod shrink;
+mod supervisor;
 mod trace;
 mod witness;
 mod world;

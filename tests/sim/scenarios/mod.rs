@@ -13,3 +13,4 @@ pub(crate) mod services;
 mod split_brain;
 mod stall;
 mod stops;
+mod supervisor;
