@@ -7,7 +7,9 @@ use crate::bounds::{Bounds, Left};
 use crate::search::search;
 use crate::third::ThirdLeft;
 use crate::wider::{followed, handed, left_alone, pledging, put_back};
-use crate::witnessed::{LITTLE, blackout, cut_off, partition, records, repairing, secondary_restart};
+use crate::witnessed::{
+    LITTLE, blackout, cut_off, partition, records, repairing, secondary_restart,
+};
 
 /// A rule of promotion is broken: this property must fail.
 fn finds(rule: PlantedRule, property: &'static str, bounds: &Bounds) {

@@ -238,8 +238,7 @@ impl Pair {
                 let is_due = match timer {
                     ControllerTimer::Look => left.looks > 0,
                     ControllerTimer::Repeat => left.repeats > 0,
-                    ControllerTimer::Preference
-                    | ControllerTimer::Idle => left.waits > 0,
+                    ControllerTimer::Preference | ControllerTimer::Idle => left.waits > 0,
                     // It is longer than any lease.
                     ControllerTimer::Grace => {
                         left.waits > 0 && !third.holds(at, ControllerTimer::ArbiterLease)
@@ -410,7 +409,12 @@ impl Pair {
         }
     }
 
-    pub(crate) fn tell(&mut self, to: usize, input: ControllerInput, bounds: &Bounds) -> Result<(), Broken> {
+    pub(crate) fn tell(
+        &mut self,
+        to: usize,
+        input: ControllerInput,
+        bounds: &Bounds,
+    ) -> Result<(), Broken> {
         self.step(to, Input::Controller(input), bounds)
     }
 
@@ -511,8 +515,7 @@ impl Pair {
         }
         let changes_owner = record.owner != old.owner;
         if changes_owner {
-            third.is_handed =
-                asked.is_some_and(|it| matches!(it.operation, Operation::Handover));
+            third.is_handed = asked.is_some_and(|it| matches!(it.operation, Operation::Handover));
         }
         let operation = asked.map(|request| &request.operation);
         if let Some(Operation::Promote { dead, .. }) = operation

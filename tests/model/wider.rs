@@ -87,13 +87,7 @@ pub(crate) fn pledging() -> Bounds {
 pub(crate) fn put_back() -> Bounds {
     let large = u8::from(is_large());
     Bounds {
-        left: Left {
-            writes: 1,
-            cuts: 1,
-            put_backs: 1,
-            connections: 1 + large,
-            ..Left::default()
-        },
+        left: Left { writes: 1, cuts: 1, put_backs: 1, connections: 1 + large, ..Left::default() },
         third: Some(ThirdLeft { looks: large, beats: large, ..LITTLE }),
         quick: ALL_QUICK,
         mortal: &[0, 1],

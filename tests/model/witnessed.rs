@@ -163,11 +163,14 @@ impl Pair {
 }
 
 /// All but what passes between the nodes and the arbiter.
-pub(crate) const SLOW_WORDS: Quick = Quick { data: true, records: true, frames: true, words: false };
+pub(crate) const SLOW_WORDS: Quick =
+    Quick { data: true, records: true, frames: true, words: false };
 /// All but the writes of records.
-pub(crate) const SLOW_RECORDS: Quick = Quick { data: true, records: false, frames: true, words: true };
+pub(crate) const SLOW_RECORDS: Quick =
+    Quick { data: true, records: false, frames: true, words: true };
 /// All but the frames between the nodes.
-pub(crate) const SLOW_FRAMES: Quick = Quick { data: true, records: true, frames: false, words: true };
+pub(crate) const SLOW_FRAMES: Quick =
+    Quick { data: true, records: true, frames: false, words: true };
 /// Everything: what is left are faults, people and time.
 pub(crate) const ALL_QUICK: Quick = Quick { data: true, records: true, frames: true, words: true };
 

@@ -386,7 +386,10 @@ impl World {
 
     /// Sends a datagram.
     pub(crate) fn say(&mut self, from: Party, to: Party, message: &Message) {
-        if let (Party::Node(node), Message::Outdate { .. } | Message::Outdated(_) | Message::Release(_)) = (from, message)
+        if let (
+            Party::Node(node),
+            Message::Outdate { .. } | Message::Outdated(_) | Message::Release(_),
+        ) = (from, message)
             && let Some(held) = &mut self.witness.held[node]
         {
             held.push(message.clone());
