@@ -71,6 +71,7 @@ fn is_whole_if_listed(pair: &Pair, record: &ArbiterRecord, at: usize) -> bool {
     let counts = record.owner != side(at)
         && record.eligible == Eligible::Both
         && mine.disk == DiskState::UpToDate
+        && mine.place == node.files.place() // else it learns at its start what it is worth
         && mine.veto.is_none()
         && !mine.hold
         && !pair.ghost.is_old[at]; // it finds out before it asks for anything
