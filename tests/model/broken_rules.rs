@@ -118,8 +118,7 @@ fn m16_a_veto_is_given_while_a_promotion_is_asked_for() {
 
 #[test]
 fn m17_a_role_is_handed_over_unflushed() {
-    let bounds = Bounds { comes_back: true, ..handed() };
-    finds(PlantedRule::HandoverUnflushed, "ServiceComesBack", &bounds);
+    finds(PlantedRule::HandoverUnflushed, "FlushedBeforeHandover", &handed());
 }
 
 #[test]

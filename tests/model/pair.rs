@@ -547,9 +547,6 @@ impl Pair {
         let (what, kind) = match what {
             Wanted::Write => {
                 self.left.writes -= 1;
-                if let Some(third) = &mut self.third {
-                    third.is_handed = false;
-                }
                 self.ghost.asked += 1;
                 let value = self.ghost.asked;
                 let parts = vec![Payload::unhashed(vec![value].into())];

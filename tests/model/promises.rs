@@ -79,6 +79,12 @@ fn is_whole_if_listed(pair: &Pair, record: &ArbiterRecord, at: usize) -> bool {
 }
 
 impl Pair {
+    /// Whether neither copy can lose anything that was acknowledged.
+    fn is_flushed(&self) -> bool {
+        let floor = self.ghost.floor[0].max(self.ghost.floor[1]);
+        self.nodes.iter().all(|node| node.files.data.lowest() >= floor)
+    }
+
     /// A node asks the arbiter.
     pub(crate) fn asks_third(
         &mut self,
@@ -101,6 +107,9 @@ impl Pair {
             }
             Operation::Pair { .. } if mine.serve_mode != ServeMode::Paired => {
                 bounds.breaks("PairedBeforeEligible")?;
+            }
+            Operation::Handover if !self.is_flushed() => {
+                bounds.breaks("FlushedBeforeHandover")?;
             }
             _ => {}
         }

@@ -4,7 +4,7 @@ use crate::bounds::{Bounds, Left, Quick};
 use crate::pair::{Action, Pair, Wanted};
 use crate::third::{ThirdLeft, Word};
 use hotpair::promotion::controller::ControllerTimer;
-use hotpair::units::{DiskReason, DiskState, ServeMode, VetoReason};
+use hotpair::units::{DiskReason, DiskState, VetoReason};
 
 /// So often everything that waits for time is due.
 const ROUNDS_MAX: usize = 24;
@@ -15,7 +15,7 @@ impl Pair {
     /// Whether a write is answered in the end, if every node starts, every message arrives and
     /// every timer fires.
     pub(crate) fn comes_back(&self, bounds: &Bounds) -> bool {
-        self.clone().is_served_again(bounds)
+        self.clone().serves_again(bounds)
     }
 
     /// The same with the arbiter's owner alone: its peer never starts again. That need not be so
@@ -24,7 +24,7 @@ impl Pair {
         let Some(third) = &self.third else { return true };
         let Some(record) = &third.disk else { return true };
         let at = record.owner.index();
-        if record.stopped || third.is_away[at] || self.is_excused(at, third.is_handed) {
+        if record.stopped || third.is_away[at] || self.is_excused(at) {
             return true;
         }
         let mut pair = self.clone();
@@ -33,15 +33,14 @@ impl Pair {
             pair.crash(1 - at, false);
         }
         pair.is_dead[1 - at] = true;
-        pair.is_served_again(bounds)
+        pair.serves_again(bounds)
     }
 
-    /// Whether that node may need its peer. Whoever gives the role away or gets it has nothing that
-    /// is not flushed.
-    fn is_excused(&self, at: usize, is_handed: bool) -> bool {
+    /// Whether that node may need its peer. One that lost power takes all for doubtful that its log
+    /// names, flushed or not.
+    fn is_excused(&self, at: usize) -> bool {
         let files = &self.nodes[at].files;
         let record = &files.record;
-        let is_flushed = is_handed || record.serve_mode == ServeMode::HandingOver;
         let has_lost_power =
             record.place != files.place() || record.disk_reason == DiskReason::LostPower;
         let is_hopeless = match record.veto.map(|veto| veto.reason) {
@@ -60,10 +59,10 @@ impl Pair {
             | None => false,
         };
         let is_incomplete = !matches!(record.disk, DiskState::UpToDate | DiskState::Outdated);
-        has_lost_power && !is_flushed || is_hopeless && !is_flushed || is_incomplete
+        has_lost_power || is_hopeless || is_incomplete
     }
 
-    fn is_served_again(mut self, bounds: &Bounds) -> bool {
+    fn serves_again(mut self, bounds: &Bounds) -> bool {
         let (looks, beats) = (u8::MAX, u8::MAX);
         let third = ThirdLeft {
             looks,

@@ -54,7 +54,7 @@ always! {
     "NoUnmarkedDifference" "ClearByVersion" "LogBeforeWrite" "StableBeforeCooling" "MirroredVerdict" "HonestPeersAgree"
     "DivergedStandsStill" "SplitIsReported" "VerdictTrue" "Converges" "HonestStatus"
     "RequestsAreAnswered" "OneReply" "Drained" "CoreAsserts"
-    "EligibleInSync" "RevokeBeforeGrant" "PromiseBeforeAsking" "PairedBeforeEligible"
+    "EligibleInSync" "RevokeBeforeGrant" "PromiseBeforeAsking" "PairedBeforeEligible" "FlushedBeforeHandover"
     "ServiceComesBack"
 }
 

@@ -49,8 +49,6 @@ pub(crate) struct Third {
     /// The record that is on its way to the disk, and who asked for it.
     storing: Option<(Box<ArbiterRecord>, Option<Box<Request>>)>,
     pub(crate) datagrams: Datagrams,
-    /// The last new owner was handed the role, and nobody was asked to write since.
-    pub(crate) is_handed: bool,
     pub(crate) left: ThirdLeft,
 }
 
@@ -147,7 +145,6 @@ impl Third {
             is_away: [false; 2],
             storing: None,
             datagrams: Datagrams::default(),
-            is_handed: false,
             left: ThirdLeft::default(),
         }
     }
@@ -345,34 +342,13 @@ impl Pair {
                 let record = self.third().pushes[to].take().expect("it is there");
                 self.tell(to, ControllerInput::Pushed(record), bounds)
             }
-            Word::Restart | Word::Crash { is_landed: false } => self.restart_third(bounds),
-            Word::Crash { is_landed: true } => {
-                self.lands(bounds)?;
-                self.restart_third(bounds)
-            }
-            Word::Stored => {
-                let asked = self.lands(bounds)?;
-                let mut effects = Vec::new();
-                self.third().seat.step(now, ArbiterInput::Stored(true), &mut effects);
-                self.carry_out_third(effects, asked.as_deref(), bounds)
-            }
-            Word::Vanish { at } => {
-                let third = self.third();
-                third.left.absences -= 1;
-                third.is_away[at] = true;
-                third.asks[at].clear();
-                third.tells[at].clear();
-                third.pushes[at] = None;
-                Ok(())
-            }
-            Word::Return { at } => {
-                let third = self.third();
-                third.left.returns -= 1;
-                third.is_away[at] = false;
-                self.tell(at, ControllerInput::ArbiterBack, bounds)
-            }
             Word::OutdateAsk { to } => self.ask_to_outdate(to, bounds),
             Word::OutdateAnswer { to } => self.answer_outdated(to, bounds),
+            Word::Restart
+            | Word::Crash { .. }
+            | Word::Stored
+            | Word::Vanish { .. }
+            | Word::Return { .. } => self.carry_out_word_of_third(word, bounds),
             Word::Fire { at, timer } => self.fire(at, timer, bounds),
             Word::FireThird { timer } => {
                 for at in 0..2 {
@@ -406,6 +382,40 @@ impl Pair {
                 *granted = granted.filter(|run| *run != instance);
                 self.tell(1 - of, ControllerInput::Released { instance, epoch }, bounds)
             }
+        }
+    }
+
+    /// The arbiter dies, its disk is done, or a node loses it and reaches it again.
+    fn carry_out_word_of_third(&mut self, word: Word, bounds: &Bounds) -> Result<(), Broken> {
+        let now = self.now();
+        match word {
+            Word::Restart | Word::Crash { is_landed: false } => self.restart_third(bounds),
+            Word::Crash { is_landed: true } => {
+                self.lands(bounds)?;
+                self.restart_third(bounds)
+            }
+            Word::Stored => {
+                let asked = self.lands(bounds)?;
+                let mut effects = Vec::new();
+                self.third().seat.step(now, ArbiterInput::Stored(true), &mut effects);
+                self.carry_out_third(effects, asked.as_deref(), bounds)
+            }
+            Word::Vanish { at } => {
+                let third = self.third();
+                third.left.absences -= 1;
+                third.is_away[at] = true;
+                third.asks[at].clear();
+                third.tells[at].clear();
+                third.pushes[at] = None;
+                Ok(())
+            }
+            Word::Return { at } => {
+                let third = self.third();
+                third.left.returns -= 1;
+                third.is_away[at] = false;
+                self.tell(at, ControllerInput::ArbiterBack, bounds)
+            }
+            _ => unreachable!("the others pass between the three"),
         }
     }
 
@@ -514,9 +524,6 @@ impl Pair {
             bounds.breaks("EpochMono")?;
         }
         let changes_owner = record.owner != old.owner;
-        if changes_owner {
-            third.is_handed = asked.is_some_and(|it| matches!(it.operation, Operation::Handover));
-        }
         let operation = asked.map(|request| &request.operation);
         if let Some(Operation::Promote { dead, .. }) = operation
             && changes_owner
