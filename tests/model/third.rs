@@ -344,11 +344,6 @@ impl Pair {
             }
             Word::OutdateAsk { to } => self.ask_to_outdate(to, bounds),
             Word::OutdateAnswer { to } => self.answer_outdated(to, bounds),
-            Word::Restart
-            | Word::Crash { .. }
-            | Word::Stored
-            | Word::Vanish { .. }
-            | Word::Return { .. } => self.carry_out_word_of_third(word, bounds),
             Word::Fire { at, timer } => self.fire(at, timer, bounds),
             Word::FireThird { timer } => {
                 for at in 0..2 {
@@ -382,6 +377,7 @@ impl Pair {
                 *granted = granted.filter(|run| *run != instance);
                 self.tell(1 - of, ControllerInput::Released { instance, epoch }, bounds)
             }
+            other => self.carry_out_word_of_third(other, bounds),
         }
     }
 
