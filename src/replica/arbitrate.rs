@@ -10,6 +10,7 @@ use super::session::{SessionPart, Standing};
 use super::{Effects, Replica};
 use crate::metadata::MapMemory;
 use crate::promotion::arbiter::Eligible;
+use crate::promotion::controller::planted::PlantedRule;
 use crate::promotion::controller::{
     self, Act, Controller, ControllerEffect, ControllerInput, Facts, Leaving, RecordStep,
 };
@@ -76,6 +77,9 @@ impl<M: MapMemory> Replica<M> {
             .controller
             .as_ref()
             .is_some_and(|it| it.is_candidate() || it.is_record_lost(&self.facts()));
+        if self.has_planted_rule(PlantedRule::VetoWhileAsking) {
+            return !self.records.brings_role();
+        }
         !is_bound
             && self.records.stable().arbitration.asked.is_none()
             && !self.records.brings_role()

@@ -15,6 +15,7 @@ use super::records::Change;
 use super::settings::Settings;
 use super::{Effects, Replica};
 use crate::metadata::MapMemory;
+use crate::promotion::controller::planted::PlantedRule;
 use crate::units::{Applied, ExtentIndex, Instant};
 
 /// What is not a client's or the peer's business.
@@ -128,7 +129,10 @@ impl Background {
 
 impl<M: MapMemory> Replica<M> {
     pub(super) fn on_started(&mut self, _effects: &mut Effects) {
-        let doubt = if self.is_planted(Planted::DoubtForgotten) { None } else { self.doubt };
+        let was_primary = self.records.stable().owner == Some(self.settings.side);
+        let is_forgotten = self.is_planted(Planted::DoubtForgotten)
+            || was_primary && self.has_planted_rule(PlantedRule::DoubtfulResumes);
+        let doubt = if is_forgotten { None } else { self.doubt };
         let (instance, place) = (self.start.instance, self.start.place);
         let never_promotes = self.never_promotes();
         self.records.change(Change::Start { instance, place, doubt, never_promotes });

@@ -15,6 +15,7 @@ use super::{Effects, Replica};
 use crate::metadata::MapMemory;
 use crate::promotion;
 use crate::promotion::controller::Leaving;
+use crate::promotion::controller::planted::PlantedRule;
 use crate::promotion::services::ServiceReason;
 use crate::units::{Instant, VetoReason};
 use crate::wire::message::{HandOver, Message, Outdate};
@@ -326,6 +327,11 @@ impl<M: MapMemory> Replica<M> {
     }
 
     fn flush_before_exit(&mut self, effects: &mut Effects) {
+        let is_handover = self.role.exit.as_ref().is_some_and(Exit::is_switchover);
+        if is_handover && self.has_planted_rule(PlantedRule::HandoverUnflushed) {
+            self.ask_peer_to_take_over(effects);
+            return;
+        }
         let asks_peer = self.ack_need() == AckNeed::Peer;
         if asks_peer {
             self.ask_flush(FlushWhy::Role, effects);

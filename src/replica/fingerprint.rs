@@ -14,6 +14,7 @@ impl<M: MapMemory> Hash for Replica<M> {
         (&self.records, &self.dirty, &self.log, &self.io).hash(state);
         (&self.role, &self.controller, &self.link, &self.writes, &self.window).hash(state);
         (&self.flushes, &self.background, &self.verify, &self.desk, &self.services).hash(state);
-        (&self.fresh_ids, &self.orphaned, self.now, self.size, &self.resize).hash(state);
+        (&self.fresh_ids, &self.orphaned, self.now, self.size, &self.resize, &self.outdating)
+            .hash(state);
     }
 }

@@ -219,7 +219,7 @@ impl<M: MapMemory> Replica<M> {
         }
     }
 
-    fn has_planted_rule(&self, rule: PlantedRule) -> bool {
+    pub(super) fn has_planted_rule(&self, rule: PlantedRule) -> bool {
         self.settings.controller.as_ref().is_some_and(|settings| settings.is_planted(rule))
     }
 }

@@ -10,6 +10,7 @@ use super::{Effects, Replica};
 use crate::metadata::MapMemory;
 use crate::metadata::generation::{Lineage, Relation};
 use crate::promotion::controller::ControllerInput;
+use crate::promotion::controller::planted::PlantedRule;
 use crate::promotion::services::ServiceReason;
 use crate::promotion::{self, Peer, PromoteHow, PromotePlan};
 use crate::units::{Epoch, Instant, Sequence, ServeMode, SessionId, VetoReason};
@@ -482,11 +483,20 @@ impl<M: MapMemory> Replica<M> {
             && self.io.write_count() == 0
         {
             let sync = self.role.name_sync();
+            if self.has_planted_rule(PlantedRule::HandoverUnflushed) {
+                self.set_take_step(TakeStep::Syncing(sync));
+                self.on_take_over_synced(sync, effects);
+                return;
+            }
             let io = self.io.start(Purpose::Role(sync));
             effects.push(Effect::SyncData { io });
-            if let Some(take) = &mut self.role.take_over {
-                take.step = TakeStep::Syncing(sync);
-            }
+            self.set_take_step(TakeStep::Syncing(sync));
+        }
+    }
+
+    fn set_take_step(&mut self, step: TakeStep) {
+        if let Some(take) = &mut self.role.take_over {
+            take.step = step;
         }
     }
 

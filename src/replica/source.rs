@@ -15,6 +15,7 @@ use super::records::Change;
 use super::session::{Fault, SessionPart};
 use super::{Effects, Replica};
 use crate::metadata::MapMemory;
+use crate::promotion::controller::planted::PlantedRule;
 use crate::units::{
     BLOCK_LEN, BLOCKS_PER_CHUNK, BlockIndex, BlockRange, CHUNK_LEN, ChunkIndex, Instant, ServeMode,
     Transfer,
@@ -537,8 +538,12 @@ impl<M: MapMemory> Replica<M> {
         }
         let mode = self.records.stable().serve_mode;
         if self.role.is_primary() && (mode != ServeMode::Paired || self.role.is_changing()) {
-            self.set_source_stage(Stage::Recording);
             self.records.change(Change::Paired);
+            if self.has_planted_rule(PlantedRule::VetoLiftedBeforePaired) {
+                self.end_source(effects);
+                return;
+            }
+            self.set_source_stage(Stage::Recording);
         } else {
             self.end_source(effects);
         }

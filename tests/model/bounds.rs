@@ -25,6 +25,8 @@ pub(crate) struct Left {
     pub(crate) cuts: u8,
     pub(crate) commands: u8,
     pub(crate) time: u8,
+    /// Old images that are put back.
+    pub(crate) put_backs: u8,
     /// Connections that may be made.
     pub(crate) connections: u8,
     /// Counts requests.
@@ -42,6 +44,16 @@ pub(crate) enum Begin {
     Written,
     /// The second node was killed, and the first went on alone and wrote.
     Alone,
+    /// With an arbiter that both nodes have missed, so that the time of grace runs.
+    Missing,
+    /// The same, and the pledge was given.
+    Pledged,
+    /// The first node does not reach the arbiter, and serves by its peer's lease.
+    Unheard,
+    /// The second node asked for its promotion, which is on its way, and follows the first again.
+    Followed,
+    /// Both have been restarted since the images of them were taken.
+    Restarted,
 }
 
 /// The bounds of one search.
@@ -64,6 +76,8 @@ pub(crate) struct Bounds {
     pub(crate) expected: &'static [&'static str],
     /// What happens to the arbiter; `None` without one.
     pub(crate) third: Option<ThirdLeft>,
+    /// The secondary pledges when both have missed the arbiter for long.
+    pub(crate) pledges: bool,
     /// What never waits.
     pub(crate) quick: Quick,
     /// Who grants a lease may believe that it is over before its holder does.
@@ -125,6 +139,7 @@ impl Bounds {
             flushes_at_once: true,
             expected: &[],
             third: None,
+            pledges: false,
             quick: Quick::default(),
             is_clock_broken: false,
             only: None,
@@ -154,13 +169,14 @@ impl Bounds {
             suspect_after: NEVER,
             io_timeout: NEVER,
             unflushed_age: NEVER,
+            asks_by_datagram: self.third.is_some_and(|third| third.datagrams > 0),
             controller: self.third.map(|_| ControllerSettings {
                 side: side(at),
                 promotes: true,
                 lease: Duration::from_secs(3),
                 stop_budget: Duration::ZERO,
                 fence: None,
-                arbiter_grace: None,
+                arbiter_grace: self.pledges.then(|| Duration::from_secs(10)),
                 identities: [[0; 32]; 2],
                 moving: Moving::default(),
                 #[cfg(feature = "planted-bugs")]
@@ -206,7 +222,8 @@ impl Bounds {
         ];
         let write = Action::Ask { at: 0, what: Wanted::Write };
         match self.begin {
-            Begin::InSync => {}
+            Begin::InSync | Begin::Missing | Begin::Pledged => {}
+            Begin::Unheard | Begin::Followed | Begin::Restarted => {}
             Begin::Written => prelude.push(write),
             Begin::Alone => prelude.extend([
                 write,
@@ -243,6 +260,7 @@ impl Pair {
                             | Word::Tell { .. }
                             | Word::Push { .. }
                             | Word::Grant { .. }
+                            | Word::Stored
                     )
                 );
                 matches!(action, Action::Deliver { .. } | Action::End { .. } | Action::Tick { .. })
@@ -257,7 +275,9 @@ impl Pair {
     pub(crate) fn progress(&self, actions: &mut Vec<Action>) {
         for (at, node) in self.nodes.iter().enumerate() {
             let Some(process) = &node.process else {
-                actions.push(Action::Start { at });
+                if !self.is_dead[at] {
+                    actions.push(Action::Start { at });
+                }
                 continue;
             };
             actions.extend((0..process.works.len()).map(|work| Action::End { at, work }));
@@ -295,7 +315,20 @@ impl Pair {
             self.asks(at, actions);
             self.faults(at, bounds, actions);
             self.commands(at, bounds, actions);
+            if self.left.put_backs > 0 && bounds.mortal.contains(&at) && self.would_be_noticed(at) {
+                actions.push(Action::PutBack { at });
+            }
         }
+    }
+
+    /// Whether the arbiter's record names a run of that node which its image does not know: only
+    /// then anybody can know that it is an old one.
+    fn would_be_noticed(&self, at: usize) -> bool {
+        let record = self.third.as_ref().and_then(|third| third.disk.as_ref());
+        let image = self.images[at].as_ref();
+        record.zip(image).is_some_and(|(record, image)| {
+            !image.record.instances.contains(&record.requests[at].instance)
+        })
     }
 
     fn asks(&self, at: usize, actions: &mut Vec<Action>) {
@@ -353,6 +386,7 @@ impl Pair {
                 Typed::Promote => !is_primary,
                 Typed::Force { .. } => !is_primary && (peer_is_off || bounds.lies),
                 Typed::Demote => is_primary,
+                Typed::Leave => at == 1,
                 Typed::Switchover | Typed::Stop | Typed::Keep => true,
             };
             makes_sense.then_some(Action::Type { at, typed })

@@ -3,10 +3,13 @@
 use hotpair::promotion::controller::planted::PlantedRule;
 use hotpair::replica::planted::Planted;
 
-use crate::bounds::Bounds;
+use crate::bounds::{Bounds, Left};
 use crate::search::search;
 use crate::third::ThirdLeft;
-use crate::witnessed::{blackout, cut_off, partition, records, repairing, secondary_restart};
+use crate::wider::{followed, handed, left_alone, pledging, put_back};
+use crate::witnessed::{
+    LITTLE, blackout, cut_off, partition, records, repairing, secondary_restart,
+};
 
 /// A rule of promotion is broken: this property must fail.
 fn finds(rule: PlantedRule, property: &'static str, bounds: &Bounds) {
@@ -34,6 +37,11 @@ fn m2_the_arbiter_ignores_the_lease() {
 #[test]
 fn m3_a_restart_forgets_what_was_granted() {
     finds(PlantedRule::GrantsForgotten, "FreshRead", &secondary_restart());
+}
+
+#[test]
+fn m4_a_veto_is_lifted_before_the_peer_is_needed() {
+    finds(PlantedRule::VetoLiftedBeforePaired, "PairedBeforeCandidate", &left_alone());
 }
 
 #[test]
@@ -74,9 +82,43 @@ fn m10_a_record_of_the_same_owner_counts_as_an_answer() {
 }
 
 #[test]
+fn m11_a_doubtful_primary_resumes() {
+    let third = Some(ThirdLeft { looks: 1, epochs: 1, ..LITTLE });
+    let left = Left { power_losses: 1, ..Left::default() };
+    let bounds = Bounds { left, third, mortal: &[0], flushes_at_once: false, ..blackout() };
+    finds(PlantedRule::DoubtfulResumes, "NoLostAck", &bounds);
+}
+
+#[test]
 fn m12_a_doubtful_secondary_is_promoted() {
     let bounds = Bounds { mortal: &[1], ..doubt() };
     finds_in("DoubtForgotten", "NoLostAck", &bounds);
+}
+
+#[test]
+fn m13_the_secondary_lifts_its_pledge_by_itself() {
+    finds(PlantedRule::PledgeLiftedAlone, "VetoBeforeSolo", &pledging());
+}
+
+#[test]
+fn m14_a_lost_record_counts() {
+    finds(PlantedRule::LostRecordTrusted, "NoLostAck", &put_back());
+}
+
+#[test]
+fn m15_the_pledge_is_lifted_while_the_primary_relies_on_it() {
+    finds(PlantedRule::PledgeLiftedEarly, "VetoBeforeSolo", &pledging());
+}
+
+#[test]
+fn m16_a_veto_is_given_while_a_promotion_is_asked_for() {
+    let bounds = Bounds { comes_back: true, ..followed() };
+    finds(PlantedRule::VetoWhileAsking, "ServiceComesBack", &bounds);
+}
+
+#[test]
+fn m17_a_role_is_handed_over_unflushed() {
+    finds(PlantedRule::HandoverUnflushed, "FlushedBeforeHandover", &handed());
 }
 
 #[test]

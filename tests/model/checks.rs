@@ -12,7 +12,8 @@ use crate::pair::Pair;
 /// Looks at a state from all sides.
 pub(crate) fn look(pair: &Pair) -> Result<(), Broken> {
     let [a, b] = &pair.nodes;
-    if a.files.data.shown() != b.files.data.shown() && is_comparable(pair) {
+    let is_known = is_comparable(pair) && pair.ghost.is_old == [false; 2];
+    if a.files.data.shown() != b.files.data.shown() && is_known {
         let is_marked = a.files.map.is_marked() || b.files.map.is_marked();
         if !is_marked && ![a, b].into_iter().any(is_in_flight) {
             return Err("NoUnmarkedDifference");

@@ -209,6 +209,14 @@ impl Files {
         self.boot += 1;
     }
 
+    /// The machine boots with an older image of everything.
+    pub(crate) fn put_back(&mut self, image: &Self) {
+        *self = Self { boot: self.boot + 1, ..image.clone() };
+        let last = self.data.version_count() - 1;
+        self.data.lose_power(last);
+        self.map_stable = self.map.clone();
+    }
+
     /// Recovery of what is there. After a process crash the canary's copy is in memory, equal to
     /// the canary.
     pub(crate) fn recover(&mut self) -> Recovered<Pages> {

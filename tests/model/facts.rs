@@ -2,7 +2,7 @@
 
 use stateright::Property;
 
-use hotpair::units::{DiskState, ServeMode};
+use hotpair::units::{DiskState, ServeMode, VetoReason};
 
 use crate::bounds::Bounds;
 use crate::node::{Ask, Node};
@@ -136,6 +136,30 @@ pub(crate) const FACTS: &[Fact] = &[
     Fact {
         name: "a node goes on alone by the arbiter",
         is_so: |_, pair| (0..2).any(|at| pair.is_told(at, "going-solo", "ArbiterSolo")),
+    },
+    Fact {
+        name: "a node goes on alone by the peer's veto",
+        is_so: |_, pair| (0..2).any(|at| pair.is_told(at, "going-solo", "PeerVeto")),
+    },
+    Fact {
+        name: "a node goes on alone by the pledge",
+        is_so: |_, pair| (0..2).any(|at| pair.is_told(at, "going-solo", "Pledged")),
+    },
+    Fact {
+        name: "the pledge is lifted",
+        is_so: |_, pair| {
+            (0..2).any(|at| pair.is_told(at, "pledge-changed", "may be promoted again"))
+        },
+    },
+    Fact {
+        name: "a node's record is lost",
+        is_so: |_, pair| {
+            let is_lost = |node: &Node| {
+                let veto = node.files.record.veto;
+                veto.is_some_and(|veto| veto.reason == VetoReason::RecordLost)
+            };
+            pair.nodes.iter().any(is_lost)
+        },
     },
     Fact {
         name: "a primary waits for the arbiter",

@@ -22,6 +22,8 @@ pub(crate) struct Ghost {
     pub(crate) had: [Value; 2],
     /// A power loss took something, and the node was not compared since.
     pub(crate) has_lost: [bool; 2],
+    /// An old image was put back at each node, which was not filled since.
+    pub(crate) is_old: [bool; 2],
     /// What clients had been told, written and flushed, when each node said last that every
     /// acknowledgement needs its peer: a target that becomes complete has at least that.
     owed: [(Value, Value); 2],
@@ -160,14 +162,26 @@ impl Ghost {
         }
     }
 
+    /// An image was put back at node `at`, with `shown`. What that one acknowledged alone is given up.
+    pub(crate) fn was_put_back(&mut self, at: usize, shown: Value, was_alone: bool) {
+        self.had[at] = shown;
+        self.is_old[at] = true;
+        if was_alone {
+            self.floor[at] = self.floor[at].min(shown);
+            self.flushed[at] = self.flushed[at].min(shown);
+        } else {
+            self.has_lost[at] = true;
+        }
+    }
+
     /// Node `at` was promoted by force: what it lacks is given up, if the operator said so.
-    pub(crate) fn forced(&mut self, at: usize, accepts_loss: bool, shown: Value, peer_runs: bool) {
+    pub(crate) fn forced(&mut self, at: usize, accepts_loss: bool, shown: Value, is_split: bool) {
         if accepts_loss {
             self.floor[at] = self.floor[at].min(shown);
             self.flushed[at] = self.flushed[at].min(shown);
             self.has_lost[at] = false;
         }
-        self.is_split |= peer_runs || self.floor[1 - at] > self.floor[at];
+        self.is_split |= is_split || self.floor[1 - at] > self.floor[at];
     }
 
     /// The record of node `at` changed from `old` to the one it has. It may be the only one that
@@ -191,6 +205,7 @@ impl Ghost {
         if is_same_term && goes(ServeMode::Paired, ServeMode::Solo) {
             let is_out = theirs.veto.is_some() || theirs.disk != DiskState::UpToDate;
             let is_vetoed = is_out || is_only_one;
+            let is_vetoed = is_vetoed || self.is_split;
             if (self.counts_on_veto[at] || !mine.peer_never_promotes) && !is_vetoed {
                 return Err("VetoBeforeSolo");
             }
@@ -217,6 +232,7 @@ impl Ghost {
             self.floor[at] = floor;
             self.flushed[at] = flushed;
             self.has_lost = [false; 2];
+            self.is_old = [false; 2];
             self.is_settled |= self.is_split;
             self.is_split = false;
         }

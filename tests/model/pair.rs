@@ -2,10 +2,11 @@
 
 use std::hash::{Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use hotpair::metadata::Birth;
 use hotpair::replica::{Closing, Command, Effect, Input, LinkId, Request, RequestId, RequestKind};
-use hotpair::units::{ByteRange, Epoch, Instant, Side};
+use hotpair::units::{ByteRange, Epoch, Instant, ServeMode, Side};
 use hotpair::wire::message::{Frame, Message, RefusalCode};
 use hotpair::wire::payload::Payload;
 
@@ -27,6 +28,10 @@ pub(crate) struct Pair {
     pub(crate) third: Option<Box<Third>>,
     pub(crate) ghost: Ghost,
     pub(crate) left: Left,
+    /// What each node had when the search began: the same in all states of a search.
+    pub(crate) images: [Option<Arc<Files>>; 2],
+    /// Nodes that never start again: only while it is asked whether service comes back.
+    pub(crate) is_dead: [bool; 2],
     /// Time passes in one step, after which everything that waits for time is due.
     has_time_passed: bool,
     /// The property that does not hold.
@@ -112,6 +117,10 @@ pub(crate) enum Action {
         typed: Typed,
     },
     PassTime,
+    /// The machine ends, and comes back with what it had when the search began.
+    PutBack {
+        at: usize,
+    },
     /// Something between the nodes and the arbiter.
     Word(Word),
 }
@@ -135,6 +144,8 @@ pub(crate) enum Typed {
     Demote,
     Switchover,
     Stop,
+    /// The same, of the second node only.
+    Leave,
     /// `split-brain resolve --keep` this node.
     Keep,
 }
@@ -157,6 +168,8 @@ impl Pair {
             third: None,
             ghost: Ghost::default(),
             left,
+            images: [None, None],
+            is_dead: [false; 2],
             has_time_passed: false,
             broken: None,
             told: Told::default(),
@@ -281,6 +294,17 @@ impl Pair {
                 self.ghost.lost_power(at, has_lost, &self.nodes);
                 Ok(())
             }
+            Action::PutBack { at } => {
+                self.left.put_backs -= 1;
+                self.crash(at, false);
+                let image = self.images[at].clone().expect("the search has one");
+                let nodes = &mut self.nodes;
+                let was_alone = nodes[at].files.record.serve_mode == ServeMode::Solo;
+                nodes[at].files.put_back(&image);
+                let shown = nodes[at].files.data.shown();
+                self.ghost.was_put_back(at, shown, was_alone);
+                Ok(())
+            }
             Action::Start { at } => {
                 let (settings, now) = (bounds.settings(at), self.now());
                 self.nodes[at].start(settings, now);
@@ -398,6 +422,7 @@ impl Pair {
             Effect::AskArbiter(request) => self.asks_third(at, request, bounds),
             Effect::SetTimer { timer, .. } => self.set_timer(at, timer),
             Effect::GrantLease(to) => self.grant_lease(at, to),
+            Effect::Outdate(order) => self.outdates(at, order),
             _ => unreachable!("the others are I/O"),
         }
     }
@@ -461,7 +486,9 @@ impl Pair {
         match work {
             Work::Write(value) => self.ghost.had[at] = value,
             Work::Record(_) => {
+                let theirs = &self.nodes[1 - at].files.record;
                 let is_only_one = self.third.as_ref().is_some_and(|third| third.lists_only(at))
+                    || promises::is_pledged(theirs, 1 - at)
                     || !bounds.is_of_interest(Some("VetoBeforeSolo"));
                 self.ghost.recorded(at, &old, &self.nodes, is_only_one)?;
                 self.note_force(at, &old);
@@ -490,7 +517,10 @@ impl Pair {
         if is_forced {
             let peer_runs = self.nodes[1 - at].process.as_ref().is_some_and(|p| p.export.is_some());
             let accepts_loss = self.left.has_accepted_loss;
-            self.ghost.forced(at, accepts_loss, files.data.shown(), peer_runs);
+            // Whoever was primary learns of what the arbiter was not asked for when the nodes meet.
+            let is_unheard = self.third.is_some() && !files.record.epoch.is_by_arbiter();
+            let is_split = peer_runs || is_unheard;
+            self.ghost.forced(at, accepts_loss, files.data.shown(), is_split);
         }
     }
 
@@ -538,7 +568,7 @@ impl Pair {
         self.step(at, Input::Request { epoch, request: Request { id: request, kind } }, bounds)
     }
 
-    fn crash(&mut self, at: usize, is_landed: bool) {
+    pub(crate) fn crash(&mut self, at: usize, is_landed: bool) {
         self.ghost.counts_on_veto[at] = false;
         if let Some(third) = &mut self.third {
             third.forget_process(at);
@@ -550,7 +580,7 @@ impl Pair {
     }
 
     /// The supervisor of a primary that is killed says that it serves nothing more.
-    fn leave_will(&mut self, at: usize) {
+    pub(crate) fn leave_will(&mut self, at: usize) {
         let Some(core) = self.nodes[at].core() else { return };
         let (run, epoch, serves) = (core.instance(), core.superblock().epoch, core.is_primary());
         if let Some(third) = self.third.as_mut().filter(|_| serves) {
@@ -568,7 +598,7 @@ impl Pair {
             }
             Typed::Demote => (OTHER, Command::Demote),
             Typed::Switchover => (OTHER, Command::Switchover),
-            Typed::Stop => (STOP, Command::Stop),
+            Typed::Stop | Typed::Leave => (STOP, Command::Stop),
             Typed::Keep => (OTHER, Command::Resolve { keep: side(at) }),
         };
         self.step(at, Input::Operator { request, command }, bounds)

@@ -1,5 +1,6 @@
 //! What must hold with an arbiter, seen from above all three.
 
+use hotpair::metadata::Superblock;
 use hotpair::promotion::arbiter::{ArbiterRecord, Eligible, Operation, Request};
 use hotpair::units::{DiskState, ServeMode};
 
@@ -30,7 +31,7 @@ pub(crate) fn look(pair: &Pair, bounds: &Bounds) -> Result<(), Broken> {
     if goes_alone(pair, 0) && goes_alone(pair, 1) {
         bounds.breaks("OneWriter")?;
     }
-    if bounds.comes_back && !pair.comes_back(bounds) {
+    if bounds.comes_back && !(pair.comes_back(bounds) && pair.comes_back_alone(bounds)) {
         bounds.breaks("ServiceComesBack")?;
     }
     Ok(())
@@ -55,8 +56,12 @@ fn may_be_alone(pair: &Pair, third: &Third, at: usize) -> bool {
     let [mine, theirs] = [at, 1 - at].map(|node| &pair.nodes[node].files.record);
     let is_forced = mine.forced && !mine.epoch.is_by_arbiter();
     let is_out = theirs.veto.is_some() || theirs.disk != DiskState::UpToDate;
-    let is_bound = theirs.hold && theirs.owner != Some(side(1 - at));
-    third.lists_only(at) || is_forced || is_out || is_bound
+    third.lists_only(at) || is_forced || is_out || is_pledged(theirs, 1 - at)
+}
+
+/// Whether that node pledged not to ask for promotion.
+pub(crate) fn is_pledged(record: &Superblock, at: usize) -> bool {
+    record.hold && record.owner != Some(side(at))
 }
 
 /// Who is listed beside the owner, is whole and has no veto has every acknowledged write.
@@ -66,12 +71,20 @@ fn is_whole_if_listed(pair: &Pair, record: &ArbiterRecord, at: usize) -> bool {
     let counts = record.owner != side(at)
         && record.eligible == Eligible::Both
         && mine.disk == DiskState::UpToDate
+        && mine.place == node.files.place() // else it learns at its start what it is worth
         && mine.veto.is_none()
-        && !mine.hold;
+        && !mine.hold
+        && !pair.ghost.is_old[at]; // it finds out before it asks for anything
     !counts || node.files.data.shown() >= pair.ghost.floor[1 - at]
 }
 
 impl Pair {
+    /// Whether neither copy can lose anything that was acknowledged.
+    fn is_flushed(&self) -> bool {
+        let floor = self.ghost.floor[0].max(self.ghost.floor[1]);
+        self.nodes.iter().all(|node| node.files.data.lowest() >= floor)
+    }
+
     /// A node asks the arbiter.
     pub(crate) fn asks_third(
         &mut self,
@@ -95,10 +108,15 @@ impl Pair {
             Operation::Pair { .. } if mine.serve_mode != ServeMode::Paired => {
                 bounds.breaks("PairedBeforeEligible")?;
             }
+            Operation::Handover if !self.is_flushed() => {
+                bounds.breaks("FlushedBeforeHandover")?;
+            }
             _ => {}
         }
-        let third = self.third.as_mut().expect("there is an arbiter");
-        third.asks[at].push_back(request);
+        let third = self.third();
+        if !third.is_away[at] {
+            third.asks[at].push_back(request);
+        }
         Ok(())
     }
 }

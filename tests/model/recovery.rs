@@ -4,6 +4,7 @@ use crate::bounds::{Bounds, Left, Quick};
 use crate::pair::{Action, Pair, Wanted};
 use crate::third::{ThirdLeft, Word};
 use hotpair::promotion::controller::ControllerTimer;
+use hotpair::units::{DiskReason, DiskState, VetoReason};
 
 /// So often everything that waits for time is due.
 const ROUNDS_MAX: usize = 24;
@@ -14,6 +15,54 @@ impl Pair {
     /// Whether a write is answered in the end, if every node starts, every message arrives and
     /// every timer fires.
     pub(crate) fn comes_back(&self, bounds: &Bounds) -> bool {
+        self.clone().serves_again(bounds)
+    }
+
+    /// The same with the arbiter's owner alone: its peer never starts again. That need not be so
+    /// if it lost power with writes that it had not flushed, or if its copy or its record is lost.
+    pub(crate) fn comes_back_alone(&self, bounds: &Bounds) -> bool {
+        let Some(third) = &self.third else { return true };
+        let Some(record) = &third.disk else { return true };
+        let at = record.owner.index();
+        if record.stopped || third.is_away[at] || self.is_excused(at) {
+            return true;
+        }
+        let mut pair = self.clone();
+        if pair.nodes[1 - at].process.is_some() {
+            pair.leave_will(1 - at);
+            pair.crash(1 - at, false);
+        }
+        pair.is_dead[1 - at] = true;
+        pair.serves_again(bounds)
+    }
+
+    /// Whether that node may need its peer. One that lost power takes all for doubtful that its log
+    /// names, flushed or not.
+    fn is_excused(&self, at: usize) -> bool {
+        let files = &self.nodes[at].files;
+        let record = &files.record;
+        let has_lost_power =
+            record.place != files.place() || record.disk_reason == DiskReason::LostPower;
+        let is_hopeless = match record.veto.map(|veto| veto.reason) {
+            Some(
+                VetoReason::PowerLoss
+                | VetoReason::RecordLost
+                | VetoReason::IoError
+                | VetoReason::Inconsistent,
+            ) => true,
+            Some(
+                VetoReason::Evicted
+                | VetoReason::Left
+                | VetoReason::NotEligible
+                | VetoReason::Superseded,
+            )
+            | None => false,
+        };
+        let is_incomplete = !matches!(record.disk, DiskState::UpToDate | DiskState::Outdated);
+        has_lost_power || is_hopeless || is_incomplete
+    }
+
+    fn serves_again(mut self, bounds: &Bounds) -> bool {
         let (looks, beats) = (u8::MAX, u8::MAX);
         let third = ThirdLeft {
             looks,
@@ -30,10 +79,16 @@ impl Pair {
             third: Some(third),
             ..bounds.clone()
         };
-        let mut pair = self.clone();
+        let pair = &mut self;
         let next_request = pair.left.next_request;
         pair.left = Left { connections: 100, writes: 50, time: 1, next_request, ..Left::default() };
-        pair.third.as_mut().expect("there is an arbiter").left = third;
+        pair.third().left = third;
+        for at in 0..2 {
+            if pair.third().is_away[at] {
+                pair.third().left.returns = 1;
+                pair.goes_if_it_can(Action::Word(Word::Return { at }), &bounds);
+            }
+        }
         for round in 0..ROUNDS_MAX {
             pair.runs_on(&bounds);
             if pair.broken.is_some() || pair.answers_a_write(&bounds) {

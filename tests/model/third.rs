@@ -17,6 +17,7 @@ use hotpair::replica::Input;
 use hotpair::units::{ArbiterId, Epoch, Instance, Instant};
 
 use crate::bounds::Bounds;
+use crate::datagrams::Datagrams;
 use crate::ghost::Broken;
 use crate::pair::{Action, Pair, side};
 
@@ -43,6 +44,11 @@ pub(crate) struct Third {
     is_silent: [bool; 2],
     /// One node alone was eligible.
     was_alone: bool,
+    /// Nothing passes between that node and the arbiter.
+    pub(crate) is_away: [bool; 2],
+    /// The record that is on its way to the disk, and who asked for it.
+    storing: Option<(Box<ArbiterRecord>, Option<Box<Request>>)>,
+    pub(crate) datagrams: Datagrams,
     pub(crate) left: ThirdLeft,
 }
 
@@ -66,6 +72,14 @@ pub(crate) struct ThirdLeft {
     pub(crate) waits: u8,
     /// New records of the arbiter.
     pub(crate) epochs: u8,
+    /// Datagrams by which a primary asks its peer to veto itself, and which arrive.
+    pub(crate) datagrams: u8,
+    /// Nodes that lose the arbiter.
+    pub(crate) absences: u8,
+    /// Nodes that reach it again.
+    pub(crate) returns: u8,
+    /// Records that are slow to get stable at the arbiter.
+    pub(crate) slow_stores: u8,
 }
 
 /// One thing that can happen there.
@@ -95,6 +109,18 @@ pub(crate) enum Word {
     Grant { to: usize },
     /// The supervisor's word about a dead run arrives at the peer.
     Will { of: usize },
+    /// The record is stable at the arbiter.
+    Stored,
+    /// The arbiter dies and starts, with the record that was on its way to the disk or without.
+    Crash { is_landed: bool },
+    /// That node does not reach the arbiter any more; what was on its way is lost.
+    Vanish { at: usize },
+    /// It reaches it again.
+    Return { at: usize },
+    /// The peer's primary asks by datagram for a veto.
+    OutdateAsk { to: usize },
+    /// The answer arrives.
+    OutdateAnswer { to: usize },
 }
 
 /// The one store.
@@ -116,6 +142,9 @@ impl Third {
             wills: [None; 2],
             is_silent: [false; 2],
             was_alone: false,
+            is_away: [false; 2],
+            storing: None,
+            datagrams: Datagrams::default(),
             left: ThirdLeft::default(),
         }
     }
@@ -138,6 +167,7 @@ impl Third {
         self.node_timers[at].clear();
         self.is_silent[at] = false;
         self.grants[at] = None;
+        self.datagrams.forget(at);
     }
 
     /// A process of that node was killed, and its supervisor says so.
@@ -161,7 +191,11 @@ impl Pair {
     /// What goes on by itself between the three: messages that arrive.
     pub(crate) fn words_under_way(&self, actions: &mut Vec<Action>) {
         let Some(third) = &self.third else { return };
+        self.datagrams_under_way(actions);
         let mut may = |word| actions.push(Action::Word(word));
+        if third.storing.is_some() {
+            may(Word::Stored);
+        }
         for at in 0..2 {
             let places = |len: usize| if third.left.disorder > 0 { len } else { len.min(1) };
             for place in 0..places(third.asks[at].len()) {
@@ -201,9 +235,11 @@ impl Pair {
                 let is_due = match timer {
                     ControllerTimer::Look => left.looks > 0,
                     ControllerTimer::Repeat => left.repeats > 0,
-                    ControllerTimer::Preference
-                    | ControllerTimer::Idle
-                    | ControllerTimer::Grace => left.waits > 0,
+                    ControllerTimer::Preference | ControllerTimer::Idle => left.waits > 0,
+                    // It is longer than any lease.
+                    ControllerTimer::Grace => {
+                        left.waits > 0 && !third.holds(at, ControllerTimer::ArbiterLease)
+                    }
                     ControllerTimer::ArbiterLease
                     | ControllerTimer::PeerLease
                     | ControllerTimer::StopBudget
@@ -228,6 +264,14 @@ impl Pair {
                 may(Word::Lose { to: at });
             }
         }
+        for at in 0..2 {
+            if left.absences > 0 && !third.is_away[at] {
+                may(Word::Vanish { at });
+            }
+            if left.returns > 0 && third.is_away[at] {
+                may(Word::Return { at });
+            }
+        }
         for &timer in &third.timers {
             let is_held = |at: usize| {
                 let counts = match timer {
@@ -240,8 +284,12 @@ impl Pair {
                 may(Word::FireThird { timer });
             }
         }
-        if left.restarts > 0 {
+        if left.restarts > 0 && third.storing.is_none() {
             may(Word::Restart);
+        }
+        if left.restarts > 0 && third.storing.is_some() {
+            may(Word::Crash { is_landed: false });
+            may(Word::Crash { is_landed: true });
         }
     }
 
@@ -259,7 +307,7 @@ impl Pair {
         self.nodes[at].core().map(hotpair::replica::Replica::instance)
     }
 
-    fn third(&mut self) -> &mut Third {
+    pub(crate) fn third(&mut self) -> &mut Third {
         self.third.as_mut().expect("there is an arbiter")
     }
 
@@ -294,7 +342,8 @@ impl Pair {
                 let record = self.third().pushes[to].take().expect("it is there");
                 self.tell(to, ControllerInput::Pushed(record), bounds)
             }
-            Word::Restart => self.restart_third(bounds),
+            Word::OutdateAsk { to } => self.ask_to_outdate(to, bounds),
+            Word::OutdateAnswer { to } => self.answer_outdated(to, bounds),
             Word::Fire { at, timer } => self.fire(at, timer, bounds),
             Word::FireThird { timer } => {
                 for at in 0..2 {
@@ -328,10 +377,50 @@ impl Pair {
                 *granted = granted.filter(|run| *run != instance);
                 self.tell(1 - of, ControllerInput::Released { instance, epoch }, bounds)
             }
+            other => self.carry_out_word_of_third(other, bounds),
         }
     }
 
-    fn tell(&mut self, to: usize, input: ControllerInput, bounds: &Bounds) -> Result<(), Broken> {
+    /// The arbiter dies, its disk is done, or a node loses it and reaches it again.
+    fn carry_out_word_of_third(&mut self, word: Word, bounds: &Bounds) -> Result<(), Broken> {
+        let now = self.now();
+        match word {
+            Word::Restart | Word::Crash { is_landed: false } => self.restart_third(bounds),
+            Word::Crash { is_landed: true } => {
+                self.lands(bounds)?;
+                self.restart_third(bounds)
+            }
+            Word::Stored => {
+                let asked = self.lands(bounds)?;
+                let mut effects = Vec::new();
+                self.third().seat.step(now, ArbiterInput::Stored(true), &mut effects);
+                self.carry_out_third(effects, asked.as_deref(), bounds)
+            }
+            Word::Vanish { at } => {
+                let third = self.third();
+                third.left.absences -= 1;
+                third.is_away[at] = true;
+                third.asks[at].clear();
+                third.tells[at].clear();
+                third.pushes[at] = None;
+                Ok(())
+            }
+            Word::Return { at } => {
+                let third = self.third();
+                third.left.returns -= 1;
+                third.is_away[at] = false;
+                self.tell(at, ControllerInput::ArbiterBack, bounds)
+            }
+            _ => unreachable!("the others pass between the three"),
+        }
+    }
+
+    pub(crate) fn tell(
+        &mut self,
+        to: usize,
+        input: ControllerInput,
+        bounds: &Bounds,
+    ) -> Result<(), Broken> {
         self.step(to, Input::Controller(input), bounds)
     }
 
@@ -376,18 +465,28 @@ impl Pair {
         for effect in effects {
             match effect {
                 ArbiterEffect::Store(record) => {
-                    self.stores(&record, asked, bounds)?;
                     let third = self.third();
-                    third.disk = Some(*record);
+                    third.storing = Some((record, asked.map(|asked| Box::new(asked.clone()))));
+                    if third.left.slow_stores > 0 {
+                        third.left.slow_stores -= 1;
+                        continue;
+                    }
+                    self.lands(bounds)?;
+                    let third = self.third();
                     let mut effects = Vec::new();
                     third.seat.step(now, ArbiterInput::Stored(true), &mut effects);
                     self.carry_out_third(effects, asked, bounds)?;
                 }
                 ArbiterEffect::Reply { to, id, reply } => {
-                    self.third().tells[to.index()].push_back((id, reply));
+                    let third = self.third();
+                    if !third.is_away[to.index()] {
+                        third.tells[to.index()].push_back((id, reply));
+                    }
                 }
                 ArbiterEffect::Push(record) => {
-                    self.third().pushes = [Some(record.clone()), Some(record)];
+                    let third = self.third();
+                    let is_away = third.is_away;
+                    third.pushes = is_away.map(|is_away| (!is_away).then(|| record.clone()));
                 }
                 ArbiterEffect::SetTimer { timer, .. } => {
                     self.third().timers.insert(timer);
@@ -395,6 +494,14 @@ impl Pair {
             }
         }
         Ok(())
+    }
+
+    /// What was on its way to the arbiter's disk is there.
+    fn lands(&mut self, bounds: &Bounds) -> Result<Option<Box<Request>>, Broken> {
+        let (record, asked) = self.third().storing.take().expect("a record is on its way");
+        self.stores(&record, asked.as_deref(), bounds)?;
+        self.third().disk = Some(*record);
+        Ok(asked)
     }
 
     /// The arbiter's record changes.
@@ -451,6 +558,7 @@ impl Pair {
     fn restart_third(&mut self, bounds: &Bounds) -> Result<(), Broken> {
         let third = self.third();
         third.left.restarts -= 1;
+        third.storing = None;
         let mut effects = Vec::new();
         third.seat = Arbiter::new(STORE, third.disk.clone(), &mut effects);
         bounds.plant_at_arbiter(&mut third.seat);

@@ -1,16 +1,27 @@
 //! The searches with an arbiter.
 
+use std::sync::Arc;
+
 use crate::bounds::{Begin, Bounds, Left, Quick};
 use crate::pair::{Action, Pair, Typed, Wanted};
 use crate::search::{holds, is_large, search};
 use crate::third::{Third, ThirdLeft, Word};
-use hotpair::promotion::arbiter::Eligible;
+use hotpair::promotion::arbiter::{ArbiterTimer, Eligible};
 use hotpair::promotion::controller::ControllerTimer;
 
 impl Bounds {
     /// The first node serves, both are eligible, and both of its leases hold.
     pub(crate) fn first_state_with_arbiter(&self) -> Pair {
-        let plenty = ThirdLeft { looks: 99, beats: 99, epochs: 99, ..ThirdLeft::default() };
+        let plenty = ThirdLeft {
+            looks: 99,
+            beats: 99,
+            epochs: 99,
+            repeats: 99,
+            waits: 99,
+            absences: 2,
+            datagrams: self.third.map_or(0, |third| third.datagrams),
+            ..ThirdLeft::default()
+        };
         let sound = Self {
             flaw: None,
             third: Some(plenty),
@@ -37,17 +48,7 @@ impl Bounds {
         let record = pair.third.as_ref().and_then(|third| third.disk.clone());
         assert_eq!(record.map(|record| record.eligible), Some(Eligible::Both), "it begins in sync");
         pair.goes(Action::Word(Word::Beat { to: 1 }), &sound);
-        if self.begin != Begin::InSync {
-            pair.goes(Action::Ask { at: 0, what: Wanted::Write }, &sound);
-        }
-        if self.begin == Begin::Alone {
-            pair.left.writes = 1;
-            pair.goes(Action::Kill { at: 1, is_landed: false }, &sound);
-            pair.goes(Action::Notice { at: 0 }, &sound);
-            pair.goes(Action::Ask { at: 0, what: Wanted::Write }, &sound);
-            let third = pair.third.as_ref().expect("there is an arbiter");
-            assert!(third.lists_only(0), "the first node is alone");
-        }
+        self.go_on_to_begin(&mut pair, &sound);
         pair.left = Left { next_request: pair.left.next_request, ..self.left };
         if let Some(third) = &mut pair.third {
             self.plant_at_arbiter(&mut third.seat);
@@ -55,9 +56,105 @@ impl Bounds {
         }
         pair
     }
+
+    fn go_on_to_begin(&self, pair: &mut Pair, sound: &Self) {
+        if matches!(self.begin, Begin::Written | Begin::Alone) {
+            pair.goes(Action::Ask { at: 0, what: Wanted::Write }, sound);
+        }
+        if matches!(self.begin, Begin::Missing | Begin::Pledged) {
+            pair.misses_arbiter(self.begin == Begin::Pledged, sound);
+        }
+        if self.begin == Begin::Unheard {
+            pair.goes(Action::Word(Word::Vanish { at: 0 }), sound);
+            pair.fires(0, ControllerTimer::ArbiterLease, sound);
+        }
+        if self.begin == Begin::Followed {
+            pair.asks_and_follows(sound);
+        }
+        if self.begin == Begin::Restarted {
+            pair.restarts(sound);
+        }
+        if self.begin == Begin::Alone {
+            pair.left.writes = 1;
+            pair.goes(Action::Kill { at: 1, is_landed: false }, sound);
+            pair.goes(Action::Notice { at: 0 }, sound);
+            pair.goes(Action::Ask { at: 0, what: Wanted::Write }, sound);
+            let third = pair.third.as_ref().expect("there is an arbiter");
+            assert!(third.lists_only(0), "the first node is alone");
+        }
+    }
 }
 
 impl Pair {
+    fn fires(&mut self, at: usize, timer: ControllerTimer, bounds: &Bounds) {
+        self.goes(Action::Word(Word::Fire { at, timer }), bounds);
+    }
+
+    /// Neither node gets an answer of the arbiter, so that the time of grace runs; and is over.
+    fn misses_arbiter(&mut self, is_over: bool, bounds: &Bounds) {
+        for at in 0..2 {
+            self.goes(Action::Word(Word::Vanish { at }), bounds);
+        }
+        for at in 0..2 {
+            self.fires(at, ControllerTimer::Look, bounds);
+            self.fires(at, ControllerTimer::Repeat, bounds);
+            self.fires(at, ControllerTimer::Repeat, bounds);
+        }
+        self.fires(0, ControllerTimer::ArbiterLease, bounds);
+        for at in (0..2).filter(|_| is_over) {
+            self.fires(at, ControllerTimer::Grace, bounds);
+        }
+        let is_bound = |at: usize| self.nodes[at].files.record.hold;
+        assert_eq!([is_bound(0), is_bound(1)], [is_over; 2], "who is bound");
+    }
+
+    /// The nodes are cut apart, the second asks for its promotion, and they meet before that arrives.
+    fn asks_and_follows(&mut self, bounds: &Bounds) {
+        let slow = Bounds { quick: SLOW_WORDS, ..bounds.clone() };
+        self.left.cuts = 1;
+        self.left.connections = 1;
+        self.third().left.suspicions = 1;
+        let run = self.instance(0).expect("it runs");
+        self.goes(Action::Cut, bounds);
+        // The first finds out when they meet again, so it does not ask to go on alone.
+        self.goes(Action::Notice { at: 1 }, bounds);
+        self.fires(0, ControllerTimer::PeerLease, bounds);
+        self.fires(0, ControllerTimer::ArbiterLease, bounds);
+        self.fires(1, ControllerTimer::Grant, bounds);
+        let lease = ArbiterTimer::Lease(run);
+        self.goes(Action::Word(Word::FireThird { timer: lease }), bounds);
+        let steps = [
+            Action::Word(Word::Suspect { at: 1 }),
+            Action::Word(Word::Ask { from: 1, place: 0 }),
+            Action::Word(Word::Tell { to: 1, place: 0 }),
+            Action::Connect,
+        ];
+        for action in steps {
+            *self = self.happens(action, &slow).expect("nothing refuses it");
+            assert_eq!(self.broken, None, "after {action:?}");
+        }
+        let record = &self.nodes[1].files.record;
+        assert!(record.arbitration.asked.is_some(), "it asks");
+        assert_eq!(record.promised, self.nodes[0].files.record.epoch, "and follows");
+    }
+
+    /// Both are restarted, one after the other, after their images were taken.
+    fn restarts(&mut self, bounds: &Bounds) {
+        self.images = [0, 1].map(|at| Some(Arc::new(self.nodes[at].files.clone())));
+        for at in [1, 0] {
+            self.left.kills = 1;
+            self.left.connections = 1;
+            self.goes(Action::Kill { at, is_landed: false }, bounds);
+            self.goes(Action::Notice { at: 1 - at }, bounds);
+            self.goes(Action::Start { at }, bounds);
+            self.goes(Action::Connect, bounds);
+            for at in 0..2 {
+                self.fires(at, ControllerTimer::Look, bounds);
+            }
+        }
+        self.goes(Action::Word(Word::Beat { to: 1 }), bounds);
+    }
+
     fn goes(&mut self, action: Action, bounds: &Bounds) {
         *self = self.happens(action, bounds).expect("nothing refuses it");
         self.settles(bounds);
@@ -66,16 +163,19 @@ impl Pair {
 }
 
 /// All but what passes between the nodes and the arbiter.
-const SLOW_WORDS: Quick = Quick { data: true, records: true, frames: true, words: false };
+pub(crate) const SLOW_WORDS: Quick =
+    Quick { data: true, records: true, frames: true, words: false };
 /// All but the writes of records.
-const SLOW_RECORDS: Quick = Quick { data: true, records: false, frames: true, words: true };
+pub(crate) const SLOW_RECORDS: Quick =
+    Quick { data: true, records: false, frames: true, words: true };
 /// All but the frames between the nodes.
-const SLOW_FRAMES: Quick = Quick { data: true, records: true, frames: false, words: true };
+pub(crate) const SLOW_FRAMES: Quick =
+    Quick { data: true, records: true, frames: false, words: true };
 /// Everything: what is left are faults, people and time.
-const ALL_QUICK: Quick = Quick { data: true, records: true, frames: true, words: true };
+pub(crate) const ALL_QUICK: Quick = Quick { data: true, records: true, frames: true, words: true };
 
 /// What every search lets happen.
-const LITTLE: ThirdLeft = ThirdLeft {
+pub(crate) const LITTLE: ThirdLeft = ThirdLeft {
     looks: 0,
     repeats: 0,
     beats: 0,
@@ -85,6 +185,10 @@ const LITTLE: ThirdLeft = ThirdLeft {
     losses: 0,
     waits: 0,
     epochs: 2,
+    datagrams: 0,
+    absences: 0,
+    returns: 0,
+    slow_stores: 0,
 };
 
 /// A node dies, and the other one goes on: every order of requests, replies and leases.

@@ -177,7 +177,12 @@ impl World {
         if is_secondary && self.plan.mode == ReplicationMode::MemSync {
             self.ghost.memory_lost(at);
         }
+        // The supervisor lives on, but not without power.
+        let word = self.last_word(at).filter(|_| !is_power);
         self.end_process(at, is_power)?;
+        if let Some(word) = word {
+            self.worker_died(at, word);
+        }
         if is_power {
             self.services_lose_power(at);
             self.nodes[at].lose_power(&mut self.disk_rng);

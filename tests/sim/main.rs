@@ -35,6 +35,7 @@ mod scenarios;
 mod script;
 mod services;
 mod shrink;
+mod supervisor;
 mod trace;
 mod witness;
 mod world;

@@ -20,6 +20,7 @@ use crate::broken::Checked;
 use crate::net::Time;
 use crate::node::Process;
 use crate::plan::{index, side};
+use crate::supervisor::{LastWord, SupervisorEvent};
 use crate::world::{Event, World, millis, nanos};
 
 /// Time between two heartbeats of a node.
@@ -56,6 +57,8 @@ pub(crate) struct WitnessPlan {
     pub(crate) fence: Option<(FenceUse, FencePlan)>,
     /// How the resource moves by itself.
     pub(crate) moving: Moving,
+    /// Workers have a supervisor, which says so when one of them died.
+    pub(crate) has_supervisor: bool,
     /// What cuts the connection of the nodes leaves their datagrams alone: another network.
     pub(crate) beats_pass_cuts: bool,
     /// The bug to be found.
@@ -75,6 +78,7 @@ impl WitnessPlan {
             trouble: 0,
             fence: None,
             moving: Moving::default(),
+            has_supervisor: false,
             beats_pass_cuts: false,
             #[cfg(feature = "planted-bugs")]
             planted: None,
@@ -96,6 +100,7 @@ impl WitnessPlan {
             fence: None,
             moving: draw_moving(rng),
             beats_pass_cuts: rng.u8(..3) == 0,
+            has_supervisor: rng.u8(..4) > 0,
             #[cfg(feature = "planted-bugs")]
             planted: None,
         }
@@ -174,6 +179,8 @@ pub(crate) enum Message {
     Outdate { by: Instance, ask: OutdateAsk },
     /// It has.
     Outdated(OutdateAnswer),
+    /// From the supervisor of a worker that died, to the peer.
+    Release(LastWord),
 }
 
 /// A party.
@@ -210,6 +217,7 @@ pub(crate) enum WitnessEvent {
         node: usize,
         life: u64,
     },
+    Supervisor(SupervisorEvent),
     Cut,
     Kill,
     Start,
@@ -354,6 +362,10 @@ impl World {
                 } else {
                     Ok(())
                 }
+            }
+            WitnessEvent::Supervisor(event) => {
+                self.on_supervisor(event);
+                Ok(())
             }
             WitnessEvent::Cut => {
                 self.witness_fault(WitnessEvent::Cut);
@@ -500,7 +512,10 @@ impl World {
 
     /// Sends a datagram.
     pub(crate) fn say(&mut self, from: Party, to: Party, message: &Message) {
-        if let (Party::Node(node), Message::Outdate { .. } | Message::Outdated(_)) = (from, message)
+        if let (
+            Party::Node(node),
+            Message::Outdate { .. } | Message::Outdated(_) | Message::Release(_),
+        ) = (from, message)
             && let Some(held) = &mut self.witness.held[node]
         {
             held.push(message.clone());
@@ -607,6 +622,10 @@ impl World {
                 self.marks.add("veto by datagram");
                 let news = OutdateNews::Answered { ask, promised };
                 return self.feed(at, Input::Outdate(news));
+            }
+            Message::Release(LastWord { instance, epoch }) => {
+                self.marks.add("release by a supervisor");
+                ControllerInput::Released { instance, epoch }
             }
             Message::Ask(..) | Message::Tick => return Ok(()),
         };

@@ -7,6 +7,7 @@
 use super::Controller;
 use super::effect::RecordStep;
 use super::facts::{Facts, Standing};
+use super::planted::PlantedRule;
 use crate::metadata::INSTANCES_LEN_MAX;
 use crate::promotion::arbiter::ArbiterRecord;
 use crate::units::{ArbiterId, DiskState, Instance, Role, VetoReason};
@@ -14,6 +15,9 @@ use crate::units::{ArbiterId, DiskState, Instance, Role, VetoReason};
 impl Controller {
     /// Whether an older image of the record was put back, and this node was not filled since.
     pub fn is_record_lost(&self, facts: &Facts<'_>) -> bool {
+        if self.settings.is_planted(PlantedRule::LostRecordTrusted) {
+            return false;
+        }
         let is_noted = facts.record.veto.is_some_and(|veto| veto.reason == VetoReason::RecordLost);
         is_noted || self.known().is_some_and(|known| self.is_run_missing(known, facts))
     }
@@ -32,7 +36,8 @@ impl Controller {
     /// The veto, with the epoch of the arbiter's record as the promise.
     pub(super) fn lost_step(&self, known: &ArbiterRecord, facts: &Facts<'_>) -> Option<RecordStep> {
         let is_bound = facts.is_primary || facts.is_promoting || facts.leaving.is_some();
-        if is_bound || !self.is_run_missing(known, facts) || is_filled(facts) {
+        let is_trusted = self.settings.is_planted(PlantedRule::LostRecordTrusted);
+        if is_bound || is_trusted || !self.is_run_missing(known, facts) || is_filled(facts) {
             return None;
         }
         let is_vetoed = facts.record.veto.is_some_and(|veto| {

@@ -37,10 +37,20 @@ pub enum PlantedRule {
     LeaseIgnored,
     /// The arbiter makes no new epoch for an owner that is alone already.
     SoloKeepsEpoch,
+    /// The peer is told that it is complete before the record says that it is needed.
+    VetoLiftedBeforePaired,
+    /// A veto is given while a promotion is asked for.
+    VetoWhileAsking,
+    /// The role is handed over without the flush of either disk.
+    HandoverUnflushed,
+    /// A former primary that lost power goes on without a comparison.
+    DoubtfulResumes,
+    /// What an old image of the record may do is not asked.
+    LostRecordTrusted,
 }
 
 impl PlantedRule {
-    /// Those that the simulator finds; the model finds the others, too.
+    /// Those that the simulator finds. The model finds the others, and most of these.
     pub const ALL: [Self; 12] = [
         Self::GrantsIgnored,
         Self::GrantsForgotten,

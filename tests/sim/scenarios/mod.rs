@@ -15,3 +15,4 @@ mod split_brain;
 mod stall;
 mod stops;
 mod store;
+mod supervisor;
