@@ -43,8 +43,11 @@ pub(super) struct Api {
     around: Around,
     resources: BTreeMap<String, ResourceHandle>,
     pub(super) events: Events,
-    /// Orders that are under way.
-    under_way: Arc<Semaphore>,
+    /// Places for the orders of each resource that are under way: one whose disk hangs answers none,
+    /// and must not be in the way of the others.
+    under_way: BTreeMap<String, Arc<Semaphore>>,
+    /// Places for orders to resources that there are not.
+    for_nobody: Arc<Semaphore>,
 }
 
 /// What changes around a node.
@@ -61,8 +64,10 @@ impl Api {
     pub(super) fn new(facts: Facts, around: Around, resources: Vec<ResourceHandle>) -> Self {
         let events = Events::new(&facts.node);
         let named = resources.into_iter().map(|resource| (resource.facts.name.clone(), resource));
-        let under_way = Arc::new(Semaphore::new(UNDER_WAY_MAX));
-        Self { facts, around, resources: named.collect(), events, under_way }
+        let resources: BTreeMap<_, _> = named.collect();
+        let places = || Arc::new(Semaphore::new(UNDER_WAY_MAX));
+        let under_way = resources.keys().map(|name| (name.clone(), places())).collect();
+        Self { facts, around, resources, events, under_way, for_nobody: places() }
     }
 
     fn resource(&self, name: &str) -> Result<&ResourceHandle, Failure> {
@@ -107,7 +112,7 @@ async fn refresh(resources: &[&ResourceHandle]) {
 
 /// Time that data threads get to show their newest state; they take a millisecond.
 const FRESH_WITHIN: Duration = Duration::from_secs(1);
-/// Most orders under way; a data thread takes them one after the other.
+/// Most orders of one resource under way; its data thread takes them one after the other.
 const UNDER_WAY_MAX: usize = 128;
 /// Longest body of a request in bytes; the largest command has about 100.
 const BODY_LEN_MAX: usize = 64 << 10;

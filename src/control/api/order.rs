@@ -33,7 +33,7 @@ pub(super) async fn carry_out(
     asked: Asked,
     order: Result<Command, Failure>,
 ) -> Result<Json<Answer>, Failure> {
-    let permits = Arc::clone(&api.under_way);
+    let permits = Arc::clone(api.under_way.get(&asked.name).unwrap_or(&api.for_nobody));
     let permit = permits.acquire_owned().await.map_err(|_| stopping())?;
     let api = Arc::clone(api);
     let task = tokio::spawn(async move {

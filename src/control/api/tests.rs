@@ -26,13 +26,17 @@ struct Server {
 
 /// A server whose audit log is always stable at once.
 fn start() -> Server {
+    start_with(stable_trail())
+}
+
+fn stable_trail() -> AuditTrail {
     let (audit, lines) = trail();
     std::thread::spawn(move || {
         for AuditOrder { written, .. } in lines {
             let _ = written.send(());
         }
     });
-    start_with(audit)
+    audit
 }
 
 fn trail() -> (AuditTrail, std::sync::mpsc::Receiver<AuditOrder>) {
@@ -262,6 +266,37 @@ fn a_hundred_orders_at_once_are_taken_one_after_the_other() {
         assert!(asking.join_all().await.into_iter().all(|code| code == 200));
         stop.cancel();
         assert_eq!(answering.await.unwrap(), 100);
+    });
+}
+
+#[test]
+fn orders_that_never_end_leave_place_for_those_to_another_resource() {
+    run(async {
+        let (facts, resource, snapshot) = status::sample();
+        let (_snapshots, snapshot) = watch::channel(snapshot);
+        let (order_sender, mut orders) = mpsc::channel(4);
+        let (looks, _) = mpsc::channel(1);
+        let handle = ResourceHandle { facts: resource, snapshot, orders: order_sender, looks };
+        let around = Around { arbiter: None, paths: None, audit: stable_trail() };
+        let api = Arc::new(Api::new(facts, around, vec![handle]));
+        let demote = |name: &str| {
+            let api = Arc::clone(&api);
+            let caller = Caller { uid: None, pid: None };
+            let (name, command) = (name.to_owned(), "demote".to_owned());
+            let asked = Asked { caller, agent: None, name, command };
+            async move { carry_out(&api, asked, Ok(Command::Demote)).await }
+        };
+        let mut asking = tokio::task::JoinSet::new();
+        let mut unanswered = Vec::new();
+        for _ in 0..UNDER_WAY_MAX {
+            asking.spawn(demote("vm1"));
+            unanswered.push(orders.recv().await.unwrap());
+        }
+        let refused = demote("vm2").await.unwrap_err();
+        assert_eq!(refused.status, StatusCode::NOT_FOUND);
+        // As when the data thread ends.
+        drop(unanswered);
+        assert!(asking.join_all().await.into_iter().all(|answer| answer.is_err()));
     });
 }
 
