@@ -161,6 +161,14 @@ impl Controller {
         }
     }
 
+    /// Whether a promotion is under way that an arbiter granted, or that an operator forced.
+    pub(super) fn is_granted_or_forced(&self) -> bool {
+        self.candidacy.as_ref().is_some_and(|it| match it.stage {
+            Stage::Granted(_) | Stage::Alone => true,
+            Stage::Voting | Stage::Promising | Stage::Asking => it.force.is_some(),
+        })
+    }
+
     pub(super) fn on_promote(
         &mut self,
         request: u64,
@@ -213,6 +221,7 @@ impl Controller {
                 let obstacle = match candidacy.force {
                     Some(_) if facts.is_promoting => None, // it is checked again on its way
                     Some(force) => self.obstacle_to_force(facts, force.accept_data_loss),
+                    None if self.is_grant_void(facts) => self.refused.map(Obstacle::Arbiter),
                     None => obstacle_to_serving(facts),
                 };
                 if let Some(obstacle) = obstacle {

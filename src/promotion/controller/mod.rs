@@ -229,7 +229,7 @@ impl Controller {
     /// call asks for at most one change of the record or act, since either changes the facts.
     pub fn settle(&mut self, now: Instant, facts: &Facts<'_>, effects: &mut Vec<ControllerEffect>) {
         self.now = now;
-        self.note_store(facts);
+        self.note_store(facts, effects);
         self.note(facts);
         self.note_flapping();
         self.note_quiet(facts);

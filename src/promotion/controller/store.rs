@@ -8,7 +8,7 @@
 //! alone, should it lose the secondary in between.
 
 use super::Controller;
-use super::effect::RecordStep;
+use super::effect::{ControllerEffect, Obstacle, RecordStep};
 use super::facts::{Facts, Standing};
 use crate::promotion::arbiter::{Half, Refused};
 use crate::units::{ArbiterId, Role, Side};
@@ -54,11 +54,11 @@ impl Controller {
         }?;
         // What the old store may still grant to an earlier request is not learnt any more, and settled by
         // the first record of the new one, whose epoch is above.
-        (self.candidacy.is_none() && store != half.store).then_some(RecordStep::Change(store))
+        (!self.is_granted_or_forced() && store != half.store).then_some(RecordStep::Change(store))
     }
 
     /// What another store said counts no more once the record names a new one.
-    pub(super) fn note_store(&mut self, facts: &Facts<'_>) {
+    pub(super) fn note_store(&mut self, facts: &Facts<'_>, effects: &mut Vec<ControllerEffect>) {
         let store = facts.record.arbitration.arbiter;
         if let Some(Refused::PeerMoved { store }) = self.refused {
             self.peer_store = Some(store);
@@ -71,9 +71,22 @@ impl Controller {
             (self.is_kept, self.may_be_stopped) = (false, false);
             self.leases.give_up_arbiters();
             self.put_off_no_more();
+            if let Some(candidacy) = self.candidacy.take() {
+                let refused = Obstacle::Arbiter(Refused::WrongStore);
+                Self::tell_operator(candidacy.request, Err(refused), effects);
+            }
         } else if self.known.is_some() {
             self.peer_store = None;
         }
+    }
+
+    /// Whether the store is gone that granted a promotion which is not carried out yet, while the primary
+    /// lives: it cannot learn that it was replaced, and is followed again.
+    pub(super) fn is_grant_void(&self, facts: &Facts<'_>) -> bool {
+        let peer = facts.claim.filter(|claim| claim.role == Role::Primary);
+        self.refused.is_some_and(Refused::asks_to_enroll)
+            && !facts.is_promoting
+            && peer.is_some_and(|claim| claim.epoch >= facts.record.epoch)
     }
 
     /// Whether the peer believes the store of this node's record, which has no record yet.
