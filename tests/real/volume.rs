@@ -5,10 +5,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use super::harness::Need;
-use super::process::{self, News, Process};
+use super::process::{self, News, PATIENCE, Process};
 
 /// What a volume needs of the machine, beside the program that makes its file system.
 pub(crate) const NEEDS: &[Need] = &[
@@ -21,9 +20,6 @@ pub(crate) const NEEDS: &[Need] = &[
     Need::Device("/dev/fuse"),
     Need::Device("/dev/loop-control"),
 ];
-
-/// How long the kernel may take to let go of a file system that nobody uses.
-const DETACH_LIMIT: Duration = Duration::from_secs(20);
 
 /// The disk, and the file system on it while it is mounted.
 #[derive(Debug)]
@@ -94,11 +90,11 @@ impl Volume {
             let name = self.device.trim_start_matches("/dev/");
             let backing = format!("/sys/block/{name}/loop/backing_file");
             let is_gone = || (!Path::new(&backing).exists()).then_some(());
-            is_released = self.news.wait_within(DETACH_LIMIT, is_gone).is_some();
+            is_released = self.news.wait_within(PATIENCE, is_gone).is_some();
         }
         process::run("fusermount3", &["-u", "-z", &text(&self.folder.join("disk"))]);
         let has_ended = || (!self.fuse.is_running()).then_some(());
-        self.news.wait_within(DETACH_LIMIT, has_ended).is_some() && is_released
+        self.news.wait_within(PATIENCE, has_ended).is_some() && is_released
     }
 }
 
