@@ -1,6 +1,6 @@
 //! A pair with a witness under load, and how often a case repeats.
 
-#![expect(clippy::print_stdout, reason = "tools/failover reads these lines")]
+#![expect(clippy::print_stdout, reason = "tools/failover reads the times")]
 
 use std::time::{Duration, Instant};
 
@@ -85,6 +85,21 @@ impl Scene {
 pub(crate) fn cycles(count: u64) -> u64 {
     let text = std::env::var("HOTPAIR_CYCLES").ok();
     text.map_or(count, |text| text.parse().unwrap_or_else(|_| panic!("HOTPAIR_CYCLES={text}")))
+}
+
+/// What a case that draws begins with: `HOTPAIR_FIRST_SEED` (hexadecimal), else something new each time.
+/// It is printed, so that the same can be drawn again.
+pub(crate) fn first_seed() -> u64 {
+    let text = std::env::var("HOTPAIR_FIRST_SEED").ok();
+    let seed = text.map_or_else(
+        || fastrand::u64(..),
+        |text| {
+            let seed = u64::from_str_radix(&text, 16);
+            seed.unwrap_or_else(|error| panic!("HOTPAIR_FIRST_SEED={text}: {error}"))
+        },
+    );
+    println!("HOTPAIR_FIRST_SEED={seed:x}");
+    seed
 }
 
 /// Prints a measured time as `measured: NAME MILLISECONDS`.

@@ -81,7 +81,8 @@ impl Lab {
     pub(crate) fn cut(&self, from: usize, to: usize) {
         for fourth in addresses_of(from) {
             let source = address(fourth).to_string();
-            let rule = ["add", "rule", "inet", "lab", "input", "ip", "saddr", &source, "drop"];
+            let rule =
+                ["add", "rule", "inet", "lab", "input", "ip", "saddr", &source, "counter", "drop"];
             nft(&self.hosts.names[1 + to], &rule);
         }
     }
@@ -122,7 +123,7 @@ impl Lab {
         }
     }
 
-    /// Packets that were lost so far.
+    /// Packets that were lost since all passed.
     pub(crate) fn lost(&self) -> u64 {
         self.hosts.names[1..].iter().map(|name| counted(name, "inet")).sum()
     }
