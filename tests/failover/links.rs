@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::scene::{Scene, cycles, first_seed};
+use super::scene::{Scene, WAIT_MAX, cycles, first_seed};
 use crate::real::lab::Lab;
 use crate::real::pair::{Plan, RESOURCE};
 use crate::real::process::{self, News};
@@ -117,6 +117,7 @@ pub(crate) fn flapping() {
     let ended = load.stop();
     assert!(ended.broken.is_none(), "{:?}", ended.broken);
     ended.record.check_errors("the client must not notice");
+    ended.check_waits(WAIT_MAX);
     scene.record = Some(ended.record);
     scene.serves_all(0);
     scene.is_whole_again();

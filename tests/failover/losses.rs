@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::scene::{Scene, cycles, measured, since};
+use super::scene::{Scene, WAIT_MAX, cycles, measured, since};
 use crate::real::pair::RESOURCE;
 use crate::real::process;
 
@@ -106,6 +106,7 @@ pub(crate) fn a_lost_secondary_stops_nobody() {
         let ended = load.stop();
         assert!(ended.broken.is_none(), "{:?}", ended.broken);
         ended.record.check_errors("the client must not notice");
+        ended.check_waits(WAIT_MAX);
         scene.record = Some(ended.record);
         scene.is_whole_again();
     }
@@ -126,6 +127,7 @@ pub(crate) fn a_lost_witness_stops_nobody() {
     let ended = load.stop();
     assert!(ended.broken.is_none(), "{:?}", ended.broken);
     ended.record.check_errors("the client must not notice");
+    ended.check_waits(WAIT_MAX);
     scene.record = Some(ended.record);
     scene.is_whole_again();
 }

@@ -9,6 +9,10 @@ use crate::real::pair::{Node, Pair, Plan};
 use crate::real::process;
 use crate::real::record::Record;
 
+/// The longest time for which writes may wait for a party that is lost or late: five times the lease of 3 s
+/// and the second after which a silent party is suspected, since machines of tests are slow.
+pub(crate) const WAIT_MAX: Duration = Duration::from_secs(20);
+
 /// A pair that a witness watches.
 pub(crate) struct Scene {
     pub(crate) pair: Pair,

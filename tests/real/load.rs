@@ -6,9 +6,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::nbd_client::{NbdClient, Request};
-use super::process::News;
+use super::process::{self, News};
 use super::record::{Operation, Record};
 
 /// How a load ended.
@@ -17,6 +18,16 @@ pub(crate) struct Ended {
     pub(crate) record: Record,
     /// The connection broke, with this.
     pub(crate) broken: Option<io::Error>,
+    /// The longest time between two answers.
+    longest_wait: Duration,
+}
+
+impl Ended {
+    /// Panics if nothing was answered for longer than `limit`.
+    pub(crate) fn check_waits(&self, limit: Duration) {
+        let waited = self.longest_wait;
+        assert!(waited <= limit, "nothing was answered for {waited:?}, longer than {limit:?}");
+    }
 }
 
 /// A load under way, on a thread of its own.
@@ -33,6 +44,7 @@ struct State {
     answered: AtomicU64,
     /// How it ended, if it has.
     ended: OnceLock<String>,
+    longest_wait_ms: AtomicU64,
 }
 
 impl Load {
@@ -57,7 +69,9 @@ impl Load {
                 result.as_ref().err().map_or("it was stopped".to_owned(), io::Error::to_string);
             shared.ended.set(how).expect("it ends once");
             wake.tell();
-            Ended { record, broken: result.err() }
+            let longest_wait =
+                Duration::from_millis(shared.longest_wait_ms.load(Ordering::Relaxed));
+            Ended { record, broken: result.err(), longest_wait }
         });
         Self { thread, state, news: news.clone() }
     }
@@ -109,6 +123,7 @@ fn keep_busy(
     waiting: &mut BTreeMap<u64, Operation>,
     state: &State,
 ) -> io::Result<()> {
+    let mut last = process::now();
     loop {
         while waiting.len() < depth && !state.must_stop.load(Ordering::Acquire) {
             let operation = record.next_operation();
@@ -134,6 +149,9 @@ fn keep_busy(
         let reply = client.receive()?;
         let operation = waiting.remove(&reply.cookie).expect("the client knows its cookies");
         record.answer(operation, &reply);
+        let wait = process::now() - std::mem::replace(&mut last, process::now());
+        let wait_ms = wait.as_millis().try_into().expect("a short time");
+        state.longest_wait_ms.fetch_max(wait_ms, Ordering::Relaxed);
         state.answered.fetch_add(1, Ordering::AcqRel);
     }
 }
