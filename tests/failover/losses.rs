@@ -27,7 +27,8 @@ pub(crate) fn a_crashed_worker_is_replaced_at_once() {
         scene.record = Some(ended.record);
         drop(scene.pair.nodes[new].connect());
         measured("crash", since(start));
-        assert!(scene.is_told(new), "replaced without a word of the supervisor");
+        let news = scene.pair.news.clone();
+        news.wait_for("a word of the supervisor", || scene.is_told(new).then_some(()));
         scene.serves_all(new);
         scene.is_whole_again();
         // A supervisor waits longer each time before it starts a worker again. A new one does not.
