@@ -48,13 +48,13 @@ fn wrapper(folder: &Path, at: usize) -> Vec<String> {
     .to_vec()
 }
 
-/// How far the clock that a process logged by is from that of the machine, to the minute.
+/// How far the clock that a process logged by is from that of the machine, to the hour: lines are read late.
 fn offset_of(lines: &[String], what: &str) -> SignedDuration {
     let line = lines.iter().rev().find(|line| line.contains(what));
     let line = line.unwrap_or_else(|| panic!("no {what} in {lines:#?}"));
     let time = line.split_whitespace().next().unwrap_or_default();
     let time: Timestamp = time.parse().unwrap_or_else(|error| panic!("{line}: {error}"));
-    time.duration_since(Timestamp::now()).round(jiff::Unit::Minute).unwrap()
+    time.duration_since(Timestamp::now()).round(jiff::Unit::Hour).unwrap()
 }
 
 /// The clock of each party jumps an hour one way and two the other way, under load: nobody notices. Then the

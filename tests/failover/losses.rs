@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::scene::{Scene, cycles, measured, since};
+use super::scene::{Scene, WAIT_MAX, cycles, measured, since};
 use crate::real::pair::RESOURCE;
 use crate::real::process;
 
@@ -27,9 +27,8 @@ pub(crate) fn a_crashed_worker_is_replaced_at_once() {
         scene.record = Some(ended.record);
         drop(scene.pair.nodes[new].connect());
         measured("crash", since(start));
-        let lines = scene.pair.nodes[new].daemon().lines();
-        let is_told = lines.iter().any(|line| line.contains("kind=\"peer-dead\""));
-        assert!(is_told, "replaced without a word of the supervisor: {lines:#?}");
+        let news = scene.pair.news.clone();
+        news.wait_for("a word of the supervisor", || scene.is_told(new).then_some(()));
         scene.serves_all(new);
         scene.is_whole_again();
         // A supervisor waits longer each time before it starts a worker again. A new one does not.
@@ -41,7 +40,7 @@ pub(crate) fn a_crashed_worker_is_replaced_at_once() {
     }
 }
 
-/// Without a word from its supervisor a node is replaced once its lease is over.
+/// Worker and supervisor are lost together: without a word a node is replaced once its lease is over.
 pub(crate) fn a_lost_node_is_replaced() {
     let mut scene = Scene::new(2);
     for _ in 0..cycles(2) {
@@ -49,12 +48,13 @@ pub(crate) fn a_lost_node_is_replaced() {
         let load = scene.pair.load(old, scene.record.take().unwrap());
         load.wait_for_answers(500);
         let start = process::now();
-        scene.pair.nodes[old].kill();
+        scene.pair.nodes[old].lose();
         let ended = load.join();
         ended.record.check_errors("errors from a healthy pair");
         scene.record = Some(ended.record);
         drop(scene.pair.nodes[new].connect());
         measured("node-loss", since(start));
+        scene.waited_for_lease(new, start);
         scene.serves_all(new);
         // It goes on alone, and the other one comes back while it does.
         let load = scene.pair.load(new, scene.record.take().unwrap());
@@ -107,6 +107,7 @@ pub(crate) fn a_lost_secondary_stops_nobody() {
         let ended = load.stop();
         assert!(ended.broken.is_none(), "{:?}", ended.broken);
         ended.record.check_errors("the client must not notice");
+        ended.check_waits(WAIT_MAX);
         scene.record = Some(ended.record);
         scene.is_whole_again();
     }
@@ -127,6 +128,7 @@ pub(crate) fn a_lost_witness_stops_nobody() {
     let ended = load.stop();
     assert!(ended.broken.is_none(), "{:?}", ended.broken);
     ended.record.check_errors("the client must not notice");
+    ended.check_waits(WAIT_MAX);
     scene.record = Some(ended.record);
     scene.is_whole_again();
 }

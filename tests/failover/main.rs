@@ -33,7 +33,7 @@ mod topologies;
 use std::process::ExitCode;
 
 use real::harness::{self, Case, Need};
-use real::lab::{LAB, SLOW};
+use real::lab::{LAB, LOSSY, SLOW};
 
 const CASES: &[Case] = &[
     case("a_crashed_worker_is_replaced_at_once", losses::a_crashed_worker_is_replaced_at_once),
@@ -91,7 +91,7 @@ const CASES: &[Case] = &[
         run: database::commits,
     },
     Case { name: "wall_clocks_that_jump_change_nothing", needs: clocks::NEEDS, run: clocks::jumps },
-    Case { name: "a_lossy_network_changes_nothing", needs: &[LAB], run: links::lossy },
+    Case { name: "a_lossy_network_changes_nothing", needs: &[LOSSY], run: links::lossy },
     Case { name: "a_slow_network_changes_nothing", needs: &[SLOW], run: links::slow },
     Case { name: "flapping_links_change_nothing", needs: &[LAB], run: links::flapping },
     Case { name: "the_role_moves_no_oftener_than_allowed", needs: &[LAB], run: links::flap_limit },

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::scene::Scene;
+use super::scene::{Scene, WAIT_MAX};
 use crate::real::process;
 
 /// Stops or continues all processes of a node.
@@ -55,6 +55,7 @@ pub(crate) fn a_short_pause() {
         let ended = load.stop();
         assert!(ended.broken.is_none(), "{:?}", ended.broken);
         ended.record.check_errors("the client must not notice");
+        ended.check_waits(WAIT_MAX);
         scene.record = Some(ended.record);
         scene.is_whole_again();
         assert_eq!(scene.pair.nodes[0].field("/role"), "primary");

@@ -1,12 +1,10 @@
 //! Parties that are killed at moments that nobody chose.
 
-#![expect(clippy::print_stdout, reason = "tools/failover reads these lines")]
+#![expect(clippy::print_stdout, reason = "a failure is read with what was drawn")]
 
 use std::time::Duration;
 
-use rustix::process::Signal;
-
-use super::scene::{Scene, cycles};
+use super::scene::{Scene, cycles, first_seed};
 
 /// The time in which a second party is lost: detection, the lease, the promotion, and the way back.
 const SOON_MS: u64 = 5_000;
@@ -17,7 +15,6 @@ enum Party {
     Worker(usize),
     /// Nobody tells of its worker, which the kernel ends.
     Supervisor(usize),
-    /// First the one that would be told of by the other.
     Node(usize),
     Witness,
 }
@@ -39,11 +36,7 @@ impl Party {
         match self {
             Self::Worker(at) if nodes[at].is_started() => nodes[at].try_kill_worker(),
             Self::Supervisor(at) if nodes[at].is_started() => nodes[at].kill(),
-            Self::Node(at) if nodes[at].is_started() => {
-                nodes[at].daemon().signal(Signal::STOP);
-                nodes[at].try_kill_worker();
-                nodes[at].kill();
-            }
+            Self::Node(at) if nodes[at].is_started() => nodes[at].lose(),
             Self::Witness => {
                 let witness = scene.pair.witness.as_mut().unwrap();
                 if witness.is_started() {
@@ -56,14 +49,16 @@ impl Party {
 }
 
 /// One or two of the parties are lost under load and come back: never do both nodes serve, and once all
-/// are back one of them does, with all that was acknowledged.
+/// are back one of them does, with all that was acknowledged. Each turn draws by a seed of its own.
 pub(crate) fn parties() {
     let mut scene = Scene::new(51);
-    let mut rng = fastrand::Rng::new();
+    let first_seed = first_seed();
     for turn in 0..cycles(3) {
+        let seed = first_seed.wrapping_add(turn);
+        let mut rng = fastrand::Rng::with_seed(seed);
         let first = Party::draw(&mut rng);
         let second = rng.bool().then(|| (rng.u64(..SOON_MS), Party::draw(&mut rng)));
-        println!("of {}: {first:?}, then {second:?}", scene.primary);
+        println!("{seed:x}, of {}: {first:?}, then {second:?}", scene.primary);
         one(&mut scene, &mut rng, first, second);
         println!("random kills: cycles={} failures=0", turn + 1);
     }
@@ -83,9 +78,14 @@ fn one(scene: &mut Scene, rng: &mut fastrand::Rng, first: Party, second: Option<
     }
     for node in &mut scene.pair.nodes {
         if !node.is_started() {
-            node.run();
+            node.spawn();
         }
     }
+    // An old primary comes back beside the new one.
+    news.wait_for("both daemons to take commands", || {
+        scene.never_two();
+        scene.pair.nodes.iter().all(|node| node.status().is_some()).then_some(())
+    });
     let witness = scene.pair.witness.as_mut().unwrap();
     if !witness.is_started() {
         witness.run();
@@ -96,7 +96,7 @@ fn one(scene: &mut Scene, rng: &mut fastrand::Rng, first: Party, second: Option<
     });
     // The client of a primary that was replaced sees the end, the one of another may have.
     let ended = if now == scene.primary {
-        load.wait_for_answers(100);
+        load.has_answers_or_end(100);
         load.stop()
     } else {
         load.join()

@@ -1,6 +1,6 @@
 //! A pair with a witness under load, and how often a case repeats.
 
-#![expect(clippy::print_stdout, reason = "tools/failover reads these lines")]
+#![expect(clippy::print_stdout, reason = "tools/failover reads the times")]
 
 use std::time::{Duration, Instant};
 
@@ -8,6 +8,10 @@ use crate::oracle::ledger::Floor;
 use crate::real::pair::{Node, Pair, Plan};
 use crate::real::process;
 use crate::real::record::Record;
+
+/// The longest time for which writes may wait for a party that is lost or late: five times the lease of 3 s
+/// and the second after which a silent party is suspected, since machines of tests are slow.
+pub(crate) const WAIT_MAX: Duration = Duration::from_secs(20);
 
 /// A pair that a witness watches.
 pub(crate) struct Scene {
@@ -85,6 +89,21 @@ impl Scene {
 pub(crate) fn cycles(count: u64) -> u64 {
     let text = std::env::var("HOTPAIR_CYCLES").ok();
     text.map_or(count, |text| text.parse().unwrap_or_else(|_| panic!("HOTPAIR_CYCLES={text}")))
+}
+
+/// What a case that draws begins with: `HOTPAIR_FIRST_SEED` (hexadecimal), else something new each time.
+/// It is printed, so that the same can be drawn again.
+pub(crate) fn first_seed() -> u64 {
+    let text = std::env::var("HOTPAIR_FIRST_SEED").ok();
+    let seed = text.map_or_else(
+        || fastrand::u64(..),
+        |text| {
+            let seed = u64::from_str_radix(&text, 16);
+            seed.unwrap_or_else(|error| panic!("HOTPAIR_FIRST_SEED={text}: {error}"))
+        },
+    );
+    println!("HOTPAIR_FIRST_SEED={seed:x}");
+    seed
 }
 
 /// Prints a measured time as `measured: NAME MILLISECONDS`.

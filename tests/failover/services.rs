@@ -1,5 +1,6 @@
 //! Hooks and the virtual address: they are where the resource is served, and nowhere else.
 
+use std::cell::Cell;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,8 @@ struct Stage {
     lab: Lab,
     scene: Scene,
     folder: tempfile::TempDir,
+    /// Lines of the log that were waited for.
+    seen: Cell<usize>,
     address: &'static str,
 }
 
@@ -50,7 +53,7 @@ impl Stage {
         );
         let plan = Plan { has_witness: true, lab: Some(lab.clone()), tail, ..Plan::default() };
         let scene = Scene::with(plan, seed);
-        let stage = Self { lab, scene, folder, address };
+        let stage = Self { lab, scene, folder, seen: Cell::new(0), address };
         stage.wait_log(&["alpha demote start", "beta demote start", "alpha promote start"]);
         stage.wait_address([true, false]);
         stage
@@ -61,30 +64,28 @@ impl Stage {
         fs::write(self.folder.path().join(format!("{name}-{node}")), line).unwrap();
     }
 
+    /// The lines that nobody has waited for yet.
     fn log(&self) -> Vec<String> {
         let text = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
-        text.lines().map(str::to_owned).collect()
+        text.lines().skip(self.seen.get()).map(str::to_owned).collect()
     }
 
-    /// Waits for these lines, in any order, and forgets them.
-    fn wait_log(&self, lines: &[&str]) {
-        let mut wanted: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
-        wanted.sort();
-        self.scene.pair.news.wait_for(&format!("{lines:?} in the log"), || {
-            let mut log = self.log();
-            log.sort();
-            (log == wanted).then_some(())
+    /// Waits until the hooks of each node have said these lines in this order, and no others. Lines of one
+    /// node and of the other may come in any order: they are returned as they came.
+    fn wait_log(&self, lines: &[&str]) -> Vec<String> {
+        let wanted = by_node(lines.iter().map(|line| (*line).to_owned()).collect());
+        let log = self.scene.pair.news.wait_for(&format!("{lines:?} in the log"), || {
+            let log = self.log();
+            (by_node(log.clone()) == wanted).then_some(log)
         });
-        fs::remove_file(self.folder.path().join("log")).unwrap();
+        self.seen.set(self.seen.get() + log.len());
+        log
     }
 
-    /// Waits for these lines in this order, and forgets them.
-    fn wait_order(&self, lines: &[&str]) {
-        self.scene
-            .pair
-            .news
-            .wait_for(&format!("{lines:?} in the log"), || (self.log() == lines).then_some(()));
-        fs::remove_file(self.folder.path().join("log")).unwrap();
+    /// As [`Stage::wait_log`], where one node has stopped its services before the other starts them.
+    fn wait_moved(&self, lines: &[&str]) {
+        let log = self.wait_log(lines);
+        assert_eq!(log[0], lines[0], "services run on both nodes: {log:?}");
     }
 
     fn has_address(&self, host: usize) -> bool {
@@ -127,6 +128,12 @@ impl Stage {
     }
 }
 
+/// The lines of one node, then those of the other.
+fn by_node(mut lines: Vec<String>) -> Vec<String> {
+    lines.sort_by_key(|line| line.split(' ').next().map(str::to_owned));
+    lines
+}
+
 fn write_script(path: &PathBuf, text: &str) {
     fs::write(path, text).unwrap();
     fs::set_permissions(Path::new(path), fs::Permissions::from_mode(0o755)).unwrap();
@@ -147,7 +154,7 @@ pub(crate) fn follow_the_role_by_ipv6() {
 fn follow(mut stage: Stage) {
     stage.neighbour_talks();
     stage.scene.pair.nodes[0].well(&["switchover", RESOURCE]);
-    stage.wait_order(&["alpha demote switchover", "beta promote switchover"]);
+    stage.wait_moved(&["alpha demote switchover", "beta promote switchover"]);
     stage.wait_address([false, true]);
     stage.wait_services(1, "running");
     stage.wait_neighbour(1);
@@ -155,19 +162,19 @@ fn follow(mut stage: Stage) {
     stage.scene.is_whole_again();
     // The supervisor stops them before it says that its worker is dead.
     stage.scene.pair.nodes[1].kill_worker();
-    stage.wait_order(&["beta demote failover", "alpha promote failover", "beta demote start"]);
+    stage.wait_moved(&["beta demote failover", "alpha promote failover", "beta demote start"]);
     stage.wait_address([true, false]);
     stage.wait_neighbour(0);
     stage.scene.serves_all(0);
     stage.scene.is_whole_again();
     // Nobody stops them on a node whose daemon is gone at once, until it is started again.
     stage.scene.pair.nodes[0].kill();
-    stage.wait_order(&["beta promote failover"]);
+    stage.wait_log(&["beta promote failover"]);
     stage.scene.serves_all(1);
     assert!(stage.has_address(0));
     stage.wait_neighbour(1);
     stage.scene.pair.nodes[0].run();
-    stage.wait_order(&["alpha demote start"]);
+    stage.wait_log(&["alpha demote start"]);
     stage.wait_address([false, true]);
     stage.scene.is_whole_again();
 }
@@ -181,17 +188,17 @@ pub(crate) fn that_do_not_stop() {
     assert!(refused.contains("do not stop: ") && refused.contains("exit status: 7"), "{refused}");
     // Tried three times, and what it stopped halfway is started again.
     let tries = ["alpha demote switchover"; 3];
-    stage.wait_order(&[tries[0], tries[1], tries[2], "alpha promote resumed"]);
+    stage.wait_log(&[tries[0], tries[1], tries[2], "alpha promote resumed"]);
     stage.wait_address([true, false]);
     stage.scene.serves_all(0);
     let lines = stage.scene.pair.nodes[0].daemon().lines();
     assert!(lines.iter().any(|line| line.contains("disk is busy")), "{lines:#?}");
-    stage.next("stop", "alpha", "sleep 600");
+    stage.next("stop", "alpha", "sleep 60");
     for host in [1, 2] {
         stage.lab.cut(0, host);
         stage.lab.cut(host, 0);
     }
-    stage.wait_order(&["alpha demote lease-lost", "beta promote failover"]);
+    stage.wait_moved(&["alpha demote lease-lost", "beta promote failover"]);
     // The address goes first, and in time.
     stage.wait_address([false, true]);
     stage.wait_services(0, "failed");

@@ -1,20 +1,31 @@
 //! The parent of a worker, lost or asleep: without its word only the lease decides.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, kill_process};
 
-use super::scene::Scene;
+use super::scene::{Scene, since};
 use crate::real::process;
 
 /// The time in which nothing may happen: longer than a lease and its margin.
 const WHILE: Duration = Duration::from_secs(4);
 
+/// Less than what is left of a lease of 3 s when its holder is lost.
+const LEASE_LEFT: Duration = Duration::from_secs(2);
+
 impl Scene {
     /// Whether somebody told a node that its peer serves nothing more.
-    fn is_told(&mut self, at: usize) -> bool {
+    pub(crate) fn is_told(&mut self, at: usize) -> bool {
         let lines = self.pair.nodes[at].daemon().lines();
         lines.iter().any(|line| line.contains("kind=\"peer-dead\""))
+    }
+
+    /// A node serves that nobody told, and only since the lease of the other is over, which was lost at
+    /// `start`. Its last heartbeat may have been a while before.
+    pub(crate) fn waited_for_lease(&mut self, at: usize, start: Instant) {
+        let took = since(start);
+        assert!(!self.is_told(at), "a worker that was not waited for was said to be dead");
+        assert!(took >= LEASE_LEFT, "replaced after {took:?}, before its lease was over");
     }
 }
 
@@ -23,13 +34,14 @@ pub(crate) fn a_lost_supervisor() {
     let mut scene = Scene::new(13);
     let load = scene.pair.load(0, scene.record.take().unwrap());
     load.wait_for_answers(500);
+    let start = process::now();
     scene.pair.nodes[0].kill();
     let ended = load.join();
     assert!(ended.broken.is_some(), "the worker outlived its supervisor");
     ended.record.check_errors("errors from a healthy pair");
     scene.record = Some(ended.record);
     drop(scene.pair.nodes[1].connect());
-    assert!(!scene.is_told(1), "a worker that was not waited for was said to be dead");
+    scene.waited_for_lease(1, start);
     scene.serves_all(1);
     scene.pair.nodes[0].run();
     scene.is_whole_again();

@@ -41,6 +41,8 @@ pub(crate) enum Need {
     FileSystem(&'static str),
     /// A queue that the kernel can put before a network card, in the words of `tc`.
     Queue(&'static str),
+    /// Rules for packets that the kernel knows, in the words of `nft`.
+    Rules(&'static str),
     /// Each of these.
     All(&'static [Self]),
 }
@@ -78,6 +80,10 @@ impl Need {
                 let add = format!("tc qdisc add dev lo root {words}");
                 let is_there = process::run("unshare", &["-n", "sh", "-c", &add]).code == Some(0);
                 (!is_there).then(|| format!("the kernel has no queue `{words}`"))
+            }
+            Self::Rules(words) => {
+                let is_there = process::run("unshare", &["-n", "nft", words]).code == Some(0);
+                (!is_there).then(|| format!("the kernel has no rules `{words}`"))
             }
             Self::All(needs) => needs.iter().find_map(|need| need.what_is_missing()),
         }

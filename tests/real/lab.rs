@@ -22,6 +22,16 @@ pub(crate) const LAB: Need = Need::All(&[
 pub(crate) const SLOW: Need =
     Need::All(&[LAB, Need::Program("tc"), Need::Queue("tbf rate 1mbit burst 32kb latency 1s")]);
 
+/// What a lossy network needs.
+pub(crate) const LOSSY: Need = Need::All(&[
+    LAB,
+    Need::Rules(
+        "add table netdev lab; \
+         add chain netdev lab input { type filter hook ingress device lo priority 0; }; \
+         add rule netdev lab input numgen random mod 100 < 5 dup to lo",
+    ),
+]);
+
 /// Hosts 0 and 1 are the nodes, host 2 the witness.
 #[derive(Clone, Debug)]
 pub(crate) struct Lab {
@@ -37,8 +47,9 @@ struct Hosts {
 impl Lab {
     /// Makes the hosts, all connected.
     pub(crate) fn new() -> Self {
-        let id = fastrand::u32(..);
-        let name = |part: &str| format!("hotpair-{id:08x}-{part}");
+        sweep();
+        let (process, id) = (std::process::id(), fastrand::u32(..));
+        let name = |part: &str| format!("hotpair-{process}-{id:08x}-{part}");
         let hosts = Hosts { names: [name("switch"), name("a"), name("b"), name("w")] };
         let [switch, ..] = &hosts.names;
         for name in &hosts.names {
@@ -81,7 +92,8 @@ impl Lab {
     pub(crate) fn cut(&self, from: usize, to: usize) {
         for fourth in addresses_of(from) {
             let source = address(fourth).to_string();
-            let rule = ["add", "rule", "inet", "lab", "input", "ip", "saddr", &source, "drop"];
+            let rule =
+                ["add", "rule", "inet", "lab", "input", "ip", "saddr", &source, "counter", "drop"];
             nft(&self.hosts.names[1 + to], &rule);
         }
     }
@@ -122,7 +134,7 @@ impl Lab {
         }
     }
 
-    /// Packets that were lost so far.
+    /// Packets that were lost since all passed.
     pub(crate) fn lost(&self) -> u64 {
         self.hosts.names[1..].iter().map(|name| counted(name, "inet")).sum()
     }
@@ -167,6 +179,17 @@ impl Drop for Hosts {
     fn drop(&mut self) {
         for name in &self.names {
             drop(process::run("ip", &["netns", "delete", name]));
+        }
+    }
+}
+
+/// Removes the hosts of tests that were killed.
+fn sweep() {
+    let list = process::run("ip", &["netns", "list"]).stdout;
+    for name in list.lines().filter_map(|line| line.split_whitespace().next()) {
+        let parts: Vec<&str> = name.split('-').collect();
+        if matches!(parts[..], ["hotpair", process, _, _] if process::is_over(process)) {
+            process::run("ip", &["netns", "delete", name]);
         }
     }
 }

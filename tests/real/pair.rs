@@ -456,6 +456,13 @@ impl Node {
         }
     }
 
+    /// kill -9 of the supervisor and of the worker, so that neither tells of the other.
+    pub(crate) fn lose(&mut self) {
+        self.daemon().signal(Signal::STOP);
+        self.try_kill_worker();
+        self.kill();
+    }
+
     /// kill -9 of the worker: its supervisor lives.
     pub(crate) fn kill_worker(&mut self) {
         let worker = self.worker();

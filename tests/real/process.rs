@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -183,6 +184,11 @@ fn keep(stream: impl Read + Send + 'static, output: &Arc<Mutex<VecDeque<String>>
 /// A test that failed while it held the lock has already said so.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether `id` is that of a process which has ended: what is named by it belongs to nobody.
+pub(crate) fn is_over(id: &str) -> bool {
+    id.parse::<u32>().is_ok() && !Path::new("/proc").join(id).exists()
 }
 
 /// What a command that ran to its end said.

@@ -5,10 +5,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use super::harness::Need;
-use super::process::{self, News, Process};
+use super::process::{self, News, PATIENCE, Process};
 
 /// What a volume needs of the machine, beside the program that makes its file system.
 pub(crate) const NEEDS: &[Need] = &[
@@ -22,13 +21,12 @@ pub(crate) const NEEDS: &[Need] = &[
     Need::Device("/dev/loop-control"),
 ];
 
-/// How long the kernel may take to let go of a file system that nobody uses.
-const DETACH_LIMIT: Duration = Duration::from_secs(20);
-
 /// The disk, and the file system on it while it is mounted.
 #[derive(Debug)]
 pub(crate) struct Volume {
     folder: PathBuf,
+    /// The export as a file, named by the process that attached it.
+    disk: PathBuf,
     fuse: Process,
     /// `/dev/loopN`; empty until there is one.
     device: String,
@@ -39,13 +37,16 @@ pub(crate) struct Volume {
 impl Volume {
     /// Makes the export at `uri` a loop device; what belongs to it is below `folder`.
     pub(crate) fn attach(folder: &Path, uri: &str, news: &News) -> Self {
+        sweep();
         fs::create_dir_all(folder.join("mount")).unwrap();
-        let disk = text(&folder.join("disk"));
+        let path = folder.join(format!("disk-{}", std::process::id()));
+        let disk = text(&path);
         fs::write(&disk, "").unwrap();
         let fuse = Process::start("nbdfuse", "nbdfuse", &[&disk, uri], news);
         let (folder, news) = (folder.to_owned(), news.clone());
         let device = String::new();
-        let mut volume = Self { folder, fuse, device, news: news.clone(), is_attached: true };
+        let mut volume =
+            Self { folder, disk: path, fuse, device, news: news.clone(), is_attached: true };
         news.wait_for("nbdfuse", || {
             assert!(volume.fuse.is_running(), "nbdfuse ended: {:?}", volume.fuse.lines());
             fs::metadata(&disk).is_ok_and(|metadata| metadata.len() > 0).then_some(())
@@ -66,7 +67,7 @@ impl Volume {
 
     /// All that is mounted for it, in the order to unmount it.
     pub(crate) fn mounts(&self) -> [PathBuf; 2] {
-        [self.mount_point(), self.folder.join("disk")]
+        [self.mount_point(), self.disk.clone()]
     }
 
     pub(crate) fn mount(&self, kind: &str) {
@@ -94,17 +95,30 @@ impl Volume {
             let name = self.device.trim_start_matches("/dev/");
             let backing = format!("/sys/block/{name}/loop/backing_file");
             let is_gone = || (!Path::new(&backing).exists()).then_some(());
-            is_released = self.news.wait_within(DETACH_LIMIT, is_gone).is_some();
+            is_released = self.news.wait_within(PATIENCE, is_gone).is_some();
         }
-        process::run("fusermount3", &["-u", "-z", &text(&self.folder.join("disk"))]);
+        process::run("fusermount3", &["-u", "-z", &text(&self.disk)]);
         let has_ended = || (!self.fuse.is_running()).then_some(());
-        self.news.wait_within(DETACH_LIMIT, has_ended).is_some() && is_released
+        self.news.wait_within(PATIENCE, has_ended).is_some() && is_released
     }
 }
 
 impl Drop for Volume {
     fn drop(&mut self) {
         self.release();
+    }
+}
+
+/// Gives back what tests that were killed left to the kernel.
+fn sweep() {
+    let list = process::run_well("losetup", &["--noheadings", "--output", "NAME,BACK-FILE"]);
+    for (device, disk) in list.lines().filter_map(|line| line.split_once(' ')) {
+        let disk = disk.trim();
+        if disk.rsplit_once("/disk-").is_some_and(|(_, id)| process::is_over(id)) {
+            process::run("umount", &["-l", device]);
+            process::run("losetup", &["-d", device]);
+            process::run("fusermount3", &["-u", "-z", disk]);
+        }
     }
 }
 
