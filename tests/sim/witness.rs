@@ -345,7 +345,7 @@ impl World {
                 let store = &mut self.witness.stores[at];
                 store.disk = store.storing.take().or(store.disk.take());
                 self.step_witness(at, ArbiterInput::Stored(true));
-                Ok(())
+                self.check_lone_primary()
             }
             WitnessEvent::Timer { store: at, life, timer, setting } => {
                 let store = &self.witness.stores[at];
@@ -546,9 +546,8 @@ impl World {
                 let is_apart = self.plan.witness.as_ref().is_some_and(|it| it.beats_pass_cuts);
                 is_apart || !self.net.is_cut_from(from)
             }
-            (Party::Node(node), Party::Witness(store)) => {
-                self.witness.route[node] == store && self.now >= self.witness.cut_until[node][0]
-            }
+            // A request that was on its way when the node was led elsewhere arrives all the same.
+            (Party::Node(node), Party::Witness(_)) => self.now >= self.witness.cut_until[node][0],
             (Party::Witness(store), Party::Node(node)) => {
                 self.witness.route[node] == store && self.now >= self.witness.cut_until[node][1]
             }
