@@ -364,10 +364,35 @@ pub struct ResourceId(pub u128);
 pub struct ReplicaId(pub u128);
 
 /// Identity of an arbiter's store; a store that was replaced or restored has another one.
+///
+/// The low 96 bits are the store's. Where a pair names the store that it believes, the high 32 bits are its
+/// turn: they grow each time that a node changes to a store, also to one that it believed before. So a
+/// node never believes the same twice, and what it said of itself at an earlier turn binds nobody.
 #[derive(
     Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize,
 )]
 pub struct ArbiterId(pub u128);
+
+impl ArbiterId {
+    const STORE_BITS: u32 = 96;
+
+    /// How often nodes of the pair have changed to a store.
+    pub fn turn(self) -> u32 {
+        u32::try_from(self.0 >> Self::STORE_BITS).unwrap_or(u32::MAX)
+    }
+
+    /// Whether this names `store`, at whatever turn.
+    pub fn is_of(self, store: Self) -> bool {
+        (self.0 ^ store.0) << u128::BITS.saturating_sub(Self::STORE_BITS) == 0
+    }
+
+    /// `store` at the turn after `turn`.
+    #[must_use]
+    pub fn at_turn_after(store: Self, turn: u32) -> Self {
+        let low = store.0 & ((1 << Self::STORE_BITS) - 1);
+        Self(low | u128::from(turn.saturating_add(1)) << Self::STORE_BITS)
+    }
+}
 
 /// One run of the daemon: drawn at each start, never zero.
 #[derive(

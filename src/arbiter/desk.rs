@@ -188,6 +188,13 @@ impl Desk {
     /// A connection ended.
     pub(super) fn on_gone(&mut self, connection: ConnectionId) {
         self.nodes.remove(&connection);
+        for seat in self.seats.values_mut() {
+            for side in [Side::First, Side::Second] {
+                if seat.asked_by[side.index()] == Some(connection) {
+                    seat.arbiter.forget_half(side);
+                }
+            }
+        }
         let nodes = &self.nodes;
         // Half a record is remembered as long as somebody is there to hear what became of it.
         self.seats.retain(|_, seat| {

@@ -160,7 +160,7 @@ fn half(alone: bool) -> Half {
         generation: generation(),
         alone,
         stopped: false,
-        store: ArbiterId(0),
+        store: STORE,
     }
 }
 

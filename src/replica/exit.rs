@@ -202,7 +202,12 @@ impl<M: MapMemory> Replica<M> {
         let age = self.now.since(exit.since);
         let is_late = age >= 3 * self.settings.io_timeout;
         match stage {
-            Stage::Pairing if self.is_in_sync() => self.set_exit_stage(Stage::StoppingServices),
+            // Nothing is stopped before the peer may take over.
+            Stage::Pairing if self.is_in_sync() => match self.why_peer_cannot_follow() {
+                None => self.set_exit_stage(Stage::StoppingServices),
+                Some(obstacle) if is_late => self.abort_exit(obstacle, effects),
+                Some(_) => {}
+            },
             Stage::Pairing if is_late || !self.is_pairing() => {
                 self.abort_exit("the copies are not in sync", effects);
             }
@@ -574,7 +579,7 @@ impl<M: MapMemory> Replica<M> {
             return;
         }
         match promotion::check_switchover(self.peer_for_promotion()) {
-            Ok(()) => self.begin_exit(ExitWhy::Switchover, Some(asker), effects),
+            Ok(()) => self.begin_exit_at(Stage::Pairing, ExitWhy::Switchover, Some(asker), effects),
             Err(promotion::Refusal::NotInSync) if self.is_pairing() => {
                 self.begin_exit_at(Stage::Pairing, ExitWhy::Switchover, Some(asker), effects);
             }

@@ -24,11 +24,11 @@ pub(crate) fn a_pair_enrolls() {
     assert_eq!((record.owner, record.eligible, record.arbiter), (A, Eligible::Both, b.arbiter));
     assert_eq!(b.answer_to(&request), Reply::Done(record.clone()), "a repeated request");
     a.wait("the record to be pushed", |node| node.pushed.last() == Some(&record));
-    assert_eq!(a.ask(Operation::Enroll(half())), Reply::Refused(Refused::Enrolled));
     assert!(cluster.value(RECORD).starts_with(r#"{"format":1,"cluster":"office""#));
     assert!(
         cluster.ctl(&["get", "--prefix", "--keys-only", "/hotpair/v1/office/vm1/half"]).is_empty()
     );
+    assert_eq!(a.ask(Operation::Enroll(half())), Reply::Refused(Refused::Enrolled));
 
     a.epoch = record.epoch;
     let Reply::Lease { lease_ms, record: seen } = a.ask(Operation::Renew) else {

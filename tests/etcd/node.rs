@@ -158,7 +158,13 @@ impl Node {
         }
     }
 
-    pub(crate) fn request(&self, operation: Operation) -> Request {
+    /// A half that names no store is said of the one that this node is connected to.
+    pub(crate) fn request(&self, mut operation: Operation) -> Request {
+        if let Operation::Enroll(half) = &mut operation
+            && half.store == ArbiterId(0)
+        {
+            half.store = self.arbiter;
+        }
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         Request {
             from: self.side,

@@ -19,53 +19,66 @@ const SEEDS: u64 = 200;
 /// How often a long run says how far it is.
 const SEEDS_PER_LINE: u64 = 500;
 
+/// One kind of world.
+struct Kind {
+    name: &'static str,
+    /// `HOTPAIR_<this>SEED` runs one seed, `HOTPAIR_<this>SEEDS` is how many to run.
+    variable: &'static str,
+    test: &'static str,
+    draw: fn(u64) -> Plan,
+}
+
 #[test]
 fn fresh_seeds() {
-    if let Some(seed) = hex("HOTPAIR_SEED") {
-        replay(seed);
-        return;
-    }
-    run_seeds("sim", number("HOTPAIR_SEEDS"), Plan::draw);
+    run_kind(&Kind { name: "sim", variable: "", test: "fresh_seeds", draw: Plan::draw });
 }
 
-/// Seeds with an arbiter: `HOTPAIR_WITNESS_SEEDS` is how many.
+/// Seeds with an arbiter.
 #[test]
 fn fresh_seeds_with_a_witness() {
-    if let Some(seed) = hex("HOTPAIR_WITNESS_SEED") {
-        replay_plan(Plan::draw_with_witness(seed));
-        return;
-    }
-    run_seeds("witness", number("HOTPAIR_WITNESS_SEEDS"), Plan::draw_with_witness);
+    run_kind(&Kind {
+        name: "witness",
+        variable: "WITNESS_",
+        test: "fresh_seeds_with_a_witness",
+        draw: Plan::draw_with_witness,
+    });
 }
 
-/// Seeds without an arbiter in which nodes promote themselves: `HOTPAIR_ALONE_SEEDS` is how many.
+/// Seeds without an arbiter in which nodes promote themselves.
 #[test]
 fn fresh_seeds_alone() {
-    if let Some(seed) = hex("HOTPAIR_ALONE_SEED") {
-        replay_plan(Plan::draw_alone(seed));
-        return;
-    }
-    run_seeds("alone", number("HOTPAIR_ALONE_SEEDS"), Plan::draw_alone);
+    run_kind(&Kind {
+        name: "alone",
+        variable: "ALONE_",
+        test: "fresh_seeds_alone",
+        draw: Plan::draw_alone,
+    });
 }
 
-/// Seeds in which a cluster decides who serves: `HOTPAIR_PACEMAKER_SEEDS` is how many.
+/// Seeds in which a cluster decides who serves.
 #[test]
 fn fresh_seeds_under_pacemaker() {
-    if let Some(seed) = hex("HOTPAIR_PACEMAKER_SEED") {
-        replay_plan(Plan::draw_with_pacemaker(seed));
-        return;
-    }
-    run_seeds("pacemaker", number("HOTPAIR_PACEMAKER_SEEDS"), Plan::draw_with_pacemaker);
+    run_kind(&Kind {
+        name: "pacemaker",
+        variable: "PACEMAKER_",
+        test: "fresh_seeds_under_pacemaker",
+        draw: Plan::draw_with_pacemaker,
+    });
 }
 
-/// Runs so many seeds, or until the time that was given is over.
-fn run_seeds(name: &'static str, count: Option<u64>, draw: impl Fn(u64) -> Plan) {
+/// Runs one seed, so many, or until the time that was given is over.
+fn run_kind(kind: &Kind) {
+    if let Some(seed) = hex(&format!("HOTPAIR_{}SEED", kind.variable)) {
+        replay_plan((kind.draw)(seed));
+        return;
+    }
+    let count = number(&format!("HOTPAIR_{}SEEDS", kind.variable));
     let first = hex("HOTPAIR_FIRST_SEED").unwrap_or_else(seed_of_the_commit);
     let budget = number("HOTPAIR_SIM_SECONDS").map(std::time::Duration::from_secs);
     let began = stopwatch();
-    let mut totals = Totals { name, ..Totals::default() };
+    let mut totals = Totals::of(kind);
     for seed in (0..count.unwrap_or(SEEDS)).map(|at| first.wrapping_add(at)) {
-        totals.add(&run(&draw(seed), None));
+        totals.add(&run(&(kind.draw)(seed), None));
         if totals.seeds.is_multiple_of(SEEDS_PER_LINE) {
             totals.tell(first, began.elapsed().as_secs());
         }
@@ -88,10 +101,8 @@ fn the_same_seed_has_the_same_trace() {
     }
 }
 
-#[derive(Default)]
-struct Totals {
-    /// Of the piece of a campaign.
-    name: &'static str,
+struct Totals<'a> {
+    kind: &'a Kind,
     seeds: u64,
     events: u64,
     answered: u64,
@@ -101,7 +112,20 @@ struct Totals {
     failed: Vec<u64>,
 }
 
-impl Totals {
+impl<'a> Totals<'a> {
+    fn of(kind: &'a Kind) -> Self {
+        Self {
+            kind,
+            seeds: 0,
+            events: 0,
+            answered: 0,
+            virtual_seconds: 0,
+            hash: 0,
+            marks: Marks::default(),
+            failed: Vec::new(),
+        }
+    }
+
     fn add(&mut self, outcome: &Outcome) {
         self.seeds += 1;
         self.events += outcome.events;
@@ -111,7 +135,7 @@ impl Totals {
         self.marks.merge(&outcome.marks);
         if let Some(broken) = &outcome.broken {
             if self.failed.is_empty() {
-                explain(outcome);
+                explain(outcome, self.kind);
             }
             println!("FAILED seed {:x}: {broken}", outcome.seed);
             self.failed.push(outcome.seed);
@@ -123,7 +147,7 @@ impl Totals {
         let (seeds, failures) = (self.seeds, self.failed.len());
         println!(
             "{}: seeds={seeds} first={first:x} failures={failures} seconds={seconds}",
-            self.name
+            self.kind.name
         );
     }
 
@@ -143,16 +167,13 @@ impl Totals {
     }
 }
 
-fn explain(outcome: &Outcome) {
-    println!("seed {:x}: replay with", outcome.seed);
-    println!("  HOTPAIR_SEED={:x} cargo test --test sim fresh_seeds -- --nocapture", outcome.seed);
-    for line in last_lines(&Plan::draw(outcome.seed), LINES_SHOWN) {
+fn explain(outcome: &Outcome, kind: &Kind) {
+    let (seed, Kind { variable, test, draw, .. }) = (outcome.seed, kind);
+    println!("seed {seed:x}: replay with");
+    println!("  HOTPAIR_{variable}SEED={seed:x} cargo test --test sim {test} -- --nocapture");
+    for line in last_lines(&draw(seed), LINES_SHOWN) {
         println!("  {line:.300}");
     }
-}
-
-fn replay(seed: u64) {
-    replay_plan(Plan::draw(seed));
 }
 
 fn replay_plan(mut plan: Plan) {

@@ -211,10 +211,10 @@ impl World {
         self.after(delay, Event::FenceAnswers { node: at, life, run: order.run, answer });
     }
 
-    /// Places the constraint, if the other node has not placed its own and is as it has to be.
+    /// Places the constraint, if the other node has not placed its own.
     fn forbid(&mut self, at: usize, epoch: Epoch, hangs: bool) -> FenceAnswer {
         let peer = 1 - at;
-        if self.cluster.only.is_some_and(|(only, _)| only == peer) || self.is_primary(peer) {
+        if self.cluster.only.is_some_and(|(only, _)| only == peer) {
             self.marks.add("fence script: 6");
             return FenceAnswer::Exit(6);
         }

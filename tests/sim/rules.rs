@@ -167,7 +167,9 @@ impl World {
     /// With an arbiter: who begins to go on alone is the only one that its record lists, or the
     /// other one has vetoed itself.
     fn check_solo(&self, at: usize, old: &Superblock) -> Checked {
-        let Some(arbiters) = self.witness_record_of(1 - at) else { return Ok(()) };
+        // By its word the other one may be promoted; where it has none, the word that this one has counts.
+        let word = self.witness_record_of(1 - at).or_else(|| self.witness_record_of(at));
+        let Some(arbiters) = word else { return Ok(()) };
         let [mine, theirs] = [at, 1 - at].map(|node| self.nodes[node].superblock());
         let begins = mine.serve_mode == ServeMode::Solo && old.serve_mode != ServeMode::Solo;
         let is_only_one = arbiters.owner == side(at) && arbiters.eligible == Eligible::Owner;
@@ -185,7 +187,8 @@ impl World {
 
     /// With an arbiter: while a primary acknowledges alone and the arbiter lists the other one as well, that
     /// one is bound by its own word. Not only when it begins to.
-    fn check_lone_primary(&self) -> Checked {
+    pub(crate) fn check_lone_primary(&self) -> Checked {
+        self.check_two_alone()?;
         for at in 0..2 {
             // By its word the other one may be promoted.
             let Some(arbiters) = self.witness_record_of(1 - at) else { continue };
@@ -205,6 +208,22 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// With an arbiter no two nodes acknowledge alone at once, at whatever epochs.
+    fn check_two_alone(&self) -> Checked {
+        let is_alone = |at: usize| {
+            let record = self.nodes[at].superblock();
+            let is_primary =
+                self.nodes[at].core().is_some_and(hotpair::replica::Replica::is_primary);
+            is_primary && record.serve_mode == ServeMode::Solo && !record.forced
+        };
+        let is_excused = self.plan.witness.is_none() || self.ghost.is_split;
+        if is_excused || !is_alone(0) || !is_alone(1) {
+            return Ok(());
+        }
+        let epochs = [0, 1].map(|at| self.nodes[at].superblock().epoch);
+        Err(Broken::new("OneWriter", format!("both nodes are alone, at epochs {epochs:?}")))
     }
 
     /// What a primary relies upon, its peer has promised, unless an operator made that one primary.

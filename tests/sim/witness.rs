@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use hotpair::promotion::arbiter::{
-    Arbiter, ArbiterEffect, ArbiterInput, ArbiterRecord, ArbiterTimer, Reply, Request, RequestId,
+    Arbiter, ArbiterEffect, ArbiterInput, ArbiterRecord, ArbiterTimer, Operation, Reply, Request,
+    RequestId,
 };
 use hotpair::promotion::controller::{
     ControllerInput, ControllerTimer, FenceUse, FlapLimit, Moving, PeerWord,
@@ -272,9 +273,15 @@ impl World {
         self.after(0, Event::Witness(WitnessEvent::Start));
     }
 
-    /// That node finds the newest store from now on, or the first one again.
-    pub(crate) fn route_to_witness(&mut self, node: usize, is_newest: bool) {
-        self.witness.route[node] = if is_newest { self.witness.stores.len() - 1 } else { 0 };
+    /// That node finds this store from now on: the first one is number 0.
+    pub(crate) fn lead_to_store(&mut self, node: usize, store: usize) {
+        let before = std::mem::replace(&mut self.witness.route[node], store);
+        // Its connection to the one before ends.
+        if before != store
+            && let Some(seat) = &mut self.witness.stores[before].seat
+        {
+            seat.forget_half(side(node));
+        }
     }
 
     /// What that node's connection leads to.
@@ -297,8 +304,11 @@ impl World {
     /// What the store has that `node` believes.
     pub(crate) fn witness_record_of(&self, node: usize) -> Option<&ArbiterRecord> {
         let believed = self.nodes[node].superblock().arbitration.arbiter;
-        let found = (FIRST_STORE..).zip(&self.witness.stores).find(|(id, _)| *id == believed.0);
-        found.map_or_else(|| self.witness_record(), |(_, store)| store.disk.as_ref())
+        if believed == ArbiterId(0) {
+            return self.witness_record();
+        }
+        let records = self.witness.stores.iter().filter_map(|store| store.disk.as_ref());
+        records.into_iter().find(|record| record.arbiter == believed)
     }
 
     /// The witness starts.
@@ -332,7 +342,9 @@ impl World {
 
     pub(crate) fn heal_witness(&mut self) {
         self.witness.cut_until = [[0; 2]; 2];
-        self.witness.route = [self.witness.stores.len() - 1; 2];
+        for node in 0..2 {
+            self.lead_to_store(node, self.witness.stores.len() - 1);
+        }
         if self.plan.witness.is_some() {
             self.after(0, Event::Witness(WitnessEvent::Start));
         }
@@ -345,7 +357,7 @@ impl World {
                 let store = &mut self.witness.stores[at];
                 store.disk = store.storing.take().or(store.disk.take());
                 self.step_witness(at, ArbiterInput::Stored(true));
-                Ok(())
+                self.check_lone_primary()
             }
             WitnessEvent::Timer { store: at, life, timer, setting } => {
                 let store = &self.witness.stores[at];
@@ -397,7 +409,7 @@ impl World {
             }
             WitnessEvent::Route { node, store } => {
                 let newest = self.witness.stores.len() - 1;
-                self.witness.route[node] = if self.is_healing { newest } else { store };
+                self.lead_to_store(node, if self.is_healing { newest } else { store });
                 Ok(())
             }
         }
@@ -546,9 +558,8 @@ impl World {
                 let is_apart = self.plan.witness.as_ref().is_some_and(|it| it.beats_pass_cuts);
                 is_apart || !self.net.is_cut_from(from)
             }
-            (Party::Node(node), Party::Witness(store)) => {
-                self.witness.route[node] == store && self.now >= self.witness.cut_until[node][0]
-            }
+            // A request that was on its way when the node was led elsewhere arrives all the same.
+            (Party::Node(node), Party::Witness(_)) => self.now >= self.witness.cut_until[node][0],
             (Party::Witness(store), Party::Node(node)) => {
                 self.witness.route[node] == store && self.now >= self.witness.cut_until[node][1]
             }
@@ -561,6 +572,13 @@ impl World {
             return Ok(());
         }
         match (to, message) {
+            // What arrives from a connection that has ended since is carried out, but no half outlives it.
+            (Party::Witness(store), Message::Ask(request, _))
+                if matches!(request.operation, Operation::Enroll(_))
+                    && self.witness.route[index(request.from)] != store =>
+            {
+                Ok(())
+            }
             (Party::Witness(store), Message::Ask(request, heard)) => {
                 if self.now - heard > HEARD_MAX {
                     // Whoever does not hear the witness must not change its record: it would not

@@ -165,14 +165,11 @@ impl Desk<'_> {
             };
         };
         // It came here from another etcd, as by a restored copy.
-        let is_foreign = record.arbiter != self.entry.arbiter;
+        let is_foreign = !record.arbiter.is_of(self.entry.arbiter);
         if let Operation::Enroll(half) = &self.request.operation {
             // Whoever enrolls may know no store yet, and the rule is for those who know one.
             if !is_foreign && record.was_made_by(self.request.from, self.request.id) {
                 return Step::Answer(Reply::Done(Box::new(record.clone())));
-            }
-            if !is_foreign && self.request.arbiter_epoch <= record.epoch {
-                return refuse(Refused::Enrolled);
             }
             return self.enroll(half, Some((record, revision))).unwrap_or_else(refuse);
         }
@@ -328,8 +325,14 @@ impl Desk<'_> {
         let other = from.other();
         let theirs = self.entry.halves[other.index()].as_ref();
         let said = theirs.map(|(said, _)| said);
-        let record =
-            enroll(self.entry.arbiter, old.map(|(record, _)| record), self.request, half, said)?;
+        let made =
+            enroll(self.entry.arbiter, old.map(|(record, _)| record), self.request, half, said);
+        // Whoever comes from elsewhere finds it here, and says so.
+        let is_current = old.is_some_and(|(record, _)| {
+            half.store == record.arbiter && self.request.arbiter_epoch <= record.epoch
+        });
+        let is_found = is_current && matches!(made, Err(Refused::HalfMissing) | Ok(_));
+        let record = if is_found { Err(Refused::Enrolled) } else { made }?;
         let mut guards = vec![as_read(), self.serving_as_read()];
         if let Some((_, revision)) = theirs {
             guards.push(Guard::Unchanged { key: half_key(other), revision: *revision });

@@ -454,7 +454,7 @@ mod tests {
         assert_eq!(asks().iter().map(first).collect::<Vec<_>>()[..4], [0, 3, 2, 2]);
         let number = |it: Operation| seal(&ask(asked(it)))[OPERATION_AT];
         let numbers: Vec<u8> = operations().into_iter().map(number).collect();
-        assert_eq!(numbers, (0..13).collect::<Vec<_>>());
+        assert_eq!(numbers, (0..12).collect::<Vec<_>>());
     }
 
     /// Where the operation of a request about `vm1` begins: behind the number, what was heard, the

@@ -194,7 +194,9 @@ fn may_promote(record: &ArbiterRecord, known: Known<'_>, wish: Wish<'_>) -> Resu
 /// `old` is the record that the store had before it was found to be rolled back.
 ///
 /// Nodes that believe another store change to this one first, each on its own disk, and one after the
-/// other: a record is made only when nobody who might be promoted elsewhere is left.
+/// other. Each change is to a higher turn, and a record is of one turn: both nodes were there, and whoever
+/// acts by it is there still. A node at a higher turn can be promoted by a record of that turn only, which
+/// needs the other one to be there as well. So no two records count at once, however old the halves are.
 ///
 /// # Errors
 /// [`Refused::HalfMissing`] if they do not say the same; [`Refused::NotOwner`] if the one that is
@@ -212,23 +214,29 @@ pub fn enroll(
             == (mine.identities, mine.owner, mine.in_sync, mine.generation, mine.stopped)
             && !half.alone
     };
-    let is_new = |half: &Half| half.store == ArbiterId(0);
+    let next = |turn| ArbiterId::at_turn_after(arbiter, turn);
     let (epoch, other) = if mine.alone {
         if mine.owner != request.from {
             return Err(Refused::NotOwner);
         }
-        if !is_new(mine) && mine.store != arbiter {
-            return Err(Refused::MayMove { store: arbiter });
+        if !mine.store.is_of(arbiter) {
+            return Err(Refused::MayMove { store: next(mine.store.turn()) });
         }
         (mine.epoch, RequestId::default())
     } else {
         let (half, id) = theirs.filter(|(half, _)| is_same(half)).ok_or(Refused::HalfMissing)?;
-        match (mine.store == arbiter, half.store == arbiter) {
-            (true, true) => {}
-            (true, false) => return Err(Refused::HalfMissing),
-            (false, true) => return Err(Refused::PeerMoved { store: arbiter }),
-            (false, false) if is_new(mine) && is_new(half) => {}
-            (false, false) => return Err(Refused::MayMove { store: arbiter }),
+        let (here, there) = (mine.store, half.store);
+        let leads =
+            |one: ArbiterId, other: ArbiterId| one.is_of(arbiter) && one.turn() > other.turn();
+        if leads(here, there) {
+            return Err(Refused::HalfMissing); // the other one is to follow
+        } else if leads(there, here) {
+            return Err(Refused::PeerMoved { store: there });
+        }
+        let turn_here = old.map_or(0, |record| record.arbiter.turn());
+        let turns = here.turn().max(there.turn()).max(turn_here);
+        if here != there || !here.is_of(arbiter) || turn_here > here.turn() {
+            return Err(Refused::MayMove { store: next(turns) });
         }
         (mine.epoch.max(half.epoch), *id)
     };
@@ -236,7 +244,7 @@ pub fn enroll(
     let mut requests = [other; 2];
     requests[request.from.index()] = request.id;
     Ok(ArbiterRecord {
-        arbiter,
+        arbiter: mine.store,
         epoch: epoch.max(floor).next_by_arbiter(),
         owner: mine.owner,
         eligible: if mine.in_sync && !mine.alone { Eligible::Both } else { Eligible::Owner },

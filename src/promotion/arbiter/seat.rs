@@ -101,7 +101,7 @@ pub fn grant_end(lease_ms: u32) -> Duration {
 /// Why the store `id` answers nothing about a resource without a record. Whoever knows another
 /// store must learn that this is not the one that it trusts.
 pub fn no_record(id: ArbiterId, known: ArbiterId) -> Refused {
-    if known == id || known == ArbiterId::default() {
+    if known.is_of(id) || known == ArbiterId::default() {
         Refused::NoRecord
     } else {
         Refused::WrongStore
@@ -156,6 +156,11 @@ impl Arbiter {
     /// The stable record.
     pub fn record(&self) -> Option<&ArbiterRecord> {
         self.record.as_ref()
+    }
+
+    /// The connection of that node ended: what it said of itself counts as long as it is there.
+    pub fn forget_half(&mut self, of: Side) {
+        self.halves[of.index()] = None;
     }
 
     /// Goes one step.
@@ -271,23 +276,26 @@ impl Arbiter {
 
     /// A record is made from two halves that say the same, or from one node that is alone.
     fn on_enroll(&mut self, request: &Request, half: &Half) -> Result<Box<ArbiterRecord>, Refused> {
-        let old = self.record.as_ref();
-        if let Some(record) = old {
-            // The pair has been elsewhere since, or the store is an older copy.
-            self.is_rolled_back |= request.arbiter_epoch > record.epoch;
-            if !self.is_rolled_back {
-                return Err(Refused::Enrolled);
-            }
+        let mut is_current = false;
+        if let Some(record) = &self.record {
+            let is_same = half.store == record.arbiter;
+            // The store is an older copy.
+            self.is_rolled_back |= is_same && request.arbiter_epoch > record.epoch;
+            is_current = is_same && !self.is_rolled_back;
             if record.identities != half.identities {
                 return Err(Refused::OtherIdentity);
             }
             if half.alone {
-                return Err(Refused::HalfMissing);
+                return Err(if is_current { Refused::Enrolled } else { Refused::HalfMissing });
             }
         }
         self.halves[request.from.index()] = Some((half.clone(), request.id));
         let theirs = self.halves[request.from.other().index()].as_ref();
-        enroll(self.id, old, request, half, theirs).map(Box::new)
+        match enroll(self.id, self.record.as_ref(), request, half, theirs) {
+            // Whoever comes from elsewhere finds it here, and says so.
+            Err(Refused::HalfMissing) | Ok(_) if is_current => Err(Refused::Enrolled),
+            made => made.map(Box::new),
+        }
     }
 
     fn store(&mut self, storing: Storing, effects: &mut Vec<ArbiterEffect>) {

@@ -396,7 +396,7 @@ fn half(owner: Side, epoch: u64) -> Half {
         generation: generation(3),
         alone: false,
         stopped: false,
-        store: ArbiterId(0),
+        store: STORE,
     }
 }
 
@@ -478,61 +478,81 @@ fn a_store_that_went_back_in_time_does_nothing_until_both_enroll_again() {
     assert_eq!(made.epoch, Epoch(84));
 }
 
+/// The store of these tests at a turn.
+fn at_turn(turn: u32) -> ArbiterId {
+    ArbiterId::at_turn_after(STORE, turn - 1)
+}
+
 #[test]
 fn nodes_change_to_another_store_one_after_the_other() {
     const ELSEWHERE: ArbiterId = ArbiterId(8);
     const NEW: ArbiterId = ArbiterId(0);
-    let may = Refused::MayMove { store: STORE };
-    let moved = Refused::PeerMoved { store: STORE };
+    let may = |turn| Some(Refused::MayMove { store: at_turn(turn) });
+    let moved = |turn| Some(Refused::PeerMoved { store: at_turn(turn) });
     let missing = Refused::HalfMissing;
+    let later_elsewhere = ArbiterId::at_turn_after(ELSEWHERE, 4);
     for (mine, theirs, expected) in [
-        (NEW, NEW, None),
-        (STORE, STORE, None),
-        (ELSEWHERE, ELSEWHERE, Some(may)),
-        (ELSEWHERE, ArbiterId(9), Some(may)),
-        (ELSEWHERE, STORE, Some(moved)),
-        (STORE, ELSEWHERE, Some(missing)),
-        // It would believe whatever it sees first.
-        (NEW, STORE, Some(moved)),
-        (STORE, NEW, Some(missing)),
-        (NEW, ELSEWHERE, Some(may)),
-        (ELSEWHERE, NEW, Some(may)),
+        (at_turn(1), at_turn(1), None),
+        // Whoever knows no store yet would believe whatever it sees first.
+        (NEW, NEW, may(1)),
+        (ELSEWHERE, ELSEWHERE, may(1)),
+        (ELSEWHERE, ArbiterId(9), may(1)),
+        (NEW, ELSEWHERE, may(1)),
+        (at_turn(3), later_elsewhere, may(6)),
+        (later_elsewhere, at_turn(3), may(6)),
+        // One has changed, and the other one follows.
+        (ELSEWHERE, at_turn(2), moved(2)),
+        (NEW, at_turn(2), moved(2)),
+        (at_turn(1), at_turn(2), moved(2)),
+        (at_turn(2), at_turn(1), Some(missing)),
+        (at_turn(2), ELSEWHERE, Some(missing)),
+        (at_turn(2), NEW, Some(missing)),
     ] {
         let mut seat = Seat::new(None);
         let enroll = |from, store| request(from, Operation::Enroll(Half { store, ..half(A, 9) }));
         assert_eq!(seat.done(enroll(B, theirs)), Reply::Refused(missing));
         match (seat.done(enroll(A, mine)), expected) {
-            (Reply::Done(made), None) => assert_eq!(made.arbiter, STORE),
+            (Reply::Done(made), None) => assert_eq!(made.arbiter, mine),
             (Reply::Refused(refused), Some(expected)) => assert_eq!(refused, expected),
             (reply, expected) => panic!("{mine:?} and {theirs:?}: {reply:?}, not {expected:?}"),
         }
     }
     let mut seat = Seat::new(None);
     let alone = |store| Half { alone: true, in_sync: false, store, ..half(A, 1) };
-    let reply = seat.done(request(A, Operation::Enroll(alone(ELSEWHERE))));
-    assert_eq!(reply, Reply::Refused(may));
-    let reply = seat.done(request(A, Operation::Enroll(alone(STORE))));
+    for store in [NEW, ELSEWHERE] {
+        let reply = seat.done(request(A, Operation::Enroll(alone(store))));
+        assert_eq!(Some(reply), may(1).map(Reply::Refused));
+    }
+    let reply = seat.done(request(A, Operation::Enroll(alone(at_turn(1)))));
     assert!(matches!(reply, Reply::Done(_)), "{reply:?}");
 }
 
 #[test]
-fn a_pair_that_was_elsewhere_since_makes_a_new_record_in_place_of_the_old_one() {
+fn a_half_is_forgotten_with_its_node() {
+    let mut seat = Seat::new(None);
+    let enroll = |from| request(from, Operation::Enroll(half(A, 9)));
+    assert_eq!(seat.done(enroll(B)), Reply::Refused(Refused::HalfMissing));
+    seat.arbiter.forget_half(B);
+    assert_eq!(seat.done(enroll(A)), Reply::Refused(Refused::HalfMissing));
+    assert!(matches!(seat.done(enroll(B)), Reply::Done(_)));
+}
+
+#[test]
+fn a_node_that_comes_back_from_elsewhere_finds_its_peer_by_the_half_that_it_says() {
     let mut seat = Seat::rested(record(A, Eligible::Both));
-    let old = seat.arbiter.record().unwrap().epoch;
-    let enroll = |from, store, arbiter_epoch| Request {
+    let current = seat.arbiter.record().unwrap().arbiter;
+    let enroll = |from, store| Request {
         arbiter: store,
-        arbiter_epoch,
         ..request(from, Operation::Enroll(Half { store, ..half(A, 80) }))
     };
-    let elsewhere = ArbiterId(8);
-    let reply = seat.done(enroll(A, elsewhere, old));
-    assert_eq!(reply, Reply::Refused(Refused::Enrolled), "it knows nothing newer");
-    let newer = Epoch(80);
-    let reply = seat.done(enroll(A, elsewhere, newer));
-    assert_eq!(reply, Reply::Refused(Refused::HalfMissing));
-    let may = Refused::MayMove { store: STORE };
-    assert_eq!(seat.done(enroll(B, elsewhere, newer)), Reply::Refused(may));
-    assert_eq!(seat.done(enroll(B, STORE, newer)), Reply::Refused(Refused::HalfMissing));
-    let Reply::Done(made) = seat.done(enroll(A, STORE, newer)) else { panic!("both halves") };
-    assert!(made.epoch > newer);
+    assert_eq!(seat.done(enroll(A, current)), Reply::Refused(Refused::Enrolled), "nobody is there");
+    let elsewhere = ArbiterId::at_turn_after(ArbiterId(8), 0);
+    let may = Refused::MayMove { store: at_turn(2) };
+    assert_eq!(seat.done(enroll(B, elsewhere)), Reply::Refused(may));
+    assert_eq!(seat.done(enroll(B, at_turn(2))), Reply::Refused(Refused::HalfMissing));
+    let moved = Refused::PeerMoved { store: at_turn(2) };
+    assert_eq!(seat.done(enroll(A, current)), Reply::Refused(moved));
+    let old = seat.arbiter.record().unwrap().epoch;
+    let Reply::Done(made) = seat.done(enroll(A, at_turn(2))) else { panic!("both halves") };
+    assert!(made.epoch > old && made.arbiter == at_turn(2));
 }

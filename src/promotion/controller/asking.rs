@@ -10,7 +10,7 @@ use super::planted::PlantedRule;
 use crate::promotion::arbiter::{
     ArbiterRecord, Operation, Refused, Reply, Request, RequestId, View,
 };
-use crate::units::{Generation, Instant};
+use crate::units::{ArbiterId, Generation, Instant};
 
 /// The request under way, and what is due.
 #[derive(Clone, Debug, Default, Hash)]
@@ -70,6 +70,9 @@ impl Controller {
             match (is_new || self.asking.is_due, renews) {
                 (true, true) => Some(Operation::Renew),
                 (true, false) => Some(Operation::Read),
+                (false, _) if self.is_peer_due && self.looks_for_peer(facts) => {
+                    self.half(facts).map(Operation::Enroll)
+                }
                 (false, _) => None,
             }
         })
@@ -90,13 +93,13 @@ impl Controller {
                 }
             }
             Operation::Renew | Operation::Read => self.asking.is_due = false,
+            Operation::Enroll(_) => self.is_peer_due = false,
             Operation::Stop => {
                 // It ends the lease at the arbiter, whenever it arrives.
                 self.leases.give_up_arbiters();
                 self.may_be_stopped = true;
             }
             Operation::PreVote { .. }
-            | Operation::Enroll(_)
             | Operation::Solo { .. }
             | Operation::Promote { .. }
             | Operation::Keep
@@ -154,6 +157,7 @@ impl Controller {
             ControllerTimer::Look => {
                 self.asking.is_timed = false;
                 self.asking.is_due = true;
+                self.is_peer_due = true;
                 self.asking.is_put_off = false;
             }
             ControllerTimer::Preference => self.owner_first = false,
@@ -254,10 +258,14 @@ impl Controller {
         let Some(under_way) = self.asking.under_way.take_if(|it| it.request.id == id) else {
             return; // to a request that nobody waits for
         };
-        self.on_force_answered();
         let UnderWay { request, asked } = under_way;
+        if !is_of_believed_store(&reply, facts) {
+            self.asking.is_due = true; // asked before this node changed to another store
+            return;
+        }
+        self.on_force_answered();
         let operation = request.operation;
-        self.refused = None;
+        let was_refused = self.refused.take().is_some();
         match reply {
             Reply::Done(record) => self.on_done(&operation, record, facts, effects),
             Reply::Lease { lease_ms, record } => {
@@ -289,34 +297,46 @@ impl Controller {
                     | Operation::Force { .. } => {}
                 }
             }
-            Reply::Refused(why) => {
-                self.refused = Some(why);
-                let is_half = matches!(operation, Operation::Enroll(_));
-                let enrolls = !is_half && why.asks_to_enroll() && self.half(facts).is_some();
-                self.asking.is_put_off = !enrolls;
-                // Without a record it is made first, if this node can say its part.
-                let waits = matches!(why, Refused::NoRecord | Refused::HalfMissing)
-                    && self.half(facts).is_some();
-                let is_promotion = match operation {
-                    Operation::Promote { .. } | Operation::PreVote { .. } => true,
-                    // Whoever waits for a promotion waits for the record, too.
-                    Operation::Enroll(_) => self.candidacy.is_some(),
-                    Operation::Read
-                    | Operation::Renew
-                    | Operation::Solo { .. }
-                    | Operation::Pair { .. }
-                    | Operation::Handover
-                    | Operation::Keep
-                    | Operation::Stop
-                    | Operation::Release { .. }
-                    | Operation::Force { .. } => false,
-                };
-                if self.is_forcing() {
-                    self.on_force_refused(&operation, why, effects);
-                } else if is_promotion && !waits {
-                    self.on_promotion_refused(why, effects);
-                }
-            }
+            // There is a record that counts.
+            Reply::Refused(Refused::Enrolled) => self.asking.is_due |= was_refused,
+            // The peer was looked for, and is to change first.
+            Reply::Refused(Refused::MayMove { .. }) if !was_refused => {}
+            Reply::Refused(why) => self.on_refused(&operation, why, facts, effects),
+        }
+    }
+
+    fn on_refused(
+        &mut self,
+        operation: &Operation,
+        why: Refused,
+        facts: &Facts<'_>,
+        effects: &mut Vec<ControllerEffect>,
+    ) {
+        self.refused = Some(why);
+        let is_half = matches!(operation, Operation::Enroll(_));
+        let enrolls = !is_half && why.asks_to_enroll() && self.half(facts).is_some();
+        self.asking.is_put_off = !enrolls;
+        // Without a record it is made first, if this node can say its part.
+        let waits =
+            (why.asks_to_enroll() || why == Refused::HalfMissing) && self.half(facts).is_some();
+        let is_promotion = match operation {
+            Operation::Promote { .. } | Operation::PreVote { .. } => true,
+            // Whoever waits for a promotion waits for the record, too.
+            Operation::Enroll(_) => self.candidacy.is_some(),
+            Operation::Read
+            | Operation::Renew
+            | Operation::Solo { .. }
+            | Operation::Pair { .. }
+            | Operation::Handover
+            | Operation::Keep
+            | Operation::Stop
+            | Operation::Release { .. }
+            | Operation::Force { .. } => false,
+        };
+        if self.is_forcing() {
+            self.on_force_refused(operation, why, effects);
+        } else if is_promotion && !waits {
+            self.on_promotion_refused(why, effects);
         }
     }
 
@@ -404,6 +424,17 @@ impl Controller {
 /// This node's generation and where it came from.
 pub(super) fn history(facts: &Facts<'_>) -> Vec<Generation> {
     facts.record.generation.into_iter().chain(facts.record.history.iter().copied()).collect()
+}
+
+/// Whether a record that comes with a reply is one that this node may believe.
+fn is_of_believed_store(reply: &Reply, facts: &Facts<'_>) -> bool {
+    let noted = facts.record.arbitration.arbiter;
+    let record = match reply {
+        Reply::Done(record) | Reply::Conflict(record) | Reply::Lease { record, .. } => record,
+        Reply::View(view) => &view.record,
+        Reply::Refused(_) => return true,
+    };
+    noted == ArbiterId(0) || record.arbiter == noted
 }
 
 /// An arbiter answers within a few milliseconds and a sync: what takes longer was lost.

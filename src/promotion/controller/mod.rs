@@ -130,6 +130,10 @@ pub struct Controller {
     nobody_serves: bool,
     /// By its last beat.
     peer_hears_arbiter: bool,
+    /// The store that the stable record named at the last look.
+    believed: ArbiterId,
+    /// The peer is to be looked for at the arbiter.
+    is_peer_due: bool,
     /// The store without a record that the peer has changed to, as that store says.
     peer_store: Option<ArbiterId>,
     quiet: failback::Quiet,
@@ -168,6 +172,8 @@ impl Controller {
             waits_for_owner: false,
             nobody_serves: false,
             peer_hears_arbiter: false,
+            believed: ArbiterId(0),
+            is_peer_due: false,
             peer_store: None,
             quiet: failback::Quiet::default(),
             flapping: flapping::Flapping::default(),

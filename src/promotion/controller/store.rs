@@ -54,7 +54,8 @@ impl Controller {
         }?;
         // What the old store may still grant to an earlier request is not learnt any more, and settled by
         // the first record of the new one, whose epoch is above.
-        (!self.is_granted_or_forced() && store != half.store).then_some(RecordStep::Change(store))
+        let is_later = store.turn() > half.store.turn();
+        (is_later && !self.is_granted_or_forced()).then_some(RecordStep::Change(store))
     }
 
     /// What another store said counts no more once the record names a new one.
@@ -63,6 +64,10 @@ impl Controller {
         if let Some(Refused::PeerMoved { store }) = self.refused {
             self.peer_store = Some(store);
         }
+        if self.believed != store {
+            self.believed = store;
+            self.put_off_no_more();
+        }
         let is_other = |known: ArbiterId| store != ArbiterId(0) && known != store;
         if self.known().is_some_and(|known| is_other(known.arbiter)) {
             self.known = None;
@@ -70,7 +75,6 @@ impl Controller {
             self.solo = None;
             (self.is_kept, self.may_be_stopped) = (false, false);
             self.leases.give_up_arbiters();
-            self.put_off_no_more();
             if let Some(candidacy) = self.candidacy.take() {
                 let refused = Obstacle::Arbiter(Refused::WrongStore);
                 Self::tell_operator(candidacy.request, Err(refused), effects);
@@ -87,6 +91,15 @@ impl Controller {
         self.refused.is_some_and(Refused::asks_to_enroll)
             && !facts.is_promoting
             && peer.is_some_and(|claim| claim.epoch >= facts.record.epoch)
+    }
+
+    /// Whether the peer believes another store, though the arbiter answers this primary: it says its half, so
+    /// that the peer finds it.
+    pub(super) fn looks_for_peer(&self, facts: &Facts<'_>) -> bool {
+        facts.is_primary
+            && facts.peer == Standing::InSync
+            && !self.peer_hears_arbiter
+            && self.hears_arbiter()
     }
 
     /// Whether the peer believes the store of this node's record, which has no record yet.

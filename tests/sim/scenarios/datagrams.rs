@@ -42,9 +42,10 @@ fn a_primary_goes_on_alone_by_the_veto_that_its_peer_gave_by_datagram() {
         let known = script.world.now;
         script.until("the write is answered", |world| world.clients.is_settled(write));
         if trouble == 0 {
-            // A request, a veto, a reply, a record: milliseconds each, and no beat is waited for.
+            // A request, a veto, a reply, a record: milliseconds each. A request that came before the peer
+            // knew is said again with the next beat.
             let took = script.world.now - known;
-            assert!(took < 200_000_000, "{took} ns");
+            assert!(took < 300_000_000, "{took} ns");
         }
         assert_eq!(mode(&script, A), ServeMode::Solo);
         assert_eq!(script.status(A).promotion.unwrap().permit, Some("peer-veto"));

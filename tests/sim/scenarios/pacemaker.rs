@@ -42,9 +42,8 @@ fn is_whole_again(script: &mut Script, serving: usize) {
 // 51: exit codes 4 and 7.
 #[test]
 fn a_primary_that_loses_its_peer_goes_on_once_that_cannot_be_promoted() {
-    let mut codes = [0, 0];
-    for is_member in [true, false] {
-        let mut script = pair([FencePlan::Works; 2]);
+    let mut script = pair([FencePlan::Works; 2]);
+    for is_member in [true, false, false, false, false] {
         assert_eq!(script.world.cluster.only, None);
         if is_member {
             script.cut();
@@ -54,17 +53,14 @@ fn a_primary_that_loses_its_peer_goes_on_once_that_cannot_be_promoted() {
         script.write(4, 4);
         assert!(matches!(script.world.cluster.only, Some((A, _))), "before the first answer");
         assert_eq!(script.status(A).promotion.unwrap().permit, Some("fenced"));
-        codes = [
-            codes[0] + count(&script, "fence script: 4"),
-            codes[1] + count(&script, "fence script: 7"),
-        ];
         script.mend();
         if !is_member {
             script.start(B);
         }
         is_whole_again(&mut script, A);
     }
-    assert!(codes[0] > 0, "{codes:?}");
+    let codes = ["fence script: 4", "fence script: 7"].map(|mark| count(&script, mark));
+    assert!(codes[0] > 0 && codes[1] > 0, "{codes:?}");
 }
 
 // 51: exit code 5 keeps it frozen for as long as it comes.

@@ -8,6 +8,7 @@ use hotpair::units::{ArbiterId, ReplicationMode};
 use super::failover::{connect_to_newest, is_whole_again, pair_of, serves, until_eligible};
 use crate::script::{A, B, Script};
 use crate::witness::WitnessPlan;
+use crate::world::World;
 
 const OLD: ArbiterId = ArbiterId(77);
 const NEW: ArbiterId = ArbiterId(78);
@@ -19,21 +20,19 @@ fn pair() -> Script {
     script
 }
 
-fn believed(script: &Script) -> [ArbiterId; 2] {
-    [A, B].map(|at| script.world.nodes[at].superblock().arbitration.arbiter)
+fn believe(world: &World, stores: [ArbiterId; 2]) -> bool {
+    [A, B].iter().all(|at| world.nodes[*at].superblock().arbitration.arbiter.is_of(stores[*at]))
 }
 
 fn until_believed(script: &mut Script, stores: [ArbiterId; 2]) {
-    script.until("the nodes believe these stores", |world| {
-        [A, B].map(|at| world.nodes[at].superblock().arbitration.arbiter) == stores
-    });
+    script.until_exactly("the nodes believe these stores", |world| believe(world, stores));
 }
 
 /// Both nodes find another witness where the old one was.
 fn replace(script: &mut Script) {
     script.world.replace_witness();
     for node in [A, B] {
-        script.world.route_to_witness(node, true);
+        script.world.lead_to_store(node, 1);
     }
 }
 
@@ -66,13 +65,13 @@ fn a_store_that_only_one_node_finds_changes_nothing() {
     for node in [A, B] {
         let mut script = pair();
         script.world.replace_witness();
-        script.world.route_to_witness(node, true);
+        script.world.lead_to_store(node, 1);
         for _ in 0..20 {
             script.pass(1_000);
             script.write(1, 4);
         }
-        assert_eq!((believed(&script), serves(&script, A)), ([OLD; 2], true));
-        script.world.route_to_witness(node, false);
+        assert!(believe(&script.world, [OLD; 2]) && serves(&script, A));
+        script.world.lead_to_store(node, 0);
         script.pass(3_000);
         script.kill(A);
         script.until_serving(B);
@@ -83,9 +82,7 @@ fn a_store_that_only_one_node_finds_changes_nothing() {
 fn a_primary_goes_on_alone_with_the_new_store_if_its_peer_has_changed_to_it() {
     let mut script = pair();
     replace(&mut script);
-    script.until("the primary has changed", |world| {
-        world.nodes[A].superblock().arbitration.arbiter == NEW
-    });
+    until_believed(&mut script, [NEW; 2]);
     assert_eq!(script.world.witness_record(), None, "there is no record yet");
     script.kill(B);
     script.write(3, 5);
@@ -102,15 +99,15 @@ fn a_primary_goes_on_alone_with_the_new_store_if_its_peer_has_changed_to_it() {
 fn whoever_has_changed_is_not_promoted_by_the_old_store() {
     let mut script = pair();
     replace(&mut script);
-    script.until("the secondary has changed", |world| {
-        world.nodes[B].superblock().arbitration.arbiter == NEW
-    });
+    until_believed(&mut script, [OLD, NEW]);
     // The old store would let it.
-    script.world.route_to_witness(B, false);
+    let old = script.world.witness_record_of(A).unwrap();
+    assert_eq!((old.eligible, old.stopped), (Eligible::Both, false));
+    script.world.lead_to_store(B, 0);
     script.kill(A);
     script.pass(30_000);
-    assert!(!serves(&script, B) && believed(&script) == [OLD, NEW]);
-    script.world.route_to_witness(B, true);
+    assert!(!serves(&script, B) && believe(&script.world, [OLD, NEW]));
+    script.world.lead_to_store(B, 1);
     script.start(A);
     is_whole_again(&mut script);
     until_believed(&mut script, [NEW; 2]);
@@ -158,7 +155,7 @@ fn an_older_copy_of_the_store_counts_for_nothing_until_both_have_made_a_new_reco
         world.witness_record().is_some_and(|record| record.epoch > newest)
     });
     assert!(serves(&script, B));
-    assert_eq!(believed(&script), [OLD; 2]);
+    assert!(believe(&script.world, [OLD; 2]));
     fails_over(&mut script);
 }
 
@@ -171,12 +168,80 @@ fn a_pair_that_comes_back_to_an_old_witness_makes_a_new_record_there() {
     until_eligible(&mut script, Eligible::Both);
     let newest = script.world.witness_record().unwrap().epoch;
     for node in [A, B] {
-        script.world.route_to_witness(node, false);
+        script.world.lead_to_store(node, 0);
     }
     until_believed(&mut script, [OLD; 2]);
     script.until("its record is newer than any before", |world| {
         world.witness_record_of(A).is_some_and(|it| it.epoch > newest && it.epoch > at_first)
     });
+    script.kill(A);
+    script.until_serving(B);
+}
+
+/// The secondary had changed to a second store and said its half there; then the pair changed to a third
+/// one. What lies at the second binds nobody any more.
+#[test]
+fn a_half_that_was_said_before_the_peer_changed_on_makes_no_record() {
+    let mut script = pair();
+    let third = ArbiterId(79);
+    replace(&mut script);
+    until_believed(&mut script, [OLD, NEW]);
+    script.world.lead_to_store(A, 0);
+    script.pass(1_000);
+    script.world.replace_witness();
+    for node in [A, B] {
+        script.world.lead_to_store(node, 2);
+    }
+    until_believed(&mut script, [third; 2]);
+    until_eligible(&mut script, Eligible::Both);
+    script.write(0, 4);
+    // One node alone finds the second store.
+    script.world.lead_to_store(A, 1);
+    for _ in 0..10 {
+        script.pass(1_000);
+        script.write(1, 4);
+    }
+    assert!(believe(&script.world, [third; 2]));
+    script.cut();
+    script.until("B is promoted", |world| world.status(B).is_some_and(|status| status.solo));
+    script.mend();
+    script.world.heal_witness();
+    is_whole_again(&mut script);
+}
+
+/// Each node finds the second store for a while, one after the other, as in a rolling change of the
+/// configuration that is taken back: nobody is left that could not be promoted.
+#[test]
+fn a_store_that_the_nodes_find_one_after_the_other_changes_nothing() {
+    let mut script = pair();
+    script.world.replace_witness();
+    for node in [A, B] {
+        script.world.lead_to_store(node, 1);
+        script.pass(5_000);
+        script.world.lead_to_store(node, 0);
+        script.pass(5_000);
+    }
+    until_believed(&mut script, [OLD; 2]);
+    script.kill(A);
+    script.until_serving(B);
+}
+
+/// The change to a new store is taken back after the secondary has made it.
+#[test]
+fn a_pair_that_goes_back_in_the_middle_of_a_change_fails_over() {
+    let mut script = pair();
+    replace(&mut script);
+    until_believed(&mut script, [OLD, NEW]);
+    for node in [A, B] {
+        script.world.lead_to_store(node, 0);
+    }
+    script.pass(200);
+    let status = script.status(B).promotion.unwrap();
+    assert!(status.arbiter_refused.is_some() && !status.takes_over, "{status:?}");
+    until_believed(&mut script, [OLD; 2]);
+    script
+        .until("the record is of what they believe", |world| world.witness_record_of(B).is_some());
+    script.pass(2_000);
     script.kill(A);
     script.until_serving(B);
 }
