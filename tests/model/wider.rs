@@ -5,7 +5,7 @@ use crate::bounds::{Begin, Bounds, Left};
 use crate::pair::Typed;
 use crate::search::{holds, is_large};
 use crate::third::ThirdLeft;
-use crate::witnessed::{ALL_QUICK, LITTLE, SLOW_RECORDS, SLOW_WORDS};
+use crate::witnessed::{ALL_QUICK, LITTLE, SLOW_DATA, SLOW_RECORDS, SLOW_WORDS};
 
 /// The second node stops with a veto, the first goes on alone by it and writes, and the second comes
 /// back. The arbiter learns nothing of that, so the veto alone keeps the second from being promoted.
@@ -96,6 +96,51 @@ pub(crate) fn put_back() -> Bounds {
     }
 }
 
+/// The nodes are cut apart, with a write and its syncs under way at either.
+pub(crate) fn slow_data() -> Bounds {
+    let large = u8::from(is_large());
+    Bounds {
+        left: Left { writes: 1, cuts: 1, connections: large, ..Left::default() },
+        third: Some(ThirdLeft { epochs: 1 + large, ..LITTLE }),
+        quick: SLOW_DATA,
+        expected: &[
+            "a write is acknowledged alone",
+            "a node goes on alone by the arbiter",
+            "the arbiter promotes the second node",
+        ],
+        ..Bounds::nothing("slow data", Begin::InSync)
+    }
+}
+
+/// The role is handed over with a write and its syncs under way, and the link is lost.
+pub(crate) fn slow_drain() -> Bounds {
+    let large = u8::from(is_large());
+    Bounds {
+        left: Left { writes: 1, commands: 1, cuts: 1, connections: large, ..Left::default() },
+        third: Some(ThirdLeft { suspicions: large, ..LITTLE }),
+        quick: SLOW_DATA,
+        typed: &[Typed::Switchover],
+        expected: &["the role is handed over", "a handover is under way"],
+        ..Bounds::nothing("slow drain", Begin::InSync)
+    }
+}
+
+/// Either node loses the arbiter at any moment, and reaches it again.
+pub(crate) fn absence() -> Bounds {
+    let large = u8::from(is_large());
+    Bounds {
+        left: Left { writes: 1, cuts: 1, connections: large, ..Left::default() },
+        third: Some(ThirdLeft { absences: 1, returns: 1, repeats: 1, looks: large, ..LITTLE }),
+        quick: ALL_QUICK,
+        expected: &[
+            "a primary waits for the arbiter",
+            "a node goes on alone by the arbiter",
+            "the arbiter promotes the second node",
+        ],
+        ..Bounds::nothing("absence", Begin::InSync)
+    }
+}
+
 /// The first node dies and the second one is promoted by force.
 pub(crate) fn forced() -> Bounds {
     let large = u8::from(is_large());
@@ -114,13 +159,18 @@ pub(crate) fn forced() -> Bounds {
 pub(crate) fn forced_away() -> Bounds {
     let large = u8::from(is_large());
     Bounds {
-        left: Left { writes: large, kills: 1, commands: 1, connections: 1, ..Left::default() },
+        left: Left { writes: 1, kills: 1, commands: 1, connections: 1 + large, ..Left::default() },
         third: Some(ThirdLeft { repeats: 2, returns: 1, epochs: 1, suspicions: 0, ..LITTLE }),
         quick: ALL_QUICK,
         typed: FORCE,
         mortal: &[0],
         pledges: true,
-        expected: &["the second node is promoted by force"],
+        expected: &[
+            "the second node is promoted by force",
+            "the first node resumes by the arbiter's old word",
+            "the first node is resynced",
+            "a split brain is settled",
+        ],
         ..Bounds::nothing("forced away", Begin::Pledged)
     }
 }
@@ -168,19 +218,30 @@ fn a_peer_that_left_is_complete_only_when_it_is_needed() {
 
 #[test]
 fn a_veto_by_datagram_and_a_promotion_exclude_each_other() {
-    holds(&outdated());
+    holds(&Bounds { comes_back: true, ..outdated() });
     holds(&followed());
 }
 
 #[test]
 fn a_pledge_binds_as_long_as_it_is_relied_upon() {
     holds(&pledged());
-    holds(&pledging());
+    holds(&Bounds { comes_back: true, ..pledging() });
 }
 
 #[test]
 fn who_has_an_old_record_promises_nothing() {
     holds(&put_back());
+}
+
+#[test]
+fn what_a_disk_has_not_done_is_waited_for() {
+    holds(&slow_data());
+    holds(&slow_drain());
+}
+
+#[test]
+fn an_arbiter_that_is_lost_midway_promotes_nobody_twice() {
+    holds(&Bounds { comes_back: true, ..absence() });
 }
 
 #[test]
