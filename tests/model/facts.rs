@@ -187,13 +187,6 @@ pub(crate) const FACTS: &[Fact] = &[
         },
     },
     Fact {
-        name: "the first node resumes by the arbiter's old word",
-        is_so: |_, pair| {
-            let is_new = pair.is_told(0, "role-changed", "the arbiter says it owns it");
-            is_new && pair.nodes[1].files.record.epoch > pair.nodes[0].files.record.epoch
-        },
-    },
-    Fact {
         name: "both are eligible again",
         is_so: |_, pair| {
             let asks = |pair: &Pair| pair.third.as_ref().and_then(|third| third.was_paired());

@@ -218,8 +218,8 @@ impl Ghost {
         let [mine, theirs] = [&nodes[at].files.record, &nodes[1 - at].files.record];
         // Whoever asked for a promotion follows the primary again, if that lives: what it promises from
         // then on is the epoch of that one, or was.
-        let follows = old.arbitration.asked.is_some()
-            && (mine.epoch..=theirs.epoch).contains(&mine.promised);
+        let follows =
+            old.arbitration.asked.is_some() && (mine.epoch..=theirs.epoch).contains(&mine.promised);
         if mine.epoch < old.epoch || (mine.promised < old.promised && !follows) {
             return Err("EpochMono");
         }

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use hotpair::metadata::Superblock;
 use hotpair::promotion::arbiter::{ArbiterRecord, Eligible, Operation, Request};
 use hotpair::replica::ReplicationStatus;
-use hotpair::units::{DiskState, ServeMode};
+use hotpair::units::{DiskReason, DiskState, ServeMode};
 
 use crate::bounds::Bounds;
 use crate::ghost::Broken;
@@ -86,7 +86,8 @@ pub(crate) fn is_pledged(record: &Superblock, at: usize) -> bool {
     record.hold && record.owner != Some(side(at))
 }
 
-/// Who is listed beside the owner and has no veto is up-to-date and has every acknowledged write.
+/// Who is listed beside the owner, is not doubtful and has no veto is up-to-date and has every
+/// acknowledged write.
 fn is_whole_if_listed(pair: &Pair, record: &ArbiterRecord, at: usize) -> bool {
     let node = &pair.nodes[at];
     let mine = &node.files.record;
@@ -94,18 +95,26 @@ fn is_whole_if_listed(pair: &Pair, record: &ArbiterRecord, at: usize) -> bool {
         && record.eligible == Eligible::Both
         && mine.place == node.files.place() // else it learns at its start what it is worth
         && mine.veto.is_none()
+        && !is_doubtful(mine)
         && !mine.hold
         && !may_be_old(pair, at);
     let has_all = || node.files.data.shown() >= pair.ghost.floor[1 - at];
     !counts || (mine.disk == DiskState::UpToDate && has_all())
 }
 
+/// Whether a node knows that it may lack acknowledged writes.
+fn is_doubtful(record: &Superblock) -> bool {
+    let reason = record.disk_reason;
+    record.disk == DiskState::Outdated
+        && matches!(reason, DiskReason::LostPower | DiskReason::HeldInMemory)
+}
+
 /// Whether an old image was put back there, and the node may not know it: it finds out before it is
 /// taken as in sync, and before it asks for anything.
 fn may_be_old(pair: &Pair, at: usize) -> bool {
-    let is_in_sync = pair.nodes[at].core().is_some_and(|core| {
-        core.status(pair.now()).replication == ReplicationStatus::Established
-    });
+    let is_in_sync = pair.nodes[at]
+        .core()
+        .is_some_and(|core| core.status(pair.now()).replication == ReplicationStatus::Established);
     pair.ghost.is_old[at] && !is_in_sync
 }
 

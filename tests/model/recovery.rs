@@ -5,6 +5,7 @@ use crate::ghost::Broken;
 use crate::pair::{Action, Pair, Wanted};
 use crate::third::{ThirdLeft, Word};
 use hotpair::promotion::controller::ControllerTimer;
+use hotpair::replica::Replica;
 use hotpair::units::{DiskReason, DiskState, VetoReason};
 
 /// So often everything that waits for time is due.
@@ -26,10 +27,12 @@ impl Pair {
         let record = self.third.as_ref().and_then(|third| third.disk.as_ref());
         let Some(record) = record.filter(|record| !record.stopped) else { return Ok(true) };
         let (at, peer) = (record.owner.index(), 1 - record.owner.index());
-        let is_running = self.nodes[peer].process.is_some();
-        for has_will in [true, false] {
+        let process = self.nodes[peer].core();
+        let (is_running, serves) = (process.is_some(), process.is_some_and(Replica::is_primary));
+        // Only of a primary somebody may say so.
+        for has_will in [serves, false] {
             let mut pair = self.clone();
-            if is_running && has_will {
+            if has_will {
                 pair.leave_will(peer);
             }
             if is_running {
@@ -39,8 +42,8 @@ impl Pair {
             if !pair.serves_again(Some(at), bounds)? {
                 return Ok(false);
             }
-            if !is_running {
-                break; // nobody can leave one any more
+            if !has_will {
+                break;
             }
         }
         Ok(true)

@@ -33,7 +33,8 @@ impl Bounds {
 
     /// Everything that is counted, and how often.
     fn what_happens(&self) -> Vec<(u8, String)> {
-        let Left { writes, reads, flushes, kills, power_losses, cuts, commands, time, .. } = self.left;
+        let Left { writes, reads, flushes, kills, power_losses, cuts, commands, time, .. } =
+            self.left;
         let Left { put_backs, connections, .. } = self.left;
         let mut counted = vec![
             (writes, "write"),
@@ -86,7 +87,8 @@ impl Bounds {
             (quick.frames, "frames"),
             (quick.words, "words"),
         ];
-        let slow: Vec<_> = kinds.iter().filter(|(quick, _)| !quick).map(|(_, name)| *name).collect();
+        let slow: Vec<_> =
+            kinds.iter().filter(|(quick, _)| !quick).map(|(_, name)| *name).collect();
         (!slow.is_empty()).then(|| format!("slow {}", slow.join(" and ")))
     }
 }

@@ -522,7 +522,9 @@ impl Pair {
         let changes_owner = record.owner != old.owner;
         let operation = asked.map(|request| &request.operation);
         let counts = |timer: &ArbiterTimer| match (operation, timer) {
-            (Some(Operation::Promote { dead, .. }), ArbiterTimer::Lease(run)) => Some(*run) != *dead,
+            (Some(Operation::Promote { dead, .. }), ArbiterTimer::Lease(run)) => {
+                Some(*run) != *dead
+            }
             (Some(Operation::Promote { .. }), ArbiterTimer::HoldDown) => true,
             // An operator vouches for what was granted before the arbiter's start.
             (Some(Operation::Force { .. }), timer) => *timer != ArbiterTimer::HoldDown,

@@ -271,12 +271,31 @@ pub(crate) fn cut_off() -> Bounds {
     }
 }
 
-/// Requests and replies overtake each other, come twice, are lost and repeated.
+/// Replies are lost, and what was asked is asked again.
+pub(crate) fn lost() -> Bounds {
+    let large = u8::from(is_large());
+    Bounds {
+        left: Left { writes: 1, cuts: 1, connections: large, ..Left::default() },
+        third: Some(ThirdLeft { repeats: 1, losses: 1, epochs: 1 + large, ..LITTLE }),
+        quick: SLOW_WORDS,
+        expected: &["a node goes on alone by the arbiter", "the arbiter promotes the second node"],
+        ..Bounds::nothing("lost", Begin::InSync)
+    }
+}
+
+/// The reply to a handover is lost, and it is asked for again.
+pub(crate) fn lost_handover() -> Bounds {
+    let third = ThirdLeft { suspicions: 0, losses: 1, repeats: 1, ..LITTLE };
+    let left = Left { kills: 0, ..slow_handover().left };
+    Bounds { name: "lost handover", left, third: Some(third), mortal: &[], ..slow_handover() }
+}
+
+/// Requests overtake each other or come twice, and so do replies.
 pub(crate) fn disorder() -> Bounds {
     let large = u8::from(is_large());
     Bounds {
         left: Left { writes: 1, cuts: 1, connections: large, ..Left::default() },
-        third: Some(ThirdLeft { disorder: 1, repeats: 1, losses: 1, ..LITTLE }),
+        third: Some(ThirdLeft { disorder: 1, repeats: large, losses: large, ..LITTLE }),
         quick: SLOW_WORDS,
         expected: &["a node goes on alone by the arbiter"],
         ..Bounds::nothing("disorder", Begin::InSync)
@@ -315,7 +334,7 @@ pub(crate) fn slow_handover() -> Bounds {
     let large = u8::from(is_large());
     Bounds {
         left: Left { commands: 1, kills: 1, time: large, connections: large, ..Left::default() },
-        third: Some(ThirdLeft { suspicions: 0, losses: 1, repeats: 1, ..LITTLE }),
+        third: Some(ThirdLeft { suspicions: 0, losses: large, repeats: large, ..LITTLE }),
         quick: SLOW_WORDS,
         typed: &[Typed::Switchover],
         mortal: &[0, 1],
@@ -414,6 +433,7 @@ fn a_candidate_whose_primary_lives_follows_it_again() {
 #[test]
 fn late_repeated_and_lost_requests_change_nothing() {
     holds(&disorder());
+    holds(&lost());
 }
 
 #[test]
@@ -426,6 +446,7 @@ fn restarts_forget_no_lease() {
 fn a_handover_has_one_owner_at_each_moment() {
     holds(&handover());
     holds(&slow_handover());
+    holds(&lost_handover());
 }
 
 #[test]
