@@ -3,7 +3,7 @@
 use hotpair::promotion::controller::planted::PlantedRule;
 use hotpair::replica::planted::Planted;
 
-use crate::bounds::{Bounds, Left};
+use crate::bounds::{Begin, Bounds, Left};
 use crate::search::search;
 use crate::third::ThirdLeft;
 use crate::wider::{followed, forced, handed, left_alone, pledging, put_back};
@@ -46,7 +46,7 @@ fn m4_a_veto_is_lifted_before_the_peer_is_needed() {
 
 #[test]
 fn m5_a_node_is_eligible_before_it_is_needed() {
-    finds(PlantedRule::PairBeforePaired, "EligibleInSync", &repairing());
+    finds(PlantedRule::PairBeforePaired, "PairedBeforeEligible", &repairing());
 }
 
 #[test]
@@ -138,9 +138,10 @@ fn reads_need_a_lease() {
 
 /// The second node does not reach the arbiter, and hears nothing of the first.
 fn deaf() -> Bounds {
-    let third = ThirdLeft { absences: 1, repeats: 1, epochs: 1, ..LITTLE };
+    let third = ThirdLeft { repeats: 1, epochs: 1, ..LITTLE };
     let left = Left { cuts: 1, writes: 1, ..Left::default() };
-    Bounds { left, third: Some(third), expected: &[], ..partition() }
+    let begin = Begin::Deaf;
+    Bounds { begin, left, third: Some(third), ..partition() }
 }
 
 /// A node forgets that it lost power with a write that it had not flushed.

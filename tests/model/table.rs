@@ -26,6 +26,7 @@ impl Bounds {
             Begin::Missing => "grace runs",
             Begin::Pledged => "written, pledge given",
             Begin::Unheard => "first misses the arbiter",
+            Begin::Deaf => "second misses the arbiter",
             Begin::Followed => "second asked and follows",
             Begin::Restarted => "both restarted",
         }

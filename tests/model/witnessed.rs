@@ -70,6 +70,9 @@ impl Bounds {
             pair.goes(Action::Word(Word::Vanish { at: 0 }), sound);
             pair.fires(0, ControllerTimer::ArbiterLease, sound);
         }
+        if self.begin == Begin::Deaf {
+            pair.goes(Action::Word(Word::Vanish { at: 1 }), sound);
+        }
         if self.begin == Begin::Followed {
             pair.asks_and_follows(sound);
         }
