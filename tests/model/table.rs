@@ -99,7 +99,7 @@ fn list(counted: &[(u8, String)]) -> Option<String> {
     let named: Vec<_> = counted
         .iter()
         .filter(|(count, _)| *count > 0)
-        .map(|(count, name)| if *count == 1 { name.clone() } else { format!("{count} × {name}") })
+        .map(|(count, name)| if *count == 1 { name.clone() } else { format!("{count} x {name}") })
         .collect();
     (!named.is_empty()).then(|| named.join(", "))
 }
