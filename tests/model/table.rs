@@ -90,6 +90,9 @@ impl Bounds {
         ];
         let slow: Vec<_> =
             kinds.iter().filter(|(quick, _)| !quick).map(|(_, name)| *name).collect();
+        if slow.len() == kinds.len() {
+            return Some("all slow".to_owned());
+        }
         (!slow.is_empty()).then(|| format!("slow {}", slow.join(" and ")))
     }
 }
