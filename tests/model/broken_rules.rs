@@ -3,13 +3,11 @@
 use hotpair::promotion::controller::planted::PlantedRule;
 use hotpair::replica::planted::Planted;
 
-use crate::bounds::{Begin, Bounds, Left};
+use crate::bounds::{Bounds, Left};
 use crate::search::search;
 use crate::third::ThirdLeft;
-use crate::wider::{followed, forced, handed, left_alone, pledging, put_back};
-use crate::witnessed::{
-    LITTLE, blackout, cut_off, partition, records, repairing, secondary_restart,
-};
+use crate::wider::{deaf, followed, forced, handed, left_alone, pledging, put_back};
+use crate::witnessed::{LITTLE, blackout, cut_off, records, repairing, secondary_restart};
 
 /// A rule of promotion is broken: this property must fail.
 fn finds(rule: PlantedRule, property: &'static str, bounds: &Bounds) {
@@ -134,14 +132,6 @@ fn a_promise_is_stable_before_the_arbiter_is_asked() {
 #[test]
 fn reads_need_a_lease() {
     finds(PlantedRule::LeaseNotNeeded, "FreshRead", &cut_off());
-}
-
-/// The second node does not reach the arbiter, and hears nothing of the first.
-fn deaf() -> Bounds {
-    let third = ThirdLeft { repeats: 1, epochs: 1, ..LITTLE };
-    let left = Left { cuts: 1, writes: 1, ..Left::default() };
-    let begin = Begin::Deaf;
-    Bounds { begin, left, third: Some(third), ..partition() }
 }
 
 /// A node forgets that it lost power with a write that it had not flushed.

@@ -125,6 +125,17 @@ pub(crate) fn slow_drain() -> Bounds {
     }
 }
 
+/// The second node does not reach the arbiter, and hears nothing of the first.
+pub(crate) fn deaf() -> Bounds {
+    Bounds {
+        left: Left { writes: 1, cuts: 1, ..Left::default() },
+        third: Some(ThirdLeft { repeats: 1, epochs: 1, ..LITTLE }),
+        quick: ALL_QUICK,
+        expected: &["a node goes on alone by the arbiter"],
+        ..Bounds::nothing("deaf", Begin::Deaf)
+    }
+}
+
 /// Either node loses the arbiter at any moment, and reaches it again.
 pub(crate) fn absence() -> Bounds {
     let large = u8::from(is_large());
@@ -242,6 +253,7 @@ fn what_a_disk_has_not_done_is_waited_for() {
 #[test]
 fn an_arbiter_that_is_lost_midway_promotes_nobody_twice() {
     holds(&absence());
+    holds(&deaf());
 }
 
 #[test]
