@@ -78,7 +78,7 @@ impl<M: MapMemory> Replica<M> {
             .as_ref()
             .is_some_and(|it| it.is_candidate() || it.is_record_lost(&self.facts()));
         if self.has_planted_rule(PlantedRule::VetoWhileAsking) {
-            return !self.records.brings_role();
+            return !is_bound && !self.records.brings_role();
         }
         !is_bound
             && self.records.stable().arbitration.asked.is_none()

@@ -50,6 +50,8 @@ pub(crate) enum Begin {
     Pledged,
     /// The first node does not reach the arbiter, and serves by its peer's lease.
     Unheard,
+    /// The second node does not reach the arbiter.
+    Deaf,
     /// The second node asked for its promotion, which is on its way, and follows the first again.
     Followed,
     /// Both have been restarted since the images of them were taken.
@@ -223,7 +225,7 @@ impl Bounds {
         let write = Action::Ask { at: 0, what: Wanted::Write };
         match self.begin {
             Begin::InSync | Begin::Missing | Begin::Pledged => {}
-            Begin::Unheard | Begin::Followed | Begin::Restarted => {}
+            Begin::Unheard | Begin::Deaf | Begin::Followed | Begin::Restarted => {}
             Begin::Written => prelude.push(write),
             Begin::Alone => prelude.extend([
                 write,

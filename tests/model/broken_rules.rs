@@ -6,10 +6,8 @@ use hotpair::replica::planted::Planted;
 use crate::bounds::{Bounds, Left};
 use crate::search::search;
 use crate::third::ThirdLeft;
-use crate::wider::{followed, handed, left_alone, pledging, put_back};
-use crate::witnessed::{
-    LITTLE, blackout, cut_off, partition, records, repairing, secondary_restart,
-};
+use crate::wider::{deaf, followed, forced, handed, left_alone, pledging, put_back};
+use crate::witnessed::{LITTLE, blackout, cut_off, records, repairing, secondary_restart};
 
 /// A rule of promotion is broken: this property must fail.
 fn finds(rule: PlantedRule, property: &'static str, bounds: &Bounds) {
@@ -67,7 +65,7 @@ fn m7_a_silent_peer_counts_as_dead() {
 
 #[test]
 fn m8_a_silent_owner_is_replaced_without_the_arbiter() {
-    finds(PlantedRule::PromotedBySilence, "OneWriter", &partition());
+    finds(PlantedRule::PromotedBySilence, "OneWriter", &deaf());
 }
 
 #[test]
@@ -103,6 +101,11 @@ fn m13_the_secondary_lifts_its_pledge_by_itself() {
 #[test]
 fn m14_a_lost_record_counts() {
     finds(PlantedRule::LostRecordTrusted, "NoLostAck", &put_back());
+}
+
+#[test]
+fn a_force_while_the_owner_has_a_lease() {
+    finds(PlantedRule::LeaseIgnored, "RevokeBeforeGrant", &Bounds { lies: true, ..forced() });
 }
 
 #[test]

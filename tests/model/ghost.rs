@@ -18,8 +18,8 @@ pub(crate) struct Ghost {
     pub(crate) floor: [Value; 2],
     /// What each node must show even if both lost power.
     pub(crate) flushed: [Value; 2],
-    /// What each node wrote last, whatever a power loss took of it.
-    pub(crate) had: [Value; 2],
+    /// What each node has had, a bit for each value, whatever a power loss or an old image took of it.
+    had: [u128; 2],
     /// A power loss took something, and the node was not compared since.
     pub(crate) has_lost: [bool; 2],
     /// An old image was put back at each node, which was not filled since.
@@ -38,12 +38,32 @@ pub(crate) struct Ghost {
     pub(crate) is_split: bool,
     /// One was.
     pub(crate) is_settled: bool,
+    /// An operator promoted the peer of that node by force, and the arbiter was not asked: if it
+    /// serves again before it knows, each answers for itself.
+    is_vouched_for: [bool; 2],
+}
+
+/// How a promotion by force came about.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ForcedBy {
+    /// The operator lied: the peer serves.
+    pub(crate) peer_serves: bool,
+    /// The arbiter was not asked.
+    pub(crate) is_unheard: bool,
 }
 
 /// The name of a property that does not hold.
 pub(crate) type Broken = &'static str;
 
 impl Ghost {
+    /// Node `at` wrote `value`. If its peer has had that, it stands for what the peer had before it,
+    /// too: a copy has the newest only.
+    pub(crate) fn wrote(&mut self, at: usize, value: Value) {
+        let peers = self.had[1 - at];
+        let before = if peers & bit(value) == 0 { 0 } else { peers & (bit(value) - 1) };
+        self.had[at] |= bit(value) | before;
+    }
+
     /// Node `at` is about to serve.
     pub(crate) fn opens(
         &mut self,
@@ -53,6 +73,7 @@ impl Ghost {
         has_arbiter: bool,
     ) -> Result<(), Broken> {
         let files = &nodes[at].files;
+        self.is_split |= self.is_vouched_for[at] && epoch < nodes[1 - at].files.record.epoch;
         if files.record.disk != DiskState::UpToDate {
             return Err("DoubtfulNeverServes");
         }
@@ -85,7 +106,7 @@ impl Ghost {
     ) -> Result<(), Broken> {
         let [mine, theirs] = [&nodes[at].files.record, &nodes[1 - at].files.record];
         let is_alone = mine.serve_mode == ServeMode::Solo;
-        let peer_has_it = self.had[1 - at] >= value || self.has_lost[1 - at];
+        let peer_has_it = value == 0 || self.had[1 - at] & bit(value) != 0;
         let newer = nodes[1 - at].process.as_ref().and_then(|process| process.export);
         // What the peer has may be answered late.
         let is_late = mine.arbitration.epoch.0 > 0 && peer_has_it;
@@ -164,7 +185,6 @@ impl Ghost {
 
     /// An image was put back at node `at`, with `shown`. What that one acknowledged alone is given up.
     pub(crate) fn was_put_back(&mut self, at: usize, shown: Value, was_alone: bool) {
-        self.had[at] = shown;
         self.is_old[at] = true;
         if was_alone {
             self.floor[at] = self.floor[at].min(shown);
@@ -175,13 +195,15 @@ impl Ghost {
     }
 
     /// Node `at` was promoted by force: what it lacks is given up, if the operator said so.
-    pub(crate) fn forced(&mut self, at: usize, accepts_loss: bool, shown: Value, is_split: bool) {
+    pub(crate) fn forced(&mut self, at: usize, accepts_loss: bool, shown: Value, by: ForcedBy) {
         if accepts_loss {
             self.floor[at] = self.floor[at].min(shown);
             self.flushed[at] = self.flushed[at].min(shown);
             self.has_lost[at] = false;
         }
-        self.is_split |= is_split || self.floor[1 - at] > self.floor[at];
+        let ForcedBy { peer_serves, is_unheard } = by;
+        self.is_split |= peer_serves || self.floor[1 - at] > self.floor[at];
+        self.is_vouched_for[1 - at] = is_unheard;
     }
 
     /// The record of node `at` changed from `old` to the one it has. It may be the only one that
@@ -194,8 +216,10 @@ impl Ghost {
         is_only_one: bool,
     ) -> Result<(), Broken> {
         let [mine, theirs] = [&nodes[at].files.record, &nodes[1 - at].files.record];
-        // Whoever asked for a promotion follows the primary again, if that lives.
-        let follows = old.arbitration.asked.is_some() && mine.promised >= mine.epoch;
+        // Whoever asked for a promotion follows the primary again, if that lives: what it promises from
+        // then on is the epoch of that one, or was.
+        let follows =
+            old.arbitration.asked.is_some() && (mine.epoch..=theirs.epoch).contains(&mine.promised);
         if mine.epoch < old.epoch || (mine.promised < old.promised && !follows) {
             return Err("EpochMono");
         }
@@ -235,6 +259,7 @@ impl Ghost {
             self.is_old = [false; 2];
             self.is_settled |= self.is_split;
             self.is_split = false;
+            self.is_vouched_for = [false; 2];
         }
         if old.disk == DiskState::Outdated && mine.disk == DiskState::UpToDate {
             self.has_lost[at] = false;
@@ -255,6 +280,11 @@ impl Ghost {
         let owed = self.owed[1 - at];
         (owed.0.max(self.floor[at]).min(floor), owed.1.max(self.flushed[at]).min(flushed))
     }
+}
+
+/// The place of a value among what a node has had.
+fn bit(value: Value) -> u128 {
+    1 << value
 }
 
 /// Whether `generation` is the one of `record` or one that it came from.

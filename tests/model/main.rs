@@ -26,6 +26,7 @@ mod pair;
 mod promises;
 mod recovery;
 mod search;
+mod table;
 mod third;
 mod wider;
 mod witnessed;

@@ -13,7 +13,7 @@ use hotpair::wire::payload::Payload;
 use crate::bounds::{Bounds, Flaw, Left, Quick};
 use crate::checks;
 use crate::disk::{Files, Work, size};
-use crate::ghost::{Broken, Ghost, have_diverged};
+use crate::ghost::{Broken, ForcedBy, Ghost, have_diverged};
 use crate::net::Net;
 use crate::node::{Ask, Asked, Name, Node, Process, read_at_once};
 use crate::promises;
@@ -484,7 +484,7 @@ impl Pair {
             self.nodes[at].files.land(&work);
         }
         match work {
-            Work::Write(value) => self.ghost.had[at] = value,
+            Work::Write(value) => self.ghost.wrote(at, value),
             Work::Record(_) => {
                 let theirs = &self.nodes[1 - at].files.record;
                 let is_only_one = self.third.as_ref().is_some_and(|third| third.lists_only(at))
@@ -515,12 +515,13 @@ impl Pair {
         let is_forced =
             files.record.owner == Some(side(at)) && files.record.epoch.0 >> 16 > old.epoch.0 >> 16;
         if is_forced {
-            let peer_runs = self.nodes[1 - at].process.as_ref().is_some_and(|p| p.export.is_some());
+            let peer = self.nodes[1 - at].process.as_ref();
+            let peer_serves = peer.is_some_and(|it| it.export.is_some());
             let accepts_loss = self.left.has_accepted_loss;
             // Whoever was primary learns of what the arbiter was not asked for when the nodes meet.
             let is_unheard = self.third.is_some() && !files.record.epoch.is_by_arbiter();
-            let is_split = peer_runs || is_unheard;
-            self.ghost.forced(at, accepts_loss, files.data.shown(), is_split);
+            let by = ForcedBy { peer_serves, is_unheard };
+            self.ghost.forced(at, accepts_loss, files.data.shown(), by);
         }
     }
 
@@ -574,7 +575,7 @@ impl Pair {
             third.forget_process(at);
         }
         if let Some(value) = self.nodes[at].crash(is_landed) {
-            self.ghost.had[at] = value;
+            self.ghost.wrote(at, value);
         }
         self.net.cut();
     }

@@ -1,8 +1,11 @@
 //! What must hold with an arbiter, seen from above all three.
 
+use std::cmp::Ordering;
+
 use hotpair::metadata::Superblock;
 use hotpair::promotion::arbiter::{ArbiterRecord, Eligible, Operation, Request};
-use hotpair::units::{DiskState, ServeMode};
+use hotpair::replica::ReplicationStatus;
+use hotpair::units::{DiskReason, DiskState, ServeMode};
 
 use crate::bounds::Bounds;
 use crate::ghost::Broken;
@@ -12,6 +15,9 @@ use crate::third::Third;
 /// Looks at a state from all sides.
 pub(crate) fn look(pair: &Pair, bounds: &Bounds) -> Result<(), Broken> {
     let Some(third) = &pair.third else { return Ok(()) };
+    if !(0..2).all(|at| has_true_epoch(pair, third, at)) {
+        bounds.breaks("NoFabricatedEpoch")?;
+    }
     if pair.ghost.is_split {
         return Ok(());
     }
@@ -31,10 +37,26 @@ pub(crate) fn look(pair: &Pair, bounds: &Bounds) -> Result<(), Broken> {
     if goes_alone(pair, 0) && goes_alone(pair, 1) {
         bounds.breaks("OneWriter")?;
     }
-    if bounds.comes_back && !(pair.comes_back(bounds) && pair.comes_back_alone(bounds)) {
+    if bounds.comes_back && !(pair.comes_back(bounds)? && pair.comes_back_alone(bounds)?) {
         bounds.breaks("ServiceComesBack")?;
     }
     Ok(())
+}
+
+/// An epoch at which a node owns the resource was made by the arbiter for it, or by itself.
+fn has_true_epoch(pair: &Pair, third: &Third, at: usize) -> bool {
+    let record = &pair.nodes[at].files.record;
+    if record.owner != Some(side(at)) || record.epoch.0 == 0 {
+        return true;
+    }
+    if !record.epoch.is_by_arbiter() {
+        return [1, 2][at] == record.epoch.0 & 3;
+    }
+    third.disk.as_ref().is_none_or(|known| match known.epoch.cmp(&record.epoch) {
+        Ordering::Less => false,
+        Ordering::Equal => known.owner == side(at),
+        Ordering::Greater => true,
+    })
 }
 
 /// Whoever may answer reads has every acknowledged write.
@@ -64,18 +86,36 @@ pub(crate) fn is_pledged(record: &Superblock, at: usize) -> bool {
     record.hold && record.owner != Some(side(at))
 }
 
-/// Who is listed beside the owner, is whole and has no veto has every acknowledged write.
+/// Who is listed beside the owner, is not doubtful and has no veto is up-to-date and has every
+/// acknowledged write.
 fn is_whole_if_listed(pair: &Pair, record: &ArbiterRecord, at: usize) -> bool {
     let node = &pair.nodes[at];
     let mine = &node.files.record;
     let counts = record.owner != side(at)
         && record.eligible == Eligible::Both
-        && mine.disk == DiskState::UpToDate
         && mine.place == node.files.place() // else it learns at its start what it is worth
         && mine.veto.is_none()
+        && !is_doubtful(mine)
         && !mine.hold
-        && !pair.ghost.is_old[at]; // it finds out before it asks for anything
-    !counts || node.files.data.shown() >= pair.ghost.floor[1 - at]
+        && !may_be_old(pair, at);
+    let has_all = || node.files.data.shown() >= pair.ghost.floor[1 - at];
+    !counts || (mine.disk == DiskState::UpToDate && has_all())
+}
+
+/// Whether a node knows that it may lack acknowledged writes.
+fn is_doubtful(record: &Superblock) -> bool {
+    let reason = record.disk_reason;
+    record.disk == DiskState::Outdated
+        && matches!(reason, DiskReason::LostPower | DiskReason::HeldInMemory)
+}
+
+/// Whether an old image was put back there, and the node may not know it: it finds out before it is
+/// taken as in sync, and before it asks for anything.
+fn may_be_old(pair: &Pair, at: usize) -> bool {
+    let is_in_sync = pair.nodes[at]
+        .core()
+        .is_some_and(|core| core.status(pair.now()).replication == ReplicationStatus::Established);
+    pair.ghost.is_old[at] && !is_in_sync
 }
 
 impl Pair {
@@ -83,6 +123,12 @@ impl Pair {
     fn is_flushed(&self) -> bool {
         let floor = self.ghost.floor[0].max(self.ghost.floor[1]);
         self.nodes.iter().all(|node| node.files.data.lowest() >= floor)
+    }
+
+    /// Whether the peer's run may count a lease of that node still.
+    fn has_granted(&self, at: usize) -> bool {
+        let granted = self.third.as_ref().and_then(|third| third.granted_to[at]);
+        granted.is_some() && self.instance(1 - at) == granted
     }
 
     /// A node asks the arbiter.
@@ -94,14 +140,19 @@ impl Pair {
     ) -> Result<(), Broken> {
         let mine = &self.nodes[at].files.record;
         match request.operation {
+            Operation::Force { .. } if self.has_granted(at) => {
+                bounds.breaks("RevokeBeforeGrant")?;
+            }
             Operation::Promote { .. } => {
                 let next = request.epoch.next_by_arbiter();
                 let has_asked = mine.arbitration.asked.is_some_and(|asked| asked.last == next);
                 if !has_asked || mine.promised < next {
                     bounds.breaks("PromiseBeforeAsking")?;
                 }
-                let granted = self.third.as_ref().and_then(|third| third.granted_to[at]);
-                if granted.is_some() && self.instance(1 - at) == granted {
+                if self.ghost.is_old[at] {
+                    bounds.breaks("EligibleInSync")?;
+                }
+                if self.has_granted(at) {
                     bounds.breaks("RevokeBeforeGrant")?;
                 }
             }

@@ -1,9 +1,11 @@
 //! Whether service comes back: from a state on, nothing fails any more, and time passes.
 
 use crate::bounds::{Bounds, Left, Quick};
+use crate::ghost::Broken;
 use crate::pair::{Action, Pair, Wanted};
 use crate::third::{ThirdLeft, Word};
 use hotpair::promotion::controller::ControllerTimer;
+use hotpair::replica::Replica;
 use hotpair::units::{DiskReason, DiskState, VetoReason};
 
 /// So often everything that waits for time is due.
@@ -12,37 +14,44 @@ const ROUNDS_MAX: usize = 24;
 const STEPS_MAX: usize = 300;
 
 impl Pair {
-    /// Whether a write is answered in the end, if every node starts, every message arrives and
-    /// every timer fires.
-    pub(crate) fn comes_back(&self, bounds: &Bounds) -> bool {
-        self.clone().serves_again(bounds)
+    /// Whether a write is acknowledged in the end, if every node starts, every message arrives and
+    /// every timer fires. What breaks on the way there is told by its own name.
+    pub(crate) fn comes_back(&self, bounds: &Bounds) -> Result<bool, Broken> {
+        self.clone().serves_again(None, bounds)
     }
 
-    /// The same with the arbiter's owner alone: its peer never starts again. That need not be so
-    /// if it lost power with writes that it had not flushed, or if its copy or its record is lost.
-    pub(crate) fn comes_back_alone(&self, bounds: &Bounds) -> bool {
-        let Some(third) = &self.third else { return true };
-        let Some(record) = &third.disk else { return true };
-        let at = record.owner.index();
-        if record.stopped || third.is_away[at] || self.is_excused(at) {
-            return true;
+    /// The same with the arbiter's owner alone: its peer never starts again, whether or not somebody
+    /// says of it that it serves nothing more. That need not be so of an owner which knows that it
+    /// needs its peer.
+    pub(crate) fn comes_back_alone(&self, bounds: &Bounds) -> Result<bool, Broken> {
+        let record = self.third.as_ref().and_then(|third| third.disk.as_ref());
+        let Some(record) = record.filter(|record| !record.stopped) else { return Ok(true) };
+        let (at, peer) = (record.owner.index(), 1 - record.owner.index());
+        let process = self.nodes[peer].core();
+        let (is_running, serves) = (process.is_some(), process.is_some_and(Replica::is_primary));
+        // Only of a primary somebody may say so.
+        for has_will in [serves, false] {
+            let mut pair = self.clone();
+            if has_will {
+                pair.leave_will(peer);
+            }
+            if is_running {
+                pair.crash(peer, false);
+            }
+            pair.is_dead[peer] = true;
+            if !pair.serves_again(Some(at), bounds)? {
+                return Ok(false);
+            }
+            if !has_will {
+                break;
+            }
         }
-        let mut pair = self.clone();
-        if pair.nodes[1 - at].process.is_some() {
-            pair.leave_will(1 - at);
-            pair.crash(1 - at, false);
-        }
-        pair.is_dead[1 - at] = true;
-        pair.serves_again(bounds)
+        Ok(true)
     }
 
-    /// Whether that node may need its peer. One that lost power takes all for doubtful that its log
-    /// names, flushed or not.
+    /// Whether that node says, once it runs, that it needs its peer.
     fn is_excused(&self, at: usize) -> bool {
-        let files = &self.nodes[at].files;
-        let record = &files.record;
-        let has_lost_power =
-            record.place != files.place() || record.disk_reason == DiskReason::LostPower;
+        let record = &self.nodes[at].files.record;
         let is_hopeless = match record.veto.map(|veto| veto.reason) {
             Some(
                 VetoReason::PowerLoss
@@ -58,11 +67,13 @@ impl Pair {
             )
             | None => false,
         };
+        let is_doubtful = record.disk_reason == DiskReason::LostPower;
         let is_incomplete = !matches!(record.disk, DiskState::UpToDate | DiskState::Outdated);
-        has_lost_power || is_hopeless || is_incomplete
+        is_doubtful || is_hopeless || is_incomplete
     }
 
-    fn serves_again(mut self, bounds: &Bounds) -> bool {
+    /// Whether somebody serves in the end, or the only one that may knows that it cannot.
+    fn serves_again(mut self, alone: Option<usize>, bounds: &Bounds) -> Result<bool, Broken> {
         let (looks, beats) = (u8::MAX, u8::MAX);
         let third = ThirdLeft {
             looks,
@@ -72,6 +83,7 @@ impl Pair {
             epochs: 200,
             ..ThirdLeft::default()
         };
+        let outer = bounds;
         let bounds = Bounds {
             quick: Quick { data: true, records: true, frames: true, words: true },
             comes_back: false,
@@ -91,12 +103,17 @@ impl Pair {
         }
         for round in 0..ROUNDS_MAX {
             pair.runs_on(&bounds);
-            if pair.broken.is_some() || pair.answers_a_write(&bounds) {
-                return true; // what is broken is told by another name
+            let is_excused = alone.is_some_and(|at| pair.is_excused(at));
+            if is_excused || pair.acknowledges_a_write(&bounds) {
+                return Ok(true);
             }
             pair.time_passes(round, &bounds);
+            if let Some(broken) = pair.broken {
+                // A search that looks for one name only does not see what broke.
+                return if outer.is_of_interest(Some(broken)) { Err(broken) } else { Ok(true) };
+            }
         }
-        false
+        Ok(false)
     }
 
     fn goes_if_it_can(&mut self, action: Action, bounds: &Bounds) {
@@ -121,16 +138,20 @@ impl Pair {
         }
     }
 
-    fn answers_a_write(&mut self, bounds: &Bounds) -> bool {
+    /// Whether a client is told that its write is there: an error, a closed export or a request that
+    /// is refused is no service.
+    fn acknowledges_a_write(&mut self, bounds: &Bounds) -> bool {
         (0..2).any(|at| {
             let process = self.nodes[at].process.as_ref();
             let takes = process.is_some_and(|it| it.export.is_some() && it.core.accepts_requests());
             if !takes || self.left.writes == 0 {
                 return false;
             }
+            let before = self.ghost.asked;
             self.goes_if_it_can(Action::Ask { at, what: Wanted::Write }, bounds);
+            let value = self.ghost.asked;
             self.runs_on(bounds);
-            self.nodes[at].process.as_ref().is_some_and(|it| it.asked.is_empty())
+            self.broken.is_none() && self.ghost.floor[at] >= value && value > before
         })
     }
 

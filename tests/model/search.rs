@@ -55,12 +55,17 @@ always! {
     "DivergedStandsStill" "SplitIsReported" "VerdictTrue" "Converges" "HonestStatus"
     "RequestsAreAnswered" "OneReply" "Drained" "CoreAsserts"
     "EligibleInSync" "RevokeBeforeGrant" "PromiseBeforeAsking" "PairedBeforeEligible" "FlushedBeforeHandover"
-    "ServiceComesBack"
+    "NoFabricatedEpoch" "ServiceComesBack"
 }
 
 /// Searches until something is broken, or to the end. Returns what was broken.
-#[expect(clippy::disallowed_methods, reason = "how long it took is printed for people")]
 pub(crate) fn search(bounds: &Bounds) -> Option<&'static str> {
+    search_and_count(bounds).0
+}
+
+/// The same, and how many states there are.
+#[expect(clippy::disallowed_methods, reason = "how long it took is printed for people")]
+fn search_and_count(bounds: &Bounds) -> (Option<&'static str>, usize) {
     let began = std::time::Instant::now();
     let checker = bounds.clone().checker().threads(1).finish_when(HasDiscoveries::AnyFailures);
     let limit = seconds_max();
@@ -85,7 +90,7 @@ pub(crate) fn search(bounds: &Bounds) -> Option<&'static str> {
             bounds.expected.iter().filter(|name| !found.contains_key(*name)).collect();
         assert!(missing.is_empty(), "{}: never seen: {missing:?}", bounds.name);
     }
-    broken
+    (broken, checker.unique_state_count())
 }
 
 /// Searches again, breadth first for a while: the shortest way to what is broken.
@@ -113,7 +118,8 @@ fn explain(bounds: &Bounds) {
 const EXPLAIN_MAX: Duration = Duration::from_secs(20);
 
 pub(crate) fn holds(bounds: &Bounds) {
-    let broken = search(bounds);
+    let (broken, states) = search_and_count(bounds);
+    println!("{}", bounds.row(states));
     if broken.is_some() {
         println!("model {}: breaks {broken:?}", bounds.name);
         explain(bounds);

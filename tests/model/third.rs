@@ -13,7 +13,7 @@ use hotpair::promotion::arbiter::{
     Request, RequestId,
 };
 use hotpair::promotion::controller::{ControllerInput, ControllerTimer};
-use hotpair::replica::Input;
+use hotpair::replica::{Input, Replica};
 use hotpair::units::{ArbiterId, Epoch, Instance, Instant};
 
 use crate::bounds::Bounds;
@@ -304,7 +304,7 @@ impl Pair {
 
     /// The run of a node, if it runs.
     pub(crate) fn instance(&self, at: usize) -> Option<Instance> {
-        self.nodes[at].core().map(hotpair::replica::Replica::instance)
+        self.nodes[at].core().map(Replica::instance)
     }
 
     pub(crate) fn third(&mut self) -> &mut Third {
@@ -521,16 +521,17 @@ impl Pair {
         }
         let changes_owner = record.owner != old.owner;
         let operation = asked.map(|request| &request.operation);
-        if let Some(Operation::Promote { dead, .. }) = operation
-            && changes_owner
-        {
-            let counts = |timer: &ArbiterTimer| match timer {
-                ArbiterTimer::Lease(run) => Some(*run) != *dead,
-                ArbiterTimer::HoldDown => true,
-            };
-            if third.timers.iter().any(counts) {
-                bounds.breaks("RevokeBeforeGrant")?;
+        let counts = |timer: &ArbiterTimer| match (operation, timer) {
+            (Some(Operation::Promote { dead, .. }), ArbiterTimer::Lease(run)) => {
+                Some(*run) != *dead
             }
+            (Some(Operation::Promote { .. }), ArbiterTimer::HoldDown) => true,
+            // An operator vouches for what was granted before the arbiter's start.
+            (Some(Operation::Force { .. }), timer) => *timer != ArbiterTimer::HoldDown,
+            _ => false,
+        };
+        if changes_owner && third.timers.iter().any(counts) {
+            bounds.breaks("RevokeBeforeGrant")?;
         }
         if changes_owner || matches!(operation, Some(Operation::Stop)) {
             third.timers.retain(|timer| *timer == ArbiterTimer::HoldDown);
@@ -570,6 +571,9 @@ impl Pair {
         self.third().left.beats -= 1;
         if std::mem::take(&mut self.third().is_silent[to]) {
             self.tell(to, ControllerInput::Silent(false), bounds)?;
+        }
+        if let Some(word) = self.nodes[1 - to].core().map(Replica::word_to_peer) {
+            self.tell(to, ControllerInput::PeerTold(word), bounds)?;
         }
         let peer = self.nodes[1 - to].core().filter(|core| core.wants_lease());
         match peer.map(|core| (core.instance(), core.superblock().epoch)) {

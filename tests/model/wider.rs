@@ -5,7 +5,7 @@ use crate::bounds::{Begin, Bounds, Left};
 use crate::pair::Typed;
 use crate::search::{holds, is_large};
 use crate::third::ThirdLeft;
-use crate::witnessed::{ALL_QUICK, LITTLE, SLOW_RECORDS, SLOW_WORDS};
+use crate::witnessed::{ALL_QUICK, LITTLE, SLOW_DATA, SLOW_RECORDS, SLOW_WORDS};
 
 /// The second node stops with a veto, the first goes on alone by it and writes, and the second comes
 /// back. The arbiter learns nothing of that, so the veto alone keeps the second from being promoted.
@@ -51,7 +51,7 @@ pub(crate) fn followed() -> Bounds {
         left: Left { writes: 1, cuts: 1, connections: large, ..Left::default() },
         third: Some(ThirdLeft { datagrams: 1, epochs: 1 + large, suspicions: 0, ..LITTLE }),
         quick: SLOW_WORDS,
-        expected: &["a primary waits for the arbiter"],
+        expected: &["a primary has no lease", "a write is acknowledged by both"],
         ..Bounds::nothing("followed", Begin::Followed)
     }
 }
@@ -96,6 +96,62 @@ pub(crate) fn put_back() -> Bounds {
     }
 }
 
+/// The nodes are cut apart, with a write and its syncs under way at either.
+pub(crate) fn slow_data() -> Bounds {
+    let large = u8::from(is_large());
+    Bounds {
+        left: Left { writes: 1, cuts: 1, connections: large, ..Left::default() },
+        third: Some(ThirdLeft { epochs: 1 + large, ..LITTLE }),
+        quick: SLOW_DATA,
+        expected: &[
+            "a write is acknowledged alone",
+            "a node goes on alone by the arbiter",
+            "the arbiter promotes the second node",
+        ],
+        ..Bounds::nothing("slow data", Begin::InSync)
+    }
+}
+
+/// The role is handed over with a write and its syncs under way, and the link is lost.
+pub(crate) fn slow_drain() -> Bounds {
+    let large = u8::from(is_large());
+    Bounds {
+        left: Left { writes: 1, commands: 1, cuts: 1, connections: large, ..Left::default() },
+        third: Some(ThirdLeft { suspicions: large, ..LITTLE }),
+        quick: SLOW_DATA,
+        typed: &[Typed::Switchover],
+        expected: &["the role is handed over", "a handover is under way"],
+        ..Bounds::nothing("slow drain", Begin::InSync)
+    }
+}
+
+/// The second node does not reach the arbiter, and hears nothing of the first.
+pub(crate) fn deaf() -> Bounds {
+    Bounds {
+        left: Left { writes: 1, cuts: 1, ..Left::default() },
+        third: Some(ThirdLeft { repeats: 1, epochs: 1, ..LITTLE }),
+        quick: ALL_QUICK,
+        expected: &["a node goes on alone by the arbiter"],
+        ..Bounds::nothing("deaf", Begin::Deaf)
+    }
+}
+
+/// Either node loses the arbiter at any moment, and reaches it again.
+pub(crate) fn absence() -> Bounds {
+    let large = u8::from(is_large());
+    Bounds {
+        left: Left { writes: 1, cuts: 1, connections: large, ..Left::default() },
+        third: Some(ThirdLeft { absences: 1, returns: 1, repeats: 1, looks: large, ..LITTLE }),
+        quick: ALL_QUICK,
+        expected: &[
+            "a primary waits for the arbiter",
+            "a node goes on alone by the arbiter",
+            "the arbiter promotes the second node",
+        ],
+        ..Bounds::nothing("absence", Begin::InSync)
+    }
+}
+
 /// The first node dies and the second one is promoted by force.
 pub(crate) fn forced() -> Bounds {
     let large = u8::from(is_large());
@@ -114,13 +170,18 @@ pub(crate) fn forced() -> Bounds {
 pub(crate) fn forced_away() -> Bounds {
     let large = u8::from(is_large());
     Bounds {
-        left: Left { writes: large, kills: 1, commands: 1, connections: 1, ..Left::default() },
+        left: Left { writes: 1, kills: 1, commands: 1, connections: 1 + large, ..Left::default() },
         third: Some(ThirdLeft { repeats: 2, returns: 1, epochs: 1, suspicions: 0, ..LITTLE }),
         quick: ALL_QUICK,
         typed: FORCE,
         mortal: &[0],
         pledges: true,
-        expected: &["the second node is promoted by force"],
+        expected: &[
+            "the second node is promoted by force",
+            "a write is acknowledged alone",
+            "the first node is resynced",
+            "both are in sync again",
+        ],
         ..Bounds::nothing("forced away", Begin::Pledged)
     }
 }
@@ -175,12 +236,24 @@ fn a_veto_by_datagram_and_a_promotion_exclude_each_other() {
 #[test]
 fn a_pledge_binds_as_long_as_it_is_relied_upon() {
     holds(&pledged());
-    holds(&pledging());
+    holds(&Bounds { comes_back: true, ..pledging() });
 }
 
 #[test]
 fn who_has_an_old_record_promises_nothing() {
     holds(&put_back());
+}
+
+#[test]
+fn what_a_disk_has_not_done_is_waited_for() {
+    holds(&slow_data());
+    holds(&slow_drain());
+}
+
+#[test]
+fn an_arbiter_that_is_lost_midway_promotes_nobody_twice() {
+    holds(&absence());
+    holds(&deaf());
 }
 
 #[test]
@@ -197,7 +270,9 @@ fn what_the_arbiter_stores_slowly_counts_when_it_is_stable() {
 /// The node that the arbiter says owns the resource needs nobody else.
 #[test]
 fn service_comes_back_without_the_peer() {
-    let left = Left { writes: 0, ..followed().left };
-    holds(&Bounds { left, comes_back: true, ..followed() });
+    for bounds in [outdated(), followed()] {
+        let left = Left { writes: 0, ..bounds.left };
+        holds(&Bounds { left, comes_back: true, expected: &[], ..bounds });
+    }
     holds(&handed());
 }

@@ -47,7 +47,9 @@ impl Bounds {
         }
         let record = pair.third.as_ref().and_then(|third| third.disk.clone());
         assert_eq!(record.map(|record| record.eligible), Some(Eligible::Both), "it begins in sync");
-        pair.goes(Action::Word(Word::Beat { to: 1 }), &sound);
+        for to in [0, 1] {
+            pair.goes(Action::Word(Word::Beat { to }), &sound);
+        }
         self.go_on_to_begin(&mut pair, &sound);
         pair.left = Left { next_request: pair.left.next_request, ..self.left };
         if let Some(third) = &mut pair.third {
@@ -58,7 +60,7 @@ impl Bounds {
     }
 
     fn go_on_to_begin(&self, pair: &mut Pair, sound: &Self) {
-        if matches!(self.begin, Begin::Written | Begin::Alone) {
+        if matches!(self.begin, Begin::Written | Begin::Alone | Begin::Pledged) {
             pair.goes(Action::Ask { at: 0, what: Wanted::Write }, sound);
         }
         if matches!(self.begin, Begin::Missing | Begin::Pledged) {
@@ -67,6 +69,9 @@ impl Bounds {
         if self.begin == Begin::Unheard {
             pair.goes(Action::Word(Word::Vanish { at: 0 }), sound);
             pair.fires(0, ControllerTimer::ArbiterLease, sound);
+        }
+        if self.begin == Begin::Deaf {
+            pair.goes(Action::Word(Word::Vanish { at: 1 }), sound);
         }
         if self.begin == Begin::Followed {
             pair.asks_and_follows(sound);
@@ -128,6 +133,8 @@ impl Pair {
             Action::Word(Word::Ask { from: 1, place: 0 }),
             Action::Word(Word::Tell { to: 1, place: 0 }),
             Action::Connect,
+            // It hears the first again, so that it is no candidate whenever the link is lost.
+            Action::Word(Word::Beat { to: 1 }),
         ];
         for action in steps {
             *self = self.happens(action, &slow).expect("nothing refuses it");
@@ -152,7 +159,9 @@ impl Pair {
                 self.fires(at, ControllerTimer::Look, bounds);
             }
         }
-        self.goes(Action::Word(Word::Beat { to: 1 }), bounds);
+        for to in [0, 1] {
+            self.goes(Action::Word(Word::Beat { to }), bounds);
+        }
     }
 
     fn goes(&mut self, action: Action, bounds: &Bounds) {
@@ -165,6 +174,8 @@ impl Pair {
 /// All but what passes between the nodes and the arbiter.
 pub(crate) const SLOW_WORDS: Quick =
     Quick { data: true, records: true, frames: true, words: false };
+/// All but what a disk does to the data, the activity log and the map.
+pub(crate) const SLOW_DATA: Quick = Quick { data: false, records: true, frames: true, words: true };
 /// All but the writes of records.
 pub(crate) const SLOW_RECORDS: Quick =
     Quick { data: true, records: false, frames: true, words: true };
@@ -263,7 +274,26 @@ pub(crate) fn cut_off() -> Bounds {
     }
 }
 
-/// Requests and replies overtake each other, come twice, are lost and repeated.
+/// Replies are lost, and what was asked is asked again.
+pub(crate) fn lost() -> Bounds {
+    let large = u8::from(is_large());
+    Bounds {
+        left: Left { writes: 1, cuts: 1, connections: large, ..Left::default() },
+        third: Some(ThirdLeft { repeats: 1, losses: 1, epochs: 1 + large, ..LITTLE }),
+        quick: SLOW_WORDS,
+        expected: &["a node goes on alone by the arbiter", "the arbiter promotes the second node"],
+        ..Bounds::nothing("lost", Begin::InSync)
+    }
+}
+
+/// The reply to a handover is lost, and it is asked for again.
+pub(crate) fn lost_handover() -> Bounds {
+    let third = ThirdLeft { suspicions: 0, losses: 1, repeats: 1, ..LITTLE };
+    let left = Left { kills: 0, ..slow_handover().left };
+    Bounds { name: "lost handover", left, third: Some(third), mortal: &[], ..slow_handover() }
+}
+
+/// Requests overtake each other or come twice, and so do replies.
 pub(crate) fn disorder() -> Bounds {
     let large = u8::from(is_large());
     Bounds {
@@ -406,6 +436,7 @@ fn a_candidate_whose_primary_lives_follows_it_again() {
 #[test]
 fn late_repeated_and_lost_requests_change_nothing() {
     holds(&disorder());
+    holds(&lost());
 }
 
 #[test]
@@ -418,6 +449,7 @@ fn restarts_forget_no_lease() {
 fn a_handover_has_one_owner_at_each_moment() {
     holds(&handover());
     holds(&slow_handover());
+    holds(&lost_handover());
 }
 
 #[test]

@@ -190,6 +190,7 @@ impl Controller {
         if self.is_forcing() && (is_force || operation.is_look()) {
             self.on_force_unanswered();
         } else if is_vote {
+            self.on_vote_unanswered();
             self.give_up_for_operator(Obstacle::ArbiterAway, effects);
         }
         self.ask_again(effects);

@@ -372,6 +372,15 @@ impl Controller {
             .then_some(RecordStep::Follow(claim.epoch))
     }
 
+    /// The bug to be found: the arbiter does not answer, and this node is promoted all the same.
+    pub(super) fn on_vote_unanswered(&mut self) {
+        if self.settings.is_planted(PlantedRule::PromotedBySilence)
+            && let Some(known) = self.known()
+        {
+            self.set_stage(Stage::Granted(known.epoch));
+        }
+    }
+
     pub(super) fn on_vote(
         &mut self,
         vote: Result<(), Refused>,
@@ -380,9 +389,7 @@ impl Controller {
         let by_operator = self.candidacy.as_ref().is_some_and(|it| it.request.is_some());
         match vote {
             Err(_) if self.settings.is_planted(PlantedRule::PromotedBySilence) => {
-                if let Some(known) = self.known() {
-                    self.set_stage(Stage::Granted(known.epoch));
-                }
+                self.on_vote_unanswered();
             }
             Ok(()) => self.set_stage(Stage::Promising),
             // The lease is that of a run that is known to be dead: the request itself names it.

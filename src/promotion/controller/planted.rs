@@ -17,7 +17,8 @@ pub enum PlantedRule {
     SoloOutlivesPair,
     /// The primary goes alone because the peer is silent.
     PeerAssumedDead,
-    /// The secondary is promoted because the primary is silent.
+    /// The secondary is promoted because the primary is silent, whether the arbiter refuses or does
+    /// not answer.
     PromotedBySilence,
     /// The arbiter is asked before the promise is stable.
     AskedBeforePromise,
