@@ -345,13 +345,12 @@ fn a_node_that_was_off_when_the_constraint_was_placed_is_not_promoted() {
 #[test]
 fn a_split_brain_is_not_settled_against_the_primary_by_hand() {
     let mut script = pair([FencePlan::Works; 2]);
-    script.cut();
-    script.write(4, 4);
+    script.part_ways();
     script.kill(A);
     let forced = AgentCommand::Promote { force: true, accept_data_loss: true };
     by_agent(&mut script, B, forced).unwrap();
     script.until_serving(B);
-    script.write(8, 4);
+    script.write(16, 8);
     script.mend();
     script.start(A);
     script.until("the split brain is found", |world| {
