@@ -5,6 +5,9 @@
 #[path = "support/cluster.rs"]
 mod cluster;
 
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use cluster::{Cluster, LOST, OFF};
@@ -150,10 +153,12 @@ fn what_was_placed_for_nothing_is_withdrawn_by_who_placed_it() {
     });
 }
 
-/// The daemon kills a run that a newer one replaces, by its process group.
-fn begin_and_kill(cluster: &Cluster, action: &str, epoch: u64) {
-    use std::os::unix::process::CommandExt as _;
+/// The daemon kills a run that a newer one replaces, by its process group, in the middle of a change of the
+/// cluster's configuration. What is returned ends when nothing that the run started is left.
+fn begin_and_kill(cluster: &Cluster, action: &str, epoch: u64) -> File {
     let path = std::env::var("PATH").unwrap();
+    let pipe = cluster.folder.join("changing");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     cluster.is("slow", "");
     let mut child = Command::new(cluster::script())
         .arg("beta")
@@ -165,13 +170,13 @@ fn begin_and_kill(cluster: &Cluster, action: &str, epoch: u64) {
         .env("HOTPAIR_EPOCH", epoch.to_string())
         .spawn()
         .unwrap();
-    while !cluster.folder.join("changing").exists() {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
+    let mut changing = File::open(&pipe).unwrap();
+    changing.read_exact(&mut [0]).unwrap();
     let group = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process_group(group, rustix::process::Signal::KILL).unwrap();
     child.wait().unwrap();
     std::fs::remove_file(cluster.folder.join("slow")).unwrap();
+    changing
 }
 
 #[test]
@@ -179,27 +184,19 @@ fn a_constraint_that_is_needed_again_outlives_the_killed_run_that_was_to_remove_
     with_cluster(|cluster| {
         // Of a loss that ended before the primary went on alone: its epoch is the same still.
         cluster.is("constraint", "alpha 9");
-        begin_and_kill(cluster, "unfence", 9);
+        let mut killed = begin_and_kill(cluster, "unfence", 9);
         let (code, said) = script(cluster, "fence", 9);
-        std::thread::sleep(std::time::Duration::from_secs(3));
-        assert!(
-            code != 4 || cluster.constraint().as_deref() == Some("alpha 9"),
-            "beta may be promoted, and alpha goes on alone: {code} {said} {:?}",
-            cluster.constraint()
-        );
+        killed.read_to_end(&mut Vec::new()).unwrap();
+        assert_eq!((code, cluster.constraint().as_deref()), (4, Some("alpha 9")), "{said}");
     });
 }
 
 #[test]
 fn what_was_lifted_is_not_forbidden_by_a_killed_run() {
     with_cluster(|cluster| {
-        begin_and_kill(cluster, "fence", 9);
+        let mut killed = begin_and_kill(cluster, "fence", 9);
         let (code, said) = script(cluster, "unfence", 9);
-        std::thread::sleep(std::time::Duration::from_secs(3));
-        assert!(
-            code != 0 || cluster.constraint().is_none(),
-            "beta is never promoted, though the run said that it may be: {said} {:?}",
-            cluster.constraint()
-        );
+        killed.read_to_end(&mut Vec::new()).unwrap();
+        assert_eq!((code, cluster.constraint()), (0, None), "{said}");
     });
 }

@@ -23,7 +23,7 @@ const CIBADMIN: &str = r##"#!/bin/sh
 cd FOLDER || exit 1
 echo "cibadmin $*" >> calls
 [ ! -e hangs ] || exec sleep 60
-case "$*" in *--delete*|*--create*|*--replace*) [ ! -e slow ] || { touch changing; sleep 2; } ;; esac
+case "$*" in *--delete*|*--create*|*--replace*) [ ! -e slow ] || { exec 9> changing; echo >&9; sleep 2; } ;; esac
 xml() {
   read -r node epoch run < constraint
   printf '<rsc_location id="hotpair-fence-RESOURCE" rsc="RESOURCE-clone">\n'

@@ -327,7 +327,10 @@ fn a_node_that_was_off_when_the_constraint_was_placed_is_not_promoted() {
         script.pass(5_000);
         let answer = by_agent(&mut script, B, PROMOTE);
         let refused = answer.expect_err("it lacks what was acknowledged");
-        assert!(refused.why.contains("without it") && refused.next.contains("--force"), "power lost: {is_power}: {refused:?}");
+        assert!(
+            refused.why.contains("without it") && refused.next.contains("--force"),
+            "power lost: {is_power}: {refused:?}"
+        );
         assert!(!script.status(B).promotion.unwrap().takes_over);
         // The one that has everything is promoted, also without the other.
         script.kill(B);
