@@ -378,7 +378,7 @@ const CHANGES: &[(&str, &str, &str)] = &[
     (
         "size = \"20GiB\"",
         "size = \"20GiB\"\n[promotion]\nauto = \"arbiter\"\narbiter = \"pacemaker\"\nfence = \"/etc/fence\"\nunfence = \"/etc/fence\"\nfailback = \"after 10m\"",
-        "18: failback = \"after 10m\" moves a resource without an operator, which `auto` does not allow: set failback = \"manual\", or auto = \"arbiter\" with a witness or etcd",
+        "19: failback = \"after 10m\" moves a resource without an operator, which `auto` does not allow: set failback = \"manual\", or auto = \"arbiter\" with a witness or etcd",
     ),
     (
         "size = \"20GiB\"",
