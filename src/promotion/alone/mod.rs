@@ -373,7 +373,7 @@ impl Alone {
         match facts.peer {
             Standing::InSync => (self.has_all, self.peer_has_all) = (true, true),
             Standing::Behind | Standing::Apart => {
-                (self.has_all, self.peer_has_all) = (false, false)
+                (self.has_all, self.peer_has_all) = (false, false);
             }
             Standing::Away | Standing::Meeting | Standing::Needed => {}
         }
