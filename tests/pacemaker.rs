@@ -5,6 +5,9 @@
 #[path = "support/cluster.rs"]
 mod cluster;
 
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use cluster::{Cluster, OFF};
@@ -58,6 +61,12 @@ fn a_peer_that_is_off_is_told_from_one_that_is_lost() {
         assert_eq!((code, cluster.constraint()), (5, None), "{said}");
         assert!(said.contains("beta is no member"), "{said}");
         cluster.is("states", OFF);
+        assert_eq!(script(cluster, "fence", 9).0, 5, "stopped in order: hotpair may run there");
+        cluster.is("fenced", "1760000000");
+        cluster.is("resources", "<lrm id=\"2\">");
+        assert_eq!(script(cluster, "fence", 9).0, 5, "it was back since it was fenced");
+        std::fs::remove_file(cluster.folder.join("resources")).unwrap();
+        assert_eq!(cluster.constraint(), None);
         assert_eq!(script(cluster, "fence", 9).0, 7);
         assert_eq!(cluster.constraint().as_deref(), Some("alpha 9"), "it may come back");
         // As newer releases write it: times, and 0 for never.
@@ -87,13 +96,16 @@ fn a_node_that_lacks_what_the_other_one_has_is_told_so() {
 
 #[test]
 fn what_is_not_set_up_is_named_and_what_hangs_is_not_waited_for() {
-    for (file, word) in [
-        ("without-stonith", "stonith-enabled"),
-        ("bare", "ocf:hotpair:hotpair"),
-        ("hangs", "clone"),
+    for (file, text, word) in [
+        ("without-stonith", "false", "stonith-enabled"),
+        ("without-stonith", "No", "stonith-enabled"),
+        ("without-stonith", "OFF", "stonith-enabled"),
+        ("without-stonith", "0", "stonith-enabled"),
+        ("bare", "", "ocf:hotpair:hotpair"),
+        ("hangs", "", "clone"),
     ] {
         with_cluster(|cluster| {
-            cluster.is(file, "");
+            cluster.is(file, text);
             let (code, said) = script(cluster, "fence", 9);
             assert_eq!((code, cluster.constraint()), (1, None), "{said}");
             assert!(said.contains(word), "{said}");
@@ -104,5 +116,86 @@ fn what_is_not_set_up_is_named_and_what_hangs_is_not_waited_for() {
         let (code, said) = script(cluster, "unfence", 9);
         assert_eq!(code, 1, "{said}");
         assert_eq!(script(cluster, "demote", 9).0, 1);
+    });
+}
+
+#[test]
+fn what_is_asked_of_the_cluster_late_takes_nothing_away() {
+    with_cluster(|cluster| {
+        cluster.is("constraint", "alpha 9 aa");
+        assert_eq!(script(cluster, "fence", 9).0, 4, "the epoch is the same");
+        let late =
+            "//rsc_location[@id='hotpair-fence-vm1'][rule[@id='hotpair-fence-vm1-e9-alpha-aa']]";
+        let mut cibadmin = Command::new(cluster.folder.join("cibadmin"));
+        let status = cibadmin.args(["--delete", "--xpath", late]).status().unwrap();
+        assert!(!status.success());
+        assert_eq!(cluster.constraint().as_deref(), Some("alpha 9"));
+    });
+    with_cluster(|cluster| {
+        cluster.is("taken-away", "");
+        let (code, said) = script(cluster, "fence", 9);
+        assert_eq!((code, cluster.constraint()), (1, None), "{said}");
+        assert!(said.contains("cannot be placed"), "{said}");
+    });
+}
+
+#[test]
+fn what_was_placed_for_nothing_is_withdrawn_by_who_placed_it() {
+    with_cluster(|cluster| {
+        cluster.is("constraint", "beta 6");
+        assert_eq!(script(cluster, "withdraw", 9), (0, String::new()));
+        assert_eq!(cluster.constraint().as_deref(), Some("beta 6"), "it is of the other node");
+        cluster.is("constraint", "alpha 9 aa");
+        assert_eq!(script(cluster, "withdraw", 9), (0, String::new()));
+        assert_eq!(cluster.constraint(), None);
+        assert_eq!(script(cluster, "withdraw", 9).0, 0, "there is none");
+    });
+}
+
+/// The daemon kills a run that a newer one replaces, by its process group, in the middle of a change of the
+/// cluster's configuration. What is returned ends when nothing that the run started is left.
+fn begin_and_kill(cluster: &Cluster, action: &str, epoch: u64) -> File {
+    let path = std::env::var("PATH").unwrap();
+    let pipe = cluster.folder.join("changing");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    cluster.is("slow", "");
+    let mut child = Command::new(cluster::script())
+        .arg("beta")
+        .process_group(0)
+        .env_clear()
+        .env("PATH", format!("{}:{path}", cluster.folder.display()))
+        .envs([("HOTPAIR_RESOURCE", "vm1"), ("HOTPAIR_NODE", "alpha"), ("HOTPAIR_PEER", "beta")])
+        .env("HOTPAIR_ACTION", action)
+        .env("HOTPAIR_EPOCH", epoch.to_string())
+        .spawn()
+        .unwrap();
+    let mut changing = File::open(&pipe).unwrap();
+    changing.read_exact(&mut [0]).unwrap();
+    let group = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process_group(group, rustix::process::Signal::KILL).unwrap();
+    child.wait().unwrap();
+    std::fs::remove_file(cluster.folder.join("slow")).unwrap();
+    changing
+}
+
+#[test]
+fn a_constraint_that_is_needed_again_outlives_the_killed_run_that_was_to_remove_it() {
+    with_cluster(|cluster| {
+        // Of a loss that ended before the primary went on alone: its epoch is the same still.
+        cluster.is("constraint", "alpha 9");
+        let mut killed = begin_and_kill(cluster, "unfence", 9);
+        let (code, said) = script(cluster, "fence", 9);
+        killed.read_to_end(&mut Vec::new()).unwrap();
+        assert_eq!((code, cluster.constraint().as_deref()), (4, Some("alpha 9")), "{said}");
+    });
+}
+
+#[test]
+fn what_was_lifted_is_not_forbidden_by_a_killed_run() {
+    with_cluster(|cluster| {
+        let mut killed = begin_and_kill(cluster, "fence", 9);
+        let (code, said) = script(cluster, "unfence", 9);
+        killed.read_to_end(&mut Vec::new()).unwrap();
+        assert_eq!((code, cluster.constraint()), (0, None), "{said}");
     });
 }

@@ -16,6 +16,9 @@ use super::{Arbiter, Auto, Node};
 pub struct Fence {
     /// It is run without a shell, with the name of the other node as its argument.
     pub command: PathBuf,
+    /// Under Pacemaker: what undoes it. Never the same by default: a command that switches a machine off
+    /// must not run for a peer that is well.
+    pub unfence: Option<PathBuf>,
     /// Longest run; then it is killed, and has confirmed nothing.
     pub timeout: Duration,
     /// Without an arbiter: the time that a silent primary has before a secondary fences it.
@@ -66,6 +69,9 @@ pub enum AutoMistake {
     /// Pacemaker would promote a node that lacks what the other one wrote alone.
     #[error("arbiter = \"pacemaker\" needs a fence command")]
     PacemakerNeedsFence,
+    /// What is never removed keeps the peer from being promoted for ever.
+    #[error("arbiter = \"pacemaker\" needs an unfence command")]
+    PacemakerNeedsUnfence,
     /// Two would start the same services.
     #[error(
         "with arbiter = \"pacemaker\" Pacemaker starts and stops the services, and there are hooks"
@@ -98,6 +104,10 @@ impl AutoMistake {
                 "add the script that comes with hotpair as tools/pacemaker-fence, such as: fence = \
                  \"/usr/lib/hotpair/pacemaker-fence\"; a primary that loses its peer holds writes until \
                  it has kept Pacemaker from promoting that one"
+            }
+            Self::PacemakerNeedsUnfence => {
+                "add the same script, such as: unfence = \"/usr/lib/hotpair/pacemaker-fence\"; it is run when \
+                 both copies are the same again, so never name a command that switches a machine off"
             }
             Self::PacemakerHasHooks => {
                 "make each of them a resource of Pacemaker that is ordered after the promotion, and \
@@ -140,13 +150,19 @@ impl Check {
 
     /// What Pacemaker needs of a pair, and what is its own business.
     pub(super) fn pacemaker(&mut self, file: &File, arbiter: &Arbiter) {
+        let section = &file.promotion;
         if *arbiter != Arbiter::Pacemaker {
+            if let Some(written) = &section.unfence {
+                self.warn(written.span(), Caution::PacemakerOnly { key: "unfence" });
+            }
             return;
         }
-        let section = &file.promotion;
         if section.fence.is_none() {
             let span = section.arbiter.as_ref().map_or(0..0, Spanned::span);
             self.misfit(span, AutoMistake::PacemakerNeedsFence);
+        } else if section.unfence.is_none() {
+            let span = section.arbiter.as_ref().map_or(0..0, Spanned::span);
+            self.misfit(span, AutoMistake::PacemakerNeedsUnfence);
         }
         if let Some(written) = &section.flap_limit {
             self.warn(written.span(), Caution::PacemakersOwn { key: "flap_limit" });
@@ -208,7 +224,8 @@ impl Check {
         self.timers(("fence_delay", section.fence_delay.as_ref(), delay), 2, suspect);
         let command = of(section.fence.as_ref()?).0.clone();
         let timeout = span_of(section.fence_timeout.as_ref()).unwrap_or(FENCE_TIMEOUT);
-        runs.then_some(Fence { command, timeout, delay })
+        let unfence = section.unfence.as_ref().filter(|_| is_pacemaker).map(|it| of(it).0.clone());
+        runs.then_some(Fence { command, unfence, timeout, delay })
     }
 
     /// A pair that trusts silence alone hears each other on two networks.

@@ -136,6 +136,8 @@ pub(super) struct PromotionSection {
     pub(super) flap_limit: Field<FlapLimit>,
     /// Command that cuts the peer off.
     pub(super) fence: Field<AbsolutePath>,
+    /// Command that lets Pacemaker promote the peer again.
+    pub(super) unfence: Field<AbsolutePath>,
     /// Members of etcd.
     pub(super) etcd: Option<Spanned<Vec<Spanned<Written<EtcdEndpoint>>>>>,
     /// Who vouches for them.

@@ -488,6 +488,12 @@ pub enum Caution {
         /// Why not.
         why: &'static str,
     },
+    /// A key that is of use only under Pacemaker.
+    #[error("`{key}` has no effect without arbiter = \"pacemaker\"")]
+    PacemakerOnly {
+        /// The key.
+        key: &'static str,
+    },
     /// A key of what Pacemaker decides.
     #[error("`{key}` has no effect: Pacemaker decides that")]
     PacemakersOwn {
@@ -542,6 +548,7 @@ impl Caution {
                     .to_owned()
             }
             Self::NoFence { .. } => "set auto = \"fenced\", or remove it".to_owned(),
+            Self::PacemakerOnly { .. } => "remove it".to_owned(),
             Self::PacemakersOwn { .. } => {
                 "give Pacemaker a migration-threshold or a location constraint, and remove it".to_owned()
             }

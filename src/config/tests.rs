@@ -352,12 +352,12 @@ const CHANGES: &[(&str, &str, &str)] = &[
     ),
     (
         "size = \"20GiB\"",
-        "size = \"20GiB\"\n[promotion]\narbiter = \"pacemaker\"\nfence = \"/etc/fence\"",
+        "size = \"20GiB\"\n[promotion]\narbiter = \"pacemaker\"\nfence = \"/etc/fence\"\nunfence = \"/etc/fence\"",
         "15: arbiter = \"pacemaker\" needs auto = \"arbiter\", and there is auto = \"off\": set auto = \"arbiter\": Pacemaker promotes, or who promotes is not arbiter = \"pacemaker\"",
     ),
     (
         "size = \"20GiB\"",
-        "size = \"20GiB\"\n[promotion]\nauto = \"fenced\"\narbiter = \"pacemaker\"\nfence = \"/etc/fence\"",
+        "size = \"20GiB\"\n[promotion]\nauto = \"fenced\"\narbiter = \"pacemaker\"\nfence = \"/etc/fence\"\nunfence = \"/etc/fence\"",
         "15: arbiter = \"pacemaker\" needs auto = \"arbiter\", and there is auto = \"fenced\": set auto = \"arbiter\": Pacemaker promotes, or who promotes is not arbiter = \"pacemaker\"",
     ),
     (
@@ -367,13 +367,18 @@ const CHANGES: &[(&str, &str, &str)] = &[
     ),
     (
         "size = \"20GiB\"",
-        "size = \"20GiB\"\n[resource.vm1.on.beta.hooks]\ndemote = []\npromote = [\"/etc/go\"]\n[promotion]\nauto = \"arbiter\"\narbiter = \"pacemaker\"\nfence = \"/etc/fence\"",
+        "size = \"20GiB\"\n[promotion]\nauto = \"arbiter\"\narbiter = \"pacemaker\"\nfence = \"/etc/fence\"",
+        "16: arbiter = \"pacemaker\" needs an unfence command: add the same script, such as: unfence = \"/usr/lib/hotpair/pacemaker-fence\"; it is run when both copies are the same again, so never name a command that switches a machine off",
+    ),
+    (
+        "size = \"20GiB\"",
+        "size = \"20GiB\"\n[resource.vm1.on.beta.hooks]\ndemote = []\npromote = [\"/etc/go\"]\n[promotion]\nauto = \"arbiter\"\narbiter = \"pacemaker\"\nfence = \"/etc/fence\"\nunfence = \"/etc/fence\"",
         "16: with arbiter = \"pacemaker\" Pacemaker starts and stops the services, and there are hooks: make each of them a resource of Pacemaker that is ordered after the promotion, and remove it here",
     ),
     (
         "size = \"20GiB\"",
-        "size = \"20GiB\"\n[promotion]\nauto = \"arbiter\"\narbiter = \"pacemaker\"\nfence = \"/etc/fence\"\nfailback = \"after 10m\"",
-        "18: failback = \"after 10m\" moves a resource without an operator, which `auto` does not allow: set failback = \"manual\", or auto = \"arbiter\" with a witness or etcd",
+        "size = \"20GiB\"\n[promotion]\nauto = \"arbiter\"\narbiter = \"pacemaker\"\nfence = \"/etc/fence\"\nunfence = \"/etc/fence\"\nfailback = \"after 10m\"",
+        "19: failback = \"after 10m\" moves a resource without an operator, which `auto` does not allow: set failback = \"manual\", or auto = \"arbiter\" with a witness or etcd",
     ),
     (
         "size = \"20GiB\"",
@@ -576,6 +581,7 @@ arbiter_grace = "10s"
 arbiter_loss = "primary-stays"
 flap_limit = "2 in 10m"
 fence = "/path"
+unfence = "/path"
 fence_timeout = "30s"
 fence_delay = "5s"
 etcd_ca = "/a"
@@ -643,8 +649,8 @@ fn a_pair_with_a_witness_has_heartbeats() {
 
 #[test]
 fn under_pacemaker_only_its_own_keys_count() {
-    let pacemaker =
-        "[promotion]\nauto = \"arbiter\"\narbiter = \"pacemaker\"\nfence = \"/etc/fence\"\n";
+    let pacemaker = "[promotion]\nauto = \"arbiter\"\narbiter = \"pacemaker\"\nfence = \"/etc/fence\"\n\
+         unfence = \"/etc/fence\"\n";
     let parsed = parse(&(good() + pacemaker)).unwrap();
     let promotion = &parsed.config.promotion;
     assert_eq!((promotion.auto, &promotion.arbiter), (Auto::Arbiter, &Arbiter::Pacemaker));

@@ -11,7 +11,7 @@ use super::command::{HookError, execute};
 use super::plan::{Scene, Step, environment};
 use super::run::Told;
 use crate::config::Fence;
-use crate::promotion::fencing::{FenceAnswer, FenceOrder};
+use crate::promotion::fencing::{FenceAction, FenceAnswer, FenceOrder};
 use crate::promotion::services::ServiceReason;
 
 /// What it tells.
@@ -64,7 +64,12 @@ impl Fencer {
     }
 
     async fn carry_out(&self, order: FenceOrder, news: &mpsc::Sender<FenceNews>) -> FenceAnswer {
-        let program = self.fence.command.display().to_string();
+        let command = match order.action {
+            FenceAction::Fence => Some(&self.fence.command),
+            FenceAction::Unfence | FenceAction::Withdraw => self.fence.unfence.as_ref(),
+        };
+        let Some(command) = command else { return FenceAnswer::Broken };
+        let program = command.display().to_string();
         let arguments = vec![self.scene.peer.clone()];
         let step = Step { program, arguments, needs: None };
         let environment =

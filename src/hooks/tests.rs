@@ -199,7 +199,7 @@ async fn a_new_order_kills_what_runs_and_what_is_left_behind_is_known() {
 /// What a fence command of this text tells, to its end.
 async fn fence(folder: &Path, text: &str, timeout: Duration) -> Vec<FenceNews> {
     let command = script(folder, "fence", text);
-    let fence = Fence { command, timeout, delay: Duration::from_secs(5) };
+    let fence = Fence { command, unfence: None, timeout, delay: Duration::from_secs(5) };
     let (orders, orders_out) = watch::channel(None);
     let (news, mut news_out) = mpsc::channel(64);
     let task = tokio::spawn(Fencer { fence, scene: scene() }.run(orders_out, news));

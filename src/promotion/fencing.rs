@@ -85,6 +85,8 @@ pub enum FenceAction {
     Fence,
     /// Under Pacemaker: the peer may be promoted again, since it lacks nothing.
     Unfence,
+    /// Under Pacemaker: what this node had placed was for nothing, and what the peer placed stays.
+    Withdraw,
 }
 
 impl FenceAction {
@@ -93,6 +95,7 @@ impl FenceAction {
         match self {
             Self::Fence => "fence",
             Self::Unfence => "unfence",
+            Self::Withdraw => "withdraw",
         }
     }
 }

@@ -82,6 +82,12 @@ pub enum Refusal {
     /// It vetoed itself, and the peer cannot lift that.
     #[error("this node has vetoed itself: the peer may have gone on without it")]
     Vetoed,
+    /// Pacemaker has it promoted without its peer, and it can have missed anything.
+    #[error(
+        "this node was neither in sync with the peer nor primary since it started, and did not serve \
+         alone before: the peer may have gone on without it"
+    )]
+    NotFollowed,
 }
 
 /// Checks every guard of `hotpair promote`, in order. `peer_is_ahead` says that the peer was heard to

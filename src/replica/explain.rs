@@ -9,7 +9,7 @@ use super::session::{Phase, Standing};
 use crate::metadata::MapMemory;
 use crate::metadata::generation::{self, PEER, RESOURCE};
 use crate::promotion::controller::{self, Leaving};
-use crate::promotion::{self, PromoteHow, Refusal};
+use crate::promotion::{PromoteHow, Refusal};
 use crate::units::{DiskState, Outcome, Role, Side, VetoReason};
 use crate::wire::message::RefusalCode;
 
@@ -171,15 +171,7 @@ impl<M: MapMemory> Replica<M> {
             accept_data_loss: false,
             by_pacemaker: self.is_under_pacemaker(),
         };
-        let peer_now = self.peer_for_promotion();
-        let record = self.records.stable();
-        match promotion::check_promote(
-            record,
-            self.settings.side,
-            peer_now,
-            self.peer_is_ahead(),
-            how,
-        ) {
+        match self.check_promotion(how) {
             Ok(_) if self.is_under_pacemaker() => self.explain_promotable_under_pacemaker(),
             Ok(_) => Refused {
                 why: format!("this node is secondary and can be promoted{}", self.because("; ")),
@@ -318,12 +310,16 @@ impl<M: MapMemory> Replica<M> {
                 format!("hotpair split-brain show {resource}")
             }
             Refusal::PeerIsPrimary if self.is_in_sync() => self.way_to_switch(),
-            Refusal::PeerAway | Refusal::HandingOver | Refusal::Vetoed => match first {
-                Some(first) => format!("{first}; only if {peer} is off and stays off: {forced}"),
-                None => {
-                    format!("bring {peer} back, or make sure that it is off and type: {forced}")
+            Refusal::PeerAway | Refusal::HandingOver | Refusal::Vetoed | Refusal::NotFollowed => {
+                match first {
+                    Some(first) => {
+                        format!("{first}; only if {peer} is off and stays off: {forced}")
+                    }
+                    None => {
+                        format!("bring {peer} back, or make sure that it is off and type: {forced}")
+                    }
                 }
-            },
+            }
             Refusal::Outdated | Refusal::Doubtful if !is_running => match first {
                 Some(first) => format!(
                     "{first}; only if {peer} is lost, to give up what is missing: {forced} \

@@ -7,7 +7,7 @@
 use super::Replica;
 use super::operator::{Command, Refused};
 use crate::metadata::MapMemory;
-use crate::units::ServeMode;
+use crate::units::{Role, ServeMode, Side};
 
 impl<M: MapMemory> Replica<M> {
     /// Why a change of role is not taken from whoever is no resource agent, and what to type; `None` if
@@ -28,13 +28,13 @@ impl<M: MapMemory> Replica<M> {
             }
             Command::Switchover if self.role.is_primary() => self.move_to(&self.settings.peer),
             Command::Switchover => self.move_to(&self.settings.node),
+            Command::Resolve { keep } => self.way_to_end_role_before(*keep)?,
             Command::Connect
             | Command::Disconnect
             | Command::PauseResync
             | Command::ResumeResync
             | Command::Verify { .. }
             | Command::Invalidate
-            | Command::Resolve { .. }
             | Command::Resize { .. }
             | Command::Agent(_)
             | Command::Stop => return None,
@@ -42,6 +42,27 @@ impl<M: MapMemory> Replica<M> {
         let why = "Pacemaker decides who is primary, and it did not ask for this: OCF_RESOURCE_INSTANCE is \
                    not set";
         Some(Refused { why: why.to_owned(), next })
+    }
+
+    /// What ends the role of the node whose data would be given up, if it is primary: it would stop
+    /// serving without Pacemaker's word.
+    fn way_to_end_role_before(&self, keep: Side) -> Option<String> {
+        let Self { settings, link, .. } = self;
+        let is_mine = keep == settings.side;
+        let serves_there = link.peer_hello().is_some_and(|hello| hello.role == Role::Primary);
+        let ends = if is_mine { serves_there } else { self.role.is_primary() };
+        let (loser, kept) = if is_mine {
+            (&settings.peer, &settings.node)
+        } else {
+            (&settings.node, &settings.peer)
+        };
+        let resource = &settings.resource;
+        ends.then(|| {
+            format!(
+                "pcs resource ban {resource}-clone {loser} --promoted, then: hotpair split-brain resolve \
+                 {resource} --keep {kept}"
+            )
+        })
     }
 
     /// What makes that node primary.

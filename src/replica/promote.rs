@@ -148,9 +148,7 @@ impl<M: MapMemory> Replica<M> {
             return;
         }
         let peer = self.peer_for_promotion();
-        let record = self.records.stable();
-        match promotion::check_promote(record, self.settings.side, peer, self.peer_is_ahead(), how)
-        {
+        match self.check_promotion(how) {
             Err(refusal) => {
                 let result = Err(self.explain_promotion(refusal));
                 effects.push(Effect::Answer { request, result });
@@ -364,8 +362,22 @@ impl<M: MapMemory> Replica<M> {
         if how.by_pacemaker && !how.force && peer != Peer::Away {
             return Err(promotion::Refusal::NotInSync); // it is back, and was not asked
         }
-        promotion::check_promote(record, self.settings.side, peer, self.peer_is_ahead(), how)
-            .map(|_| ())
+        self.check_promotion(how).map(|_| ())
+    }
+
+    /// Everything that stands in the way of a promotion now.
+    pub(super) fn check_promotion(
+        &self,
+        how: PromoteHow,
+    ) -> Result<PromotePlan, promotion::Refusal> {
+        let (record, peer) = (self.records.stable(), self.peer_for_promotion());
+        let plan =
+            promotion::check_promote(record, self.settings.side, peer, self.peer_is_ahead(), how)?;
+        let may_lack = how.by_pacemaker
+            && !how.force
+            && peer == Peer::Away
+            && self.alone.as_ref().is_some_and(|it| !it.may_serve_without_peer(&self.facts()));
+        if may_lack { Err(promotion::Refusal::NotFollowed) } else { Ok(plan) }
     }
 
     fn set_promotion_step(&mut self, step: Step) {

@@ -22,6 +22,7 @@ pub(crate) fn a_cluster_fences_before_it_promotes() {
     scene.record = Some(ended.record);
     cluster.is("members", "beta");
     cluster.is("states", OFF);
+    cluster.is("fenced", "1760000000");
     // By hand it is refused, before anything else is looked at.
     let refused = scene.pair.nodes[1].say(&["promote", RESOURCE]);
     assert_eq!(refused.code, Some(1), "{}", refused.stderr);

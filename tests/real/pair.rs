@@ -283,12 +283,12 @@ impl Pair {
             } else {
                 "fenced"
             };
-            let _ = write!(
-                text,
-                "[promotion]\nauto = \"{auto}\"\nfence = \"{}\"\n{}\n",
-                fence.display(),
-                self.plan.promotion_lines,
-            );
+            let fence = fence.display();
+            let _ = writeln!(text, "[promotion]\nauto = \"{auto}\"\nfence = \"{fence}\"");
+            if self.plan.under_pacemaker {
+                let _ = writeln!(text, "unfence = \"{fence}\"");
+            }
+            let _ = writeln!(text, "{}", self.plan.promotion_lines);
         }
         for (at, node) in self.nodes.iter().enumerate() {
             let relay = self.relays.as_ref().filter(|_| at != reader).map(|relays| &relays[at]);

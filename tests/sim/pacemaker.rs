@@ -1,13 +1,14 @@
 //! A pair under Pacemaker: a cluster that stops or fences one node before it promotes the other, and the
 //! fence script that tells it which node must not be promoted.
 //!
-//! The cluster never lies and never promotes against the constraint. It may lose sight of a node that
-//! lives; then it fences that one first.
+//! The cluster never lies and never promotes against the constraint that it knows. It may lose sight of a
+//! node that lives; then it fences that one first. A node that was off when the constraint was placed or
+//! removed has a configuration from before it, and starts with that if the other one is off.
 
 use fastrand::Rng;
 use hotpair::promotion::fencing::{FenceAction, FenceAnswer, FenceOrder};
 use hotpair::replica::{AgentCommand, Command, Replica};
-use hotpair::units::{DiskState, Epoch, Role};
+use hotpair::units::{DiskState, Role};
 
 use crate::alone::FencePlan;
 use crate::broken::Checked;
@@ -18,8 +19,12 @@ use crate::world::{Event, World, millis};
 #[derive(Debug)]
 pub(crate) struct Cluster {
     rng: Rng,
-    /// The only node that may be promoted, and the epoch at which that was said.
-    pub(crate) only: Option<(usize, Epoch)>,
+    /// The only node that may be promoted, and which run of its script said that.
+    pub(crate) only: Option<(usize, u64)>,
+    /// Counts up with each change of that.
+    version: u64,
+    /// What each node has on its disk of both.
+    known: [(Option<(usize, u64)>, u64); 2],
     /// Its messages take the cable that the nodes have, too.
     pub(crate) shares_cable: bool,
     idle_since: Option<Time>,
@@ -36,6 +41,8 @@ impl Cluster {
         Self {
             rng,
             only: None,
+            version: 0,
+            known: [(None, 0); 2],
             shares_cable,
             idle_since: None,
             asked: None,
@@ -80,6 +87,30 @@ impl World {
             Some(_) | None => {}
         }
         Ok(())
+    }
+
+    /// A node comes up: it joins the other one, or starts with what it has.
+    pub(crate) fn joins_cluster(&mut self, at: usize) {
+        let is_alone = self.nodes[1 - at].process.is_none();
+        let (only, version) = self.cluster.known[at];
+        if is_alone || version > self.cluster.version {
+            (self.cluster.only, self.cluster.version) = (only, version);
+        }
+        self.cluster.known[at] = (self.cluster.only, self.cluster.version);
+        if !is_alone {
+            self.cluster.known[1 - at] = self.cluster.known[at];
+        }
+    }
+
+    /// Whoever is up learns of it.
+    fn set_only(&mut self, only: Option<(usize, u64)>) {
+        self.cluster.version += 1;
+        self.cluster.only = only;
+        for at in 0..2 {
+            if self.nodes[at].process.is_some() {
+                self.cluster.known[at] = (only, self.cluster.version);
+            }
+        }
     }
 
     fn is_primary(&self, at: usize) -> bool {
@@ -154,6 +185,7 @@ impl World {
                     && promotion.veto.is_none()
                     && !promotion.doubtful
                     && status.state != "syncing"
+                    && (status.state != "isolated" || promotion.takes_over)
             })
     }
 
@@ -189,30 +221,65 @@ impl World {
         &mut self,
         (at, life, order): (usize, u64, FenceOrder),
         hangs: bool,
-        seen: Option<(usize, Epoch)>,
+        seen: Option<(usize, u64)>,
     ) {
         if self.nodes[at].life == life && self.fence_runs[at] != order.run {
-            return; // it was killed for a newer one
+            self.acts_late(at, order, seen);
+            return;
         }
         let answer = match order.action {
             // What fails may have been done all the same.
             FenceAction::Unfence if hangs && self.cluster.rng.bool() => FenceAnswer::Exit(5),
             FenceAction::Unfence => {
-                // Exactly what it saw is deleted: nothing that was said since.
-                if self.cluster.only == seen {
-                    self.cluster.only = None;
-                }
+                self.remove(seen);
                 self.marks.add("constraint lifted");
                 FenceAnswer::Exit(i32::from(hangs))
             }
-            FenceAction::Fence => self.forbid(at, order.epoch, hangs),
+            FenceAction::Withdraw => {
+                self.remove(seen.filter(|(only, _)| *only == at));
+                self.marks.add("constraint withdrawn");
+                FenceAnswer::Exit(i32::from(hangs))
+            }
+            FenceAction::Fence => self.forbid(at, hangs),
         };
         let delay = self.cluster.rng.u64(millis(1)..millis(2_000));
         self.after(delay, Event::FenceAnswers { node: at, life, run: order.run, answer });
     }
 
+    /// Exactly what a run saw is deleted: nothing that was said since.
+    fn remove(&mut self, seen: Option<(usize, u64)>) {
+        if seen.is_some() && self.cluster.only == seen {
+            self.set_only(None);
+        }
+    }
+
+    /// The run was killed for a newer one, and what it had asked of the cluster may be done all the same:
+    /// to replace or remove exactly what it saw, or to place what was not there.
+    fn acts_late(&mut self, at: usize, order: FenceOrder, seen: Option<(usize, u64)>) {
+        if self.nodes[at].process.is_none() || self.cluster.rng.u8(..4) != 0 {
+            return;
+        }
+        self.marks.add("a killed script acted");
+        match order.action {
+            FenceAction::Unfence => self.remove(seen),
+            FenceAction::Withdraw => self.remove(seen.filter(|(only, _)| *only == at)),
+            FenceAction::Fence => {
+                let is_own = seen.is_none_or(|(only, _)| only == at);
+                if is_own && self.cluster.only == seen {
+                    self.place(at);
+                }
+            }
+        }
+    }
+
+    /// Each run has a number of its own.
+    fn place(&mut self, at: usize) {
+        let run = self.cluster.rng.u64(..);
+        self.set_only(Some((at, run)));
+    }
+
     /// Places the constraint, if the other node has not placed its own.
-    fn forbid(&mut self, at: usize, epoch: Epoch, hangs: bool) -> FenceAnswer {
+    fn forbid(&mut self, at: usize, hangs: bool) -> FenceAnswer {
         let peer = 1 - at;
         if self.cluster.only.is_some_and(|(only, _)| only == peer) {
             self.marks.add("fence script: 6");
@@ -230,7 +297,7 @@ impl World {
             self.marks.add("fence script: 5");
             return FenceAnswer::Exit(5);
         }
-        self.cluster.only = Some((at, epoch));
+        self.place(at);
         if self.nodes[peer].process.is_none() && self.cluster.rng.bool() {
             self.marks.add("fence script: 7");
             return FenceAnswer::Exit(7);

@@ -10,7 +10,7 @@ use fastrand::Rng;
 use hotpair::metadata::Birth;
 use hotpair::promotion::fencing::{FenceAnswer, FenceOrder};
 use hotpair::replica::{Input, LinkId};
-use hotpair::units::{Epoch, ResourceSize};
+use hotpair::units::ResourceSize;
 
 use crate::broken::{Broken, Checked};
 use crate::checks::Differences;
@@ -72,7 +72,7 @@ pub(crate) enum Event {
         life: u64,
         order: FenceOrder,
         hangs: bool,
-        seen: Option<(usize, Epoch)>,
+        seen: Option<(usize, u64)>,
     },
     Net(NetEvent),
     Dial,
@@ -416,6 +416,7 @@ impl World {
             return Ok(());
         }
         self.net.node_back(at);
+        self.joins_cluster(at);
         self.trace.note(&[self.now, 90], || format!("{at}: starts"));
         self.nodes[at].start(self.now, self.plan.log_slots, &mut self.process_rng)?;
         let life = self.nodes[at].life;

@@ -7,13 +7,14 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-/// A cluster whose members are in the file `members`, the constraint in `constraint` (`NODE EPOCH`), the
-/// state of nodes that are none in `states`.
+/// A cluster whose members are in the file `members`, the constraint in `constraint` (`NODE EPOCH RUN`),
+/// the state of nodes that are none in `states`, when beta was fenced in `fenced`, and what the cluster knows
+/// of its resources in `resources`.
 pub(crate) struct Cluster {
     pub(crate) folder: PathBuf,
 }
 
-/// What the cluster says of a node that was fenced, or stopped in order.
+/// What the cluster says of a node that was fenced, or stopped in order; `fenced` tells the two apart.
 pub(crate) const OFF: &str = "in_ccm=\"false\" crmd=\"offline\" join=\"down\" expected=\"down\"";
 /// And of one that is lost.
 pub(crate) const LOST: &str = "in_ccm=\"false\" crmd=\"offline\" join=\"down\" expected=\"member\"";
@@ -22,15 +23,21 @@ const CIBADMIN: &str = r##"#!/bin/sh
 cd FOLDER || exit 1
 echo "cibadmin $*" >> calls
 [ ! -e hangs ] || exec sleep 60
+case "$*" in *--delete*|*--create*|*--replace*) [ ! -e slow ] || { exec 9> changing; echo >&9; sleep 2; } ;; esac
 xml() {
-  read -r node epoch < constraint
+  read -r node epoch run < constraint
   printf '<rsc_location id="hotpair-fence-RESOURCE" rsc="RESOURCE-clone">\n'
-  printf '  <rule id="hotpair-fence-RESOURCE-e%s" role="Promoted" score="-INFINITY">\n' "$epoch"
+  printf '  <rule id="hotpair-fence-RESOURCE-e%s-%s-%s" role="Promoted" score="-INFINITY">\n' "$epoch" "$node" "$run"
   printf '    <expression id="x" attribute="#uname" operation="ne" value="%s"/>\n' "$node"
   printf '  </rule>\n</rsc_location>\n'
 }
+is_named() {
+  read -r node epoch run < constraint || exit 105
+  case "$*" in *"'hotpair-fence-RESOURCE-e$epoch-$node-$run'"*) ;; *) exit 105 ;; esac
+}
 place() {
-  echo "$*" | sed -n 's/.*<rule id="hotpair-fence-RESOURCE-e\([0-9]*\)".* value="\([^"]*\)".*/\2 \1/p' > constraint
+  echo "$*" | sed -n 's/.*<rule id="hotpair-fence-RESOURCE-e\([0-9]*\)-[^"]*-\([0-9a-f]*\)".* value="\([^"]*\)".*/\3 \1 \2/p' > constraint
+  [ ! -e taken-away ] || rm constraint
   [ ! -e members-after ] || mv members-after members
 }
 case "$*" in
@@ -38,25 +45,32 @@ case "$*" in
     [ ! -e faster ] || mv faster constraint
     [ ! -e constraint ] || exit 108
     place "$*" ;;
-  *--replace*) [ -e constraint ] || exit 105; place "$*" ;;
-  *--delete*)
-    read -r node epoch < constraint || exit 105
-    case "$*" in *"'hotpair-fence-RESOURCE-e$epoch'"*) rm constraint ;; *) exit 105 ;; esac ;;
-  *node_state*) peer=${*##*uname=\'}; echo "<node_state uname=\"${peer%%\'*}\" $(cat states)>" ;;
+  *--replace*) is_named "$*"; place "$*" ;;
+  *--delete*) is_named "$*"; rm constraint ;;
+  *node_state*)
+    peer=${*##*uname=\'}
+    echo "<node_state uname=\"${peer%%\'*}\" $(cat states)>"
+    [ ! -e resources ] || cat resources
+    echo '</node_state>' ;;
   *--node-path*) [ ! -e bare ] && echo "/cib/configuration/resources/clone[@id='RESOURCE-clone']" ;;
   *rsc_location*) [ -e constraint ] && xml || exit 105 ;;
   *) exit 64 ;;
 esac
 "##;
 const CRM_NODE: &str = "#!/bin/sh\ncd FOLDER && cat members\n";
-const CRM_ATTRIBUTE: &str = "#!/bin/sh\n[ ! -e FOLDER/without-stonith ] || echo false\n";
+const CRM_ATTRIBUTE: &str =
+    "#!/bin/sh\n[ ! -e FOLDER/without-stonith ] || cat FOLDER/without-stonith\n";
+const STONITH_ADMIN: &str = "#!/bin/sh\n[ ! -e FOLDER/fenced ] || cat FOLDER/fenced\n";
 
 impl Cluster {
     /// Both nodes are members, and there is no constraint.
     pub(crate) fn new(folder: &Path, resource: &str) -> Self {
-        for (name, text) in
-            [("cibadmin", CIBADMIN), ("crm_node", CRM_NODE), ("crm_attribute", CRM_ATTRIBUTE)]
-        {
+        for (name, text) in [
+            ("cibadmin", CIBADMIN),
+            ("crm_node", CRM_NODE),
+            ("crm_attribute", CRM_ATTRIBUTE),
+            ("stonith_admin", STONITH_ADMIN),
+        ] {
             let text = text.replace("FOLDER", folder.to_str().unwrap());
             Self::program(&folder.join(name), &text.replace("RESOURCE", resource));
         }
@@ -93,10 +107,10 @@ impl Cluster {
         fs::rename(&new, self.folder.join(name)).unwrap();
     }
 
-    /// The node that alone may be promoted.
+    /// The node that alone may be promoted, and the epoch at which that was said.
     pub(crate) fn constraint(&self) -> Option<String> {
         let text = fs::read_to_string(self.folder.join("constraint")).ok()?;
-        Some(text.trim().to_owned())
+        Some(text.split_whitespace().take(2).collect::<Vec<&str>>().join(" "))
     }
 }
 

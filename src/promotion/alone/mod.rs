@@ -13,6 +13,10 @@
 //! loss after that begins with the command that forbids, and a newer run takes the place of an older one,
 //! so what is lifted late is forbidden anew before it matters.
 //!
+//! What the cluster was told may be unknown to a node that was off then, and that starts with a quorum of its
+//! own. So no node is promoted without its peer that only has its copy to show: in this run it was in sync
+//! when the peer was lost, or served; or its record says that it served alone when it ended.
+//!
 //! A node that has just started never promotes itself and never fences: it cannot know what became of
 //! the pair while it was away.
 
@@ -85,11 +89,19 @@ pub struct Alone {
     link_heard: Instant,
     /// This run followed the primary in sync, and has lacked nothing since.
     has_followed: bool,
+    /// This run was in sync with the peer, or served, and has lacked nothing since.
+    has_all: bool,
+    /// The peer was in sync in this run, and nothing was acknowledged without it since.
+    peer_has_all: bool,
     fencing: Fencing,
     /// What the runs of the command are for; `None` while there is nothing for it to do.
     fencing_for: Option<FenceAction>,
     /// The peer may be kept from being promoted: by this run, or by one before it.
     may_be_fenced: bool,
+    /// A run for [`FenceAction::Fence`] of this daemon may have kept the peer from being promoted.
+    has_placed: bool,
+    /// The run that was ordered last, until it ends.
+    under_way: Option<u64>,
     /// The resource agent waits for the command, to have this node promoted while the peer is away.
     agent_waits: bool,
     /// By silence: the time that the primary has runs, or is over.
@@ -144,7 +156,9 @@ const GUARDS: &[Guard] = &[
     (Obstacle::NotUpToDate, |_, facts| facts.record.disk == DiskState::UpToDate),
     (Obstacle::Vetoed, |_, facts| facts.record.veto.is_none()),
     (Obstacle::PeerAhead, |_, facts| !facts.peer_is_ahead),
-    (Obstacle::NotFollowed, |it, _| it.has_followed),
+    (Obstacle::NotFollowed, |it, facts| {
+        if it.is_under_pacemaker() { it.may_serve_without_peer(facts) } else { it.has_followed }
+    }),
     (Obstacle::Connected, |_, facts| facts.peer == Standing::Away),
     (Obstacle::PeerHeard, |it, _| it.is_silent_everywhere()),
 ];
@@ -158,9 +172,13 @@ impl Alone {
             is_silent: false,
             link_heard: Instant(0),
             has_followed: false,
+            has_all: false,
+            peer_has_all: false,
             fencing: Fencing::default(),
             fencing_for: None,
             may_be_fenced: true,
+            has_placed: false,
+            under_way: None,
             agent_waits: false,
             silence: Silence::No,
             permit: None,
@@ -190,7 +208,10 @@ impl Alone {
                     self.silence = Silence::Over;
                 }
             }
-            ControllerInput::Fence { run, answer } => self.on_answer(*run, *answer, facts, effects),
+            ControllerInput::Fence { run, answer } => {
+                self.under_way = self.under_way.filter(|it| it != run);
+                self.on_answer(*run, *answer, facts, effects);
+            }
             // These are an arbiter's, or about leases, which it grants.
             ControllerInput::Timer(_)
             | ControllerInput::Reply { .. }
@@ -217,7 +238,8 @@ impl Alone {
         if self.may_replace_peer(facts) {
             self.replace_peer(facts, effects);
         }
-        if self.agent_waits || self.fencing_for == Some(FenceAction::Unfence) {
+        let lifts = matches!(self.fencing_for, Some(FenceAction::Unfence | FenceAction::Withdraw));
+        if self.agent_waits || lifts {
             let step = self.fencing.begin(Duration::ZERO);
             self.take_step(step, facts, effects);
         }
@@ -257,6 +279,19 @@ impl Alone {
         self.fencing.failed().filter(|_| self.fencing_for == Some(FenceAction::Unfence))
     }
 
+    /// Whether nothing can be missing here while the peer is away, as far as this node can know it.
+    /// Without such a reason Pacemaker's word does not count: its configuration here may be older than
+    /// what keeps this node from being promoted.
+    pub fn may_serve_without_peer(&self, facts: &Facts<'_>) -> bool {
+        self.has_all || self.served_alone(facts) || facts.record.peer_replica_id.0 == 0
+    }
+
+    /// Whether the record says that this node serves alone, or did so when its run ended: the peer cannot
+    /// have been promoted since, as that lacks what was written.
+    fn served_alone(&self, facts: &Facts<'_>) -> bool {
+        facts.record.owner == Some(self.settings.side) && facts.record.serve_mode == ServeMode::Solo
+    }
+
     /// Whether this secondary may take the primary's place by itself, now.
     fn may_replace_peer(&self, facts: &Facts<'_>) -> bool {
         !self.is_under_pacemaker() && self.obstacle(facts).is_none()
@@ -268,14 +303,12 @@ impl Alone {
         GUARDS.iter().find(fails).map(|(obstacle, _)| *obstacle)
     }
 
-    /// What would stand in the way if the primary were lost now. Pacemaker knows itself what it stopped,
-    /// and what happened since.
+    /// What would stand in the way if the primary were lost now. Pacemaker knows itself what it stopped.
     pub fn obstacle_after_loss(&self, facts: &Facts<'_>) -> Option<Obstacle> {
         let is_pacemakers = self.is_under_pacemaker();
         let lasts = |(obstacle, _): &&Guard| {
             let passes = matches!(obstacle, Obstacle::Connected | Obstacle::PeerHeard);
-            let is_known = matches!(obstacle, Obstacle::Stopped | Obstacle::NotFollowed);
-            !(passes || is_known && is_pacemakers)
+            !(passes || *obstacle == Obstacle::Stopped && is_pacemakers)
         };
         let fails = |(_, holds): &&Guard| !holds(self, facts);
         GUARDS.iter().filter(lasts).find(fails).map(|(obstacle, _)| *obstacle)
@@ -307,6 +340,7 @@ impl Alone {
                 self.has_followed &= !facts.is_primary;
             }
         }
+        self.note_copies(facts);
         if facts.peer != Standing::Away || !facts.is_primary {
             // What is known of a peer that is gone says nothing of one that is back.
             self.permit = None;
@@ -323,6 +357,8 @@ impl Alone {
             Some(FenceAction::Fence)
         } else if self.lifts_fence(facts) {
             Some(FenceAction::Unfence)
+        } else if self.withdraws(facts) {
+            Some(FenceAction::Withdraw)
         } else {
             None
         };
@@ -330,6 +366,33 @@ impl Alone {
             self.fencing.stop();
             self.fencing_for = wanted;
         }
+    }
+
+    /// What is known of both copies.
+    fn note_copies(&mut self, facts: &Facts<'_>) {
+        match facts.peer {
+            Standing::InSync => (self.has_all, self.peer_has_all) = (true, true),
+            Standing::Behind | Standing::Apart => {
+                (self.has_all, self.peer_has_all) = (false, false);
+            }
+            Standing::Away | Standing::Meeting | Standing::Needed => {}
+        }
+        self.has_all |= facts.is_primary;
+        if self.served_alone(facts) || self.permit.is_some() {
+            self.peer_has_all = false;
+        }
+    }
+
+    /// Whether what this node had placed is for nothing: it was neither promoted nor went on alone. It
+    /// waits for the run to end, which might place it after this one looked.
+    fn withdraws(&self, facts: &Facts<'_>) -> bool {
+        self.is_under_pacemaker()
+            && self.has_placed
+            && self.peer_has_all
+            && !facts.is_primary
+            && !facts.is_promoting
+            && !facts.is_recording
+            && (self.under_way.is_none() || self.fencing_for == Some(FenceAction::Withdraw))
     }
 
     /// Whether the peer may be promoted again: it has every acknowledged write, and from here on every
@@ -430,7 +493,7 @@ impl Alone {
         facts: &Facts<'_>,
         effects: &mut Vec<ControllerEffect>,
     ) {
-        if self.fencing_for == Some(FenceAction::Unfence) {
+        if matches!(self.fencing_for, Some(FenceAction::Unfence | FenceAction::Withdraw)) {
             return self.on_lifted(run, answer, facts, effects);
         }
         let takes_any = self.settings.is_planted(PlantedRule::UnreachableIsOff);
@@ -461,10 +524,15 @@ impl Alone {
         match self.fencing.on_answer(run, answer, FenceAnswer::is_lifted) {
             None => {}
             Some(Ok(())) => {
-                self.may_be_fenced = false;
+                let reason = if self.fencing_for == Some(FenceAction::Withdraw) {
+                    "nothing was written without the peer, and Pacemaker may promote either node"
+                } else {
+                    self.may_be_fenced = false;
+                    "the peer has everything again, and Pacemaker may promote it"
+                };
+                self.has_placed = false;
                 self.fencing_for = None;
                 self.fencing.stop();
-                let reason = "the peer has everything again, and Pacemaker may promote it";
                 tell("unfenced", reason.to_owned(), effects);
             }
             Some(Err(step)) => {
@@ -490,8 +558,9 @@ impl Alone {
             Some(FenceStep::Wait(after)) => self.set_timer(ControllerTimer::Fence, after, effects),
             Some(FenceStep::Run(run)) => {
                 let action = self.fencing_for.unwrap_or(FenceAction::Fence);
+                self.under_way = Some(run);
                 if action == FenceAction::Fence {
-                    self.may_be_fenced = true;
+                    (self.may_be_fenced, self.has_placed) = (true, true);
                     tell("fencing", "the peer is lost: the fence command runs".to_owned(), effects);
                 }
                 let epoch = facts.record.epoch;

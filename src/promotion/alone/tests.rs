@@ -404,6 +404,76 @@ fn under_pacemaker_a_promotion_without_the_peer_waits_for_the_command() {
         }
         node.pass(100);
         assert_eq!(node.alone.permit(), is_enough.then_some(Permit::Pacemaker));
-        assert_eq!(ordered(&node), None);
+        let withdrawn = (!is_enough).then_some((2, FenceAction::Withdraw));
+        assert_eq!(ordered(&node), withdrawn, "what was for nothing does not stay");
     }
+}
+
+/// A node that has just started, and has met nobody.
+fn just_started(is_owner: bool, serve_mode: ServeMode) -> Node {
+    let mut node = Node::new(AloneBy::Pacemaker, is_owner);
+    (node.peer, node.is_primary, node.record.serve_mode) = (Standing::Away, false, serve_mode);
+    node.alone = Alone::new(node.alone.settings.clone());
+    node.pass(1);
+    node
+}
+
+#[test]
+fn under_pacemaker_only_who_can_have_missed_nothing_serves_without_the_peer() {
+    let may = |node: &Node| node.alone.may_serve_without_peer(&node.facts());
+    for (is_owner, mode, expected) in [
+        (true, ServeMode::Solo, true),
+        (true, ServeMode::Paired, false),
+        (true, ServeMode::None, false),
+        (false, ServeMode::None, false),
+        (false, ServeMode::Solo, false),
+    ] {
+        let mut node = just_started(is_owner, mode);
+        assert_eq!(may(&node), expected, "{is_owner} {mode:?}");
+        assert_eq!(node.alone.obstacle_after_loss(&node.facts()).is_none(), expected);
+        node.meet(Standing::Behind);
+        node.meet(Standing::InSync);
+        node.lose_peer();
+        assert!(may(&node), "{is_owner} {mode:?}");
+        node.meet(Standing::Apart);
+        node.lose_peer();
+        assert_eq!(may(&node), expected, "the peer had something else");
+    }
+    let mut node = just_started(false, ServeMode::None);
+    node.record.peer_replica_id = ReplicaId(0);
+    assert!(may(&node), "there never was a peer");
+}
+
+#[test]
+fn under_pacemaker_what_was_placed_for_nothing_is_withdrawn_once_the_run_has_ended() {
+    // A promotion that was refused while its run went on.
+    let mut node = Node::new(AloneBy::Pacemaker, false);
+    node.lose_peer();
+    (node.agent_waits, node.is_promoting) = (true, true);
+    node.pass(0);
+    assert_eq!(ordered(&node), Some((1, FenceAction::Fence)));
+    (node.agent_waits, node.is_promoting) = (false, false);
+    node.pass(1);
+    assert_eq!(ordered(&node), None, "it may place the constraint still");
+    node.answer(1, 4);
+    assert_eq!(ordered(&node), Some((2, FenceAction::Withdraw)));
+    node.answer(2, 1);
+    assert_eq!(node.waits(), Some((ControllerTimer::Fence, 5)));
+    node.fire(ControllerTimer::Fence);
+    assert_eq!(ordered(&node), Some((3, FenceAction::Withdraw)));
+    node.answer(3, 0);
+    node.pass(100);
+    assert_eq!(ordered(&node), None, "once");
+    // A primary that went on alone and was demoted has what the peer lacks.
+    let mut node = Node::new(AloneBy::Pacemaker, true);
+    node.answer(1, 0);
+    node.lose_peer();
+    node.pass(2);
+    node.answer(2, 4);
+    assert_eq!(node.alone.permit(), Some(Permit::Fenced));
+    node.record.serve_mode = ServeMode::Solo;
+    node.pass(1);
+    (node.is_primary, node.record.serve_mode) = (false, ServeMode::None);
+    node.pass(100);
+    assert_eq!(ordered(&node), None);
 }

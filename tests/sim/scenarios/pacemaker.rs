@@ -4,7 +4,7 @@
 //! The numbers in the comments are those of the design's list of scenarios.
 
 use hotpair::replica::{AgentCommand, Answer, Command, Refused};
-use hotpair::units::{Epoch, ReplicationMode, Role, ServeMode};
+use hotpair::units::{ReplicationMode, Role, ServeMode, Side};
 
 use super::failover::serves;
 use crate::alone::{AlonePlan, FencePlan};
@@ -260,5 +260,110 @@ fn a_constraint_that_cannot_be_lifted_is_told() {
     assert!(serves(&script, A));
     script.world.plan.alone.as_mut().unwrap().fence = [FencePlan::Works; 2];
     is_whole_again(&mut script, A);
-    assert_eq!(script.world.cluster.only, None::<(usize, Epoch)>);
+    assert_eq!(script.world.cluster.only, None);
+}
+
+/// A promotion was refused since the nodes met again while the script ran. Nothing was written on either
+/// node, so neither is kept from being promoted.
+#[test]
+fn a_refused_promotion_keeps_nobody_from_being_promoted() {
+    let slow = FencePlan::WorksAfter(std::time::Duration::from_secs(3));
+    let mut script = pair([slow; 2]);
+    by_agent(&mut script, A, AgentCommand::Demote).unwrap();
+    script.cut();
+    script.pass(2_000);
+    let typed = script.world.command(B, Command::Agent(PROMOTE)).unwrap();
+    script.pass(500);
+    script.mend();
+    script.pass(10_000);
+    let refused = script.world.operator.take_answer(typed).unwrap().unwrap_err();
+    assert!(refused.why.contains("meet"), "{refused:?}");
+    assert_eq!(script.world.cluster.only, None);
+    script.kill(B);
+    script.pass(5_000);
+    by_agent(&mut script, A, PROMOTE).unwrap();
+    script.until_serving(A);
+}
+
+/// The primary is demoted while its script runs: it wrote nothing alone.
+#[test]
+fn a_demotion_while_the_script_runs_keeps_nobody_from_being_promoted() {
+    let slow = FencePlan::WorksAfter(std::time::Duration::from_secs(3));
+    let mut script = pair([slow; 2]);
+    script.cut();
+    script.pass(2_500);
+    by_agent(&mut script, A, AgentCommand::Demote).unwrap();
+    script.pass(10_000);
+    assert_eq!(script.world.cluster.only, None);
+    script.kill(A);
+    script.pass(5_000);
+    by_agent(&mut script, B, PROMOTE).unwrap();
+    script.until_serving(B);
+}
+
+/// The secondary was off when the constraint was placed, so the cluster's configuration on its disk does
+/// not have it. Then the primary, which went on alone, is lost, and the other node starts with a quorum of
+/// its own, as a quorum device gives it. It followed nobody in this run, and lacks what was acknowledged.
+#[test]
+fn a_node_that_was_off_when_the_constraint_was_placed_is_not_promoted() {
+    for is_power in [true, false] {
+        let mut script = pair([FencePlan::Works; 2]);
+        // Nothing was in motion for a while.
+        script.pass(600_000);
+        if is_power {
+            script.lose_power(B);
+        } else {
+            script.kill(B);
+        }
+        script.write(4, 4);
+        assert!(matches!(script.world.cluster.only, Some((A, _))));
+        script.lose_power(A);
+        script.start(B);
+        assert_eq!(script.world.cluster.only, None, "its configuration is older");
+        script.pass(5_000);
+        let answer = by_agent(&mut script, B, PROMOTE);
+        let refused = answer.expect_err("it lacks what was acknowledged");
+        assert!(
+            refused.why.contains("without it") && refused.next.contains("--force"),
+            "power lost: {is_power}: {refused:?}"
+        );
+        assert!(!script.status(B).promotion.unwrap().takes_over);
+        // The one that has everything is promoted, also without the other.
+        script.kill(B);
+        script.start(A);
+        script.pass(5_000);
+        by_agent(&mut script, A, PROMOTE).unwrap();
+        script.until_serving(A);
+        script.read(4, 4);
+        script.start(B);
+        is_whole_again(&mut script, A);
+    }
+}
+
+/// What is given up is the primary's: it would stop serving without Pacemaker's word.
+#[test]
+fn a_split_brain_is_not_settled_against_the_primary_by_hand() {
+    let mut script = pair([FencePlan::Works; 2]);
+    script.part_ways();
+    script.kill(A);
+    let forced = AgentCommand::Promote { force: true, accept_data_loss: true };
+    by_agent(&mut script, B, forced).unwrap();
+    script.until_serving(B);
+    script.write(16, 8);
+    script.mend();
+    script.start(A);
+    script.until("the split brain is found", |world| {
+        (0..2).all(|at| world.status(at).is_some_and(|status| status.split_brain.is_some()))
+    });
+    let primary = [A, B].into_iter().find(|at| script.status(*at).role == Role::Primary).unwrap();
+    let keep = if primary == A { Side::Second } else { Side::First };
+    for at in [A, B] {
+        let refused = script.command(at, Command::Resolve { keep }).unwrap_err();
+        assert!(refused.next.starts_with("pcs resource ban "), "{refused:?}");
+    }
+    assert_eq!(script.status(primary).role, Role::Primary);
+    let keep = if primary == A { Side::First } else { Side::Second };
+    script.command(A, Command::Resolve { keep }).unwrap();
+    script.until_in_sync();
+    assert!(serves(&script, primary));
 }
