@@ -225,7 +225,7 @@ impl Driver {
 
     async fn show(&mut self, resource: &str, entry: &Entry) -> OrGone<()> {
         // A record of another store is none.
-        let record = entry.record().filter(|(record, _)| record.arbiter == entry.arbiter());
+        let record = entry.record().filter(|(record, _)| record.arbiter.is_of(entry.arbiter()));
         let Some((record, revision)) = record else { return ControlFlow::Continue(()) };
         if self.shown.get(resource) == Some(&revision) {
             return ControlFlow::Continue(());

@@ -277,7 +277,7 @@ impl WitnessFolder {
             }
         };
         match stored {
-            Ok(stored) if stored.record.arbiter != self.id => {
+            Ok(stored) if !stored.record.arbiter.is_of(self.id) => {
                 warn!(path = %path.display(), "a record of another store, which is not used");
                 Ok(None)
             }

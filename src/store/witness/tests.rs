@@ -7,7 +7,8 @@ use super::*;
 use crate::promotion::arbiter::{Eligible, RequestId};
 use crate::units::{Epoch, Generation, Side};
 
-const NEW: ArbiterId = ArbiterId(77);
+/// As they are drawn: the high bits are not the turn of any pair.
+const NEW: ArbiterId = ArbiterId(0xab << 120 | 77);
 
 fn record(id: ArbiterId, epoch: u64) -> ArbiterRecord {
     ArbiterRecord {
@@ -48,7 +49,9 @@ fn records_are_there_after_a_start_and_the_folder_is_ours_alone() {
     for epoch in [4, 8, 12] {
         folder.write("office", "vm1", &record(NEW, epoch)).unwrap();
     }
-    folder.write("lab", "vm2", &record(NEW, 40)).unwrap();
+    // The name that a pair has for this store.
+    let named = ArbiterId::at_turn_after(NEW, 3);
+    folder.write("lab", "vm2", &record(named, 40)).unwrap();
     drop(folder);
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
     let (folder, found) = WitnessFolder::open(&path, WitnessStart::Keep, ArbiterId(5)).unwrap();
