@@ -149,7 +149,7 @@ struct Store {
 }
 
 /// Who the first store is; the next ones have the numbers after it.
-const FIRST_STORE: u128 = 0xab << 120 | 77;
+const FIRST_STORE: u128 = 0xab << 120 | 0x4d;
 
 /// Most stores of one run.
 const STORES_MAX: usize = 4;

@@ -8,7 +8,7 @@ use crate::promotion::arbiter::{Eligible, RequestId};
 use crate::units::{Epoch, Generation, Side};
 
 /// As they are drawn: the high bits are not the turn of any pair.
-const NEW: ArbiterId = ArbiterId(0xab << 120 | 77);
+const NEW: ArbiterId = ArbiterId(0xab << 120 | 0x4d);
 
 fn record(id: ArbiterId, epoch: u64) -> ArbiterRecord {
     ArbiterRecord {
