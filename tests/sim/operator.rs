@@ -368,7 +368,7 @@ impl World {
         });
         let record = self.nodes[other].superblock();
         // Where the arbiter has no record it takes both nodes to make one.
-        let is_out_of_line = self.witness_record().is_some()
+        let is_out_of_line = self.witness_record_of(at).is_some()
             && record.forced
             && record.owner == Some(side(other))
             && record.serve_mode != ServeMode::None
