@@ -19,6 +19,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("nbd/protocol", &["units"]),
     ("promotion", &["units", "wire", "metadata"]),
     ("replica", &["units", "wire", "metadata", "promotion"]),
+    ("manifest", &["units", "wire", "metadata", "promotion"]),
     ("store", DRIVER),
     ("link", DRIVER),
     ("nbd", DRIVER),
@@ -31,7 +32,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("main", ALL),
     ("lib", ALL),
 ];
-const DRIVER: &[&str] = &["units", "config", "wire", "metadata", "promotion", "replica"];
+const DRIVER: &[&str] =
+    &["units", "config", "wire", "metadata", "promotion", "replica", "manifest"];
 const ALL_BUT_CLI: &[&str] = &[
     "units",
     "config",
@@ -39,6 +41,7 @@ const ALL_BUT_CLI: &[&str] = &[
     "metadata",
     "promotion",
     "replica",
+    "manifest",
     "store",
     "link",
     "nbd",
@@ -54,6 +57,7 @@ const ALL: &[&str] = &[
     "metadata",
     "promotion",
     "replica",
+    "manifest",
     "store",
     "link",
     "nbd",
@@ -66,7 +70,8 @@ const ALL: &[&str] = &[
 ];
 
 /// Modules that are told everything: no I/O, no clock, no randomness, no threads.
-const PURE: &[&str] = &["units", "wire", "metadata", "nbd/protocol", "promotion", "replica"];
+const PURE: &[&str] =
+    &["units", "wire", "metadata", "nbd/protocol", "promotion", "replica", "manifest"];
 const NOT_IN_PURE: &[&str] = &[
     "tokio::",
     "rustix::",

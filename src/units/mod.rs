@@ -3,10 +3,14 @@
 //! Nothing here does anything: these are the types that keep three index units, two kinds of
 //! version and a handful of states apart. Words that are both sent and stored live here, too.
 
+mod tree;
+
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+pub use tree::{FuzzyWhy, Label, ObjectId, TreeNumber, TreePosition, TreeRoot};
 
 /// Length of a block in bytes: one bit of the dirty map.
 pub const BLOCK_LEN: u64 = 4 << 10;
