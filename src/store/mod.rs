@@ -22,6 +22,7 @@ mod pool;
 mod room;
 mod sidecar;
 mod transfer;
+pub mod tree;
 mod witness;
 mod zero;
 
