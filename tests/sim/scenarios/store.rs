@@ -2,10 +2,13 @@
 //! the nodes make a new record, one after the other, and nobody is promoted by the word of the old store.
 
 use hotpair::promotion::arbiter::Eligible;
+use hotpair::promotion::controller::Moving;
 use hotpair::replica::Command;
-use hotpair::units::{ArbiterId, ReplicationMode};
+use hotpair::units::{ArbiterId, ReplicationMode, ServeMode, Side};
 
-use super::failover::{connect_to_newest, is_whole_again, pair_of, serves, until_eligible};
+use super::failover::{
+    connect_to_newest, cut_off_witness, is_whole_again, pair_of, serves, until_eligible,
+};
 use crate::script::{A, B, Script};
 use crate::witness::WitnessPlan;
 use crate::world::World;
@@ -14,7 +17,12 @@ const OLD: ArbiterId = ArbiterId(77);
 const NEW: ArbiterId = ArbiterId(78);
 
 fn pair() -> Script {
-    let mut script = pair_of(ReplicationMode::Sync, WitnessPlan::calm());
+    pair_that_prefers(None)
+}
+
+fn pair_that_prefers(prefer: Option<Side>) -> Script {
+    let moving = Moving { prefer, ..Moving::default() };
+    let mut script = pair_of(ReplicationMode::Sync, WitnessPlan { moving, ..WitnessPlan::calm() });
     until_eligible(&mut script, Eligible::Both);
     until_believed(&mut script, [OLD; 2]);
     script
@@ -244,4 +252,90 @@ fn a_pair_that_goes_back_in_the_middle_of_a_change_fails_over() {
     script.pass(2_000);
     script.kill(A);
     script.until_serving(B);
+}
+
+/// A has given up its role on its disk, and the store dies that it asked for it: before it granted that,
+/// or after, and nobody has heard of it.
+fn lose_the_store_in_a_handover(script: &mut Script, is_granted: bool) {
+    script.world.command(A, Command::Switchover).unwrap_or_else(|broken| panic!("{broken}"));
+    script.until_exactly("the role leaves", |world| {
+        let owner = world.witness_record().unwrap().owner;
+        let has_left = world.nodes[A].superblock().serve_mode == ServeMode::HandingOver;
+        if is_granted { owner == Side::Second } else { has_left && owner == Side::First }
+    });
+    for node in [A, B] {
+        cut_off_witness(script, node);
+    }
+    script.pass(12_000);
+    assert_eq!(script.status(A).state, "handover");
+    assert!(!serves(script, A) && !serves(script, B), "nobody knows who owns the resource");
+}
+
+/// Both nodes reach another witness, and no other one any more.
+fn replace_for_good(script: &mut Script) {
+    script.world.replace_witness();
+    script.world.heal_witness();
+}
+
+#[test]
+fn a_handover_that_the_old_store_answers_no_more_ends_at_the_new_one() {
+    for prefer in [None, Some(Side::First), Some(Side::Second)] {
+        for (is_granted, meets_again) in
+            [(false, false), (false, true), (true, false), (true, true)]
+        {
+            let mut script = pair_that_prefers(prefer);
+            lose_the_store_in_a_handover(&mut script, is_granted);
+            if meets_again {
+                script.cut();
+                script.pass(2_000);
+                script.mend();
+                script.pass(2_000);
+            }
+            replace_for_good(&mut script);
+            until_believed(&mut script, [NEW; 2]);
+            script.until("somebody serves", |world| world.clients.node_of(0).is_some());
+            connect_to_newest(&mut script);
+            script.write(1, 4);
+            is_whole_again(&mut script);
+            fails_over(&mut script);
+        }
+    }
+}
+
+#[test]
+fn a_handover_is_taken_back_alone_if_the_peer_has_changed_to_the_new_store() {
+    for is_granted in [false, true] {
+        let mut script = pair();
+        lose_the_store_in_a_handover(&mut script, is_granted);
+        replace_for_good(&mut script);
+        until_believed(&mut script, [NEW; 2]);
+        assert_eq!(script.world.witness_record(), None, "there is no record yet");
+        script.kill(B);
+        script.until_serving(A);
+        script.write(3, 5);
+        script.start(B);
+        is_whole_again(&mut script);
+        fails_over(&mut script);
+    }
+}
+
+/// The old store gave the resource to B, which finds it again at whichever moment: it takes over, or has
+/// changed to the new store and does not. Never do both nodes serve.
+#[test]
+fn a_grant_that_the_peer_finds_at_whichever_moment_makes_one_owner() {
+    for moment in 0..40 {
+        let mut script = pair();
+        lose_the_store_in_a_handover(&mut script, true);
+        replace_for_good(&mut script);
+        script.pass(moment * 10);
+        script.world.lead_to_store(B, 0);
+        script.pass(5_000);
+        assert!(!serves(&script, A) || !serves(&script, B));
+        script.world.lead_to_store(B, 1);
+        script.until("somebody serves", |world| world.clients.node_of(0).is_some());
+        connect_to_newest(&mut script);
+        script.write(1, 4);
+        is_whole_again(&mut script);
+        until_believed(&mut script, [NEW; 2]);
+    }
 }

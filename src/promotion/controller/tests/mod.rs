@@ -215,6 +215,7 @@ fn facts_of(
         is_promoting: false,
         peer,
         claim,
+        said: None,
         peer_cannot_serve: false,
         peer_is_ahead: false,
         peer_instance: claim.map(|_| PEER),
