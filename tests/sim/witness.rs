@@ -301,6 +301,16 @@ impl World {
         self.witness.stores.last().and_then(|store| store.disk.as_ref())
     }
 
+    /// The place of the newest store.
+    pub(crate) fn newest_store(&self) -> usize {
+        self.witness.stores.len() - 1
+    }
+
+    /// What that store has: the first one is number 0.
+    pub(crate) fn witness_record_of_store(&self, store: usize) -> Option<&ArbiterRecord> {
+        self.witness.stores[store].disk.as_ref()
+    }
+
     /// What the store has that `node` believes.
     pub(crate) fn witness_record_of(&self, node: usize) -> Option<&ArbiterRecord> {
         let believed = self.nodes[node].superblock().arbitration.arbiter;

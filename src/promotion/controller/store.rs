@@ -1,8 +1,9 @@
 //! Another store of the arbiter: how its record is made, and how the nodes change to it.
 //!
 //! A node believes one store only, the one that its stable record names. Of a store that was made anew,
-//! or of another arbiter, it learns by a refusal. If the pair is in sync it says so there, and so does
-//! the peer; then the secondary changes to the new store on its disk, and says its half again, and the
+//! or of another arbiter, it learns by a refusal. A node that was made anew itself believes none: a record
+//! that it finds may be an old one, by which its peer goes no more. If the pair is in sync it says so there,
+//! and so does the peer; then the secondary changes to the new store on its disk, and says its half again, and the
 //! primary follows. Only then is there a record. Whoever has changed is promoted by nobody's word but
 //! the new store's, and that has no word to give before both have changed: so the primary may go on
 //! alone, should it lose the secondary in between.

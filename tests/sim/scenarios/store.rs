@@ -46,14 +46,23 @@ fn replace(script: &mut Script) {
 
 /// The primary dies, and the other node is promoted by the witness that is there now.
 fn fails_over(script: &mut Script) {
+    fails_over_at(script, script.world.newest_store());
+}
+
+/// The same by the store that both nodes are led to.
+fn fails_over_at(script: &mut Script, store: usize) {
     let (dies, follows) = if serves(script, A) { (A, B) } else { (B, A) };
     script.kill(dies);
     script.until_serving(follows);
     connect_to_newest(script);
     script.write(2, 3);
     script.start(dies);
-    is_whole_again(script);
-    until_eligible(script, Eligible::Both);
+    script.until_in_sync();
+    script.check_copies();
+    script.until("both are eligible again", |world| {
+        let record = world.witness_record_of_store(store);
+        record.is_some_and(|record| record.eligible == Eligible::Both)
+    });
 }
 
 #[test]
@@ -338,4 +347,65 @@ fn a_grant_that_the_peer_finds_at_whichever_moment_makes_one_owner() {
         is_whole_again(&mut script);
         until_believed(&mut script, [NEW; 2]);
     }
+}
+
+/// The pair has left a store whose record lists both, and B's copy is filled anew before the new store could
+/// list A alone. Then only B finds the old store, which would promote it at the epoch at which A serves.
+#[test]
+fn a_node_that_was_made_anew_is_not_promoted_by_a_store_that_its_peer_has_left() {
+    let mut script = pair();
+    replace(&mut script);
+    until_believed(&mut script, [NEW; 2]);
+    until_eligible(&mut script, Eligible::Both);
+    script.pass(1_000);
+    cut_off_witness(&mut script, A);
+    script.kill(B);
+    script.world.make_anew(B);
+    script.world.lead_to_store(B, 0);
+    script.start(B);
+    script.until_in_sync();
+    script.pass(5_000);
+    script.world.heal_witness();
+    script.world.lead_to_store(B, 0);
+    script.pass(5_000);
+    assert_eq!(script.world.nodes[B].superblock().arbitration.arbiter, ArbiterId(0));
+    let old = script.world.witness_record_of_store(0).unwrap();
+    assert_eq!((old.eligible, old.stopped), (Eligible::Both, false));
+    script.cut();
+    script.until_serving(A);
+    script.write(3, 5);
+    script.pass(30_000);
+    assert!(serves(&script, A) && !serves(&script, B));
+    script.mend();
+    script.world.lead_to_store(B, 1);
+    is_whole_again(&mut script);
+    until_believed(&mut script, [NEW; 2]);
+    fails_over(&mut script);
+}
+
+/// A lost its disk while nobody could promote B, and both are led back to an older store.
+#[test]
+fn a_node_that_was_made_anew_makes_a_record_with_a_peer_that_believes_another_store() {
+    let mut script = pair();
+    replace(&mut script);
+    until_believed(&mut script, [NEW; 2]);
+    until_eligible(&mut script, Eligible::Both);
+    script.world.kill_witness();
+    for node in [A, B] {
+        script.kill(node);
+    }
+    script.world.make_anew(A);
+    script.world.heal_witness();
+    for node in [A, B] {
+        script.world.lead_to_store(node, 0);
+        script.start(node);
+    }
+    script.until("somebody serves", |world| world.clients.node_of(0).is_some());
+    until_believed(&mut script, [OLD; 2]);
+    connect_to_newest(&mut script);
+    script.write(2, 3);
+    script.until_in_sync();
+    script.check_copies();
+    script.pass(3_000);
+    fails_over_at(&mut script, 0);
 }
