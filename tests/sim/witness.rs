@@ -321,6 +321,14 @@ impl World {
         records.into_iter().find(|record| record.arbiter == believed)
     }
 
+    /// The same, if the node can still be led to it: once everything is mended there is one witness, and
+    /// those before it are gone for good.
+    pub(crate) fn lasting_record_of(&self, node: usize) -> Option<&ArbiterRecord> {
+        let record = self.witness_record_of(node)?;
+        let newest = self.witness_record().map(|newest| newest.arbiter);
+        (!self.is_healing || newest == Some(record.arbiter)).then_some(record)
+    }
+
     /// The witness starts.
     pub(crate) fn begin_witness(&mut self) {
         if self.plan.witness.is_some() {

@@ -9,7 +9,7 @@ use hotpair::units::{ArbiterId, ReplicationMode, ServeMode, Side};
 use super::failover::{
     connect_to_newest, cut_off_witness, is_whole_again, pair_of, serves, until_eligible,
 };
-use crate::script::{A, B, Script};
+use crate::script::{A, B, Script, force};
 use crate::witness::WitnessPlan;
 use crate::world::World;
 
@@ -347,6 +347,29 @@ fn a_grant_that_the_peer_finds_at_whichever_moment_makes_one_owner() {
         is_whole_again(&mut script);
         until_believed(&mut script, [NEW; 2]);
     }
+}
+
+/// An operator keeps the old primary off until the arbiter names the new one. The store that could do so
+/// is gone, and so is the word by which the old primary could go on.
+#[test]
+fn a_primary_by_force_whose_store_is_gone_needs_its_peer_to_make_a_record() {
+    let mut script = pair();
+    script.world.kill_witness();
+    script.kill(A);
+    script.pass(5_000);
+    script.command(B, force()).unwrap();
+    script.until_serving(B);
+    script.write(2, 3);
+    replace_for_good(&mut script);
+    script.pass(10_000);
+    let explain = script.status(B).explain;
+    assert!(explain.why.contains("made anew"), "{explain:?}");
+    assert!(explain.next.contains("is gone for good, bring alpha back"), "{explain:?}");
+    script.start(A);
+    until_believed(&mut script, [NEW; 2]);
+    is_whole_again(&mut script);
+    assert!(serves(&script, B) && !serves(&script, A));
+    fails_over(&mut script);
 }
 
 /// The pair has left a store whose record lists both, and B's copy is filled anew before the new store could
