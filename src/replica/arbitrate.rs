@@ -108,6 +108,7 @@ impl<M: MapMemory> Replica<M> {
                 || self.role.take_over.as_ref().is_some_and(|take| !take.is_ready()),
             peer: self.standing_for_controller(),
             claim: hello.map(super::meet::claim_of),
+            said: self.link.up.as_ref().and_then(|up| up.mine.as_ref()).map(|mine| mine.role),
             peer_cannot_serve: hello
                 .is_some_and(|hello| matches!(hello.disk, DiskState::Failed | DiskState::Missing))
                 || self.peer_lost_its_record(),

@@ -112,7 +112,14 @@ impl<M: MapMemory> Replica<M> {
                     .to_owned()
             }
         };
-        let next = format!("look at the arbiter, then: hotpair status {resource} --watch");
+        let watch = format!("hotpair status {resource} --watch");
+        let refused = self.controller.as_ref().and_then(|controller| controller.refused());
+        let next = match refused.filter(|refused| refused.asks_to_enroll()) {
+            Some(refused) => format!(
+                "{refused}; connect both nodes: once they are in sync they make a new record there: {watch}"
+            ),
+            None => format!("look at the arbiter, then: {watch}"),
+        };
         Some(Refused { why, next })
     }
 

@@ -68,7 +68,15 @@ impl<M: MapMemory> Replica<M> {
                  can be; {says}; {}",
                 self.given_up(false)
             );
-            let next = format!("keep {peer} off, and look at the arbiter: {next}");
+            let is_gone = controller.refused().is_some_and(arbiter::Refused::asks_to_enroll);
+            let next = if is_gone {
+                format!(
+                    "keep {peer} off, and put the arbiter's old store back; if that is gone for good, \
+                     bring {peer} back: once both are in sync they make a new record; see: {next}"
+                )
+            } else {
+                format!("keep {peer} off, and look at the arbiter: {next}")
+            };
             return Some(Refused { why, next });
         }
         let is_held = self.ack_need() == AckNeed::Hold

@@ -2,7 +2,6 @@
 //!
 //! `HOTPAIR_SEED=7f3a21` runs one seed and prints the last `HOTPAIR_LINES` lines of its trace; `HOTPAIR_SEEDS` is how many to run,
 //! `HOTPAIR_SHRINK=1` first leaves out what it does not need,
-//! `HOTPAIR_REPLACE=1` lets witnesses be replaced in a third of the seeds that have one,
 //! `HOTPAIR_FIRST_SEED` where to begin, `HOTPAIR_SIM_SECONDS` when to stop early.
 
 use std::env;

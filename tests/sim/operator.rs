@@ -367,8 +367,8 @@ impl World {
             is_in_this_run && !self.operator.answers.contains_key(&it.request)
         });
         let record = self.nodes[other].superblock();
-        // Where the arbiter has no record it takes both nodes to make one.
-        let is_out_of_line = self.witness_record_of(at).is_some()
+        // Where the arbiter has no record, or is gone for good, it takes both nodes to make one.
+        let is_out_of_line = self.lasting_record_of(at).is_some()
             && record.forced
             && record.owner == Some(side(other))
             && record.serve_mode != ServeMode::None

@@ -176,10 +176,7 @@ impl Plan {
         (faults.accept_loss, faults.split_brain) = (false, false);
         plan.services = rng.bool().then(|| ServicesPlan::draw(&mut rng));
         let mut rng = generator(seed, Part::Stores);
-        // In the middle of a handover a replaced store still leaves a pair to its operator, so the other
-        // faults are not mixed with it unless that is asked for.
-        if std::env::var_os("HOTPAIR_REPLACE").is_some()
-            && rng.u8(..3) == 0
+        if rng.u8(..3) == 0
             && let Some(witness) = &mut plan.witness
         {
             witness.replace = Some(Duration::from_millis(rng.u64(2_000..=30_000)));

@@ -301,6 +301,16 @@ impl World {
         self.witness.stores.last().and_then(|store| store.disk.as_ref())
     }
 
+    /// The place of the newest store.
+    pub(crate) fn newest_store(&self) -> usize {
+        self.witness.stores.len() - 1
+    }
+
+    /// What that store has: the first one is number 0.
+    pub(crate) fn witness_record_of_store(&self, store: usize) -> Option<&ArbiterRecord> {
+        self.witness.stores[store].disk.as_ref()
+    }
+
     /// What the store has that `node` believes.
     pub(crate) fn witness_record_of(&self, node: usize) -> Option<&ArbiterRecord> {
         let believed = self.nodes[node].superblock().arbitration.arbiter;
@@ -309,6 +319,14 @@ impl World {
         }
         let records = self.witness.stores.iter().filter_map(|store| store.disk.as_ref());
         records.into_iter().find(|record| record.arbiter == believed)
+    }
+
+    /// The same, if the node can still be led to it: once everything is mended there is one witness, and
+    /// those before it are gone for good.
+    pub(crate) fn lasting_record_of(&self, node: usize) -> Option<&ArbiterRecord> {
+        let record = self.witness_record_of(node)?;
+        let newest = self.witness_record().map(|newest| newest.arbiter);
+        (!self.is_healing || newest == Some(record.arbiter)).then_some(record)
     }
 
     /// The witness starts.

@@ -78,6 +78,7 @@ impl Node {
             is_promoting: self.is_promoting,
             peer: self.peer,
             claim: (self.peer != Standing::Away).then_some(claim),
+            said: None,
             peer_cannot_serve: false,
             peer_is_ahead: false,
             peer_instance: None,

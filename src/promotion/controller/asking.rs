@@ -6,11 +6,12 @@ use super::Controller;
 use super::candidate::Stage;
 use super::effect::{Act, Bound, ControllerEffect, ControllerTimer, Obstacle, Won};
 use super::facts::{Facts, Leaving};
+use super::lost::is_made_anew;
 use super::planted::PlantedRule;
 use crate::promotion::arbiter::{
     ArbiterRecord, Operation, Refused, Reply, Request, RequestId, View,
 };
-use crate::units::{ArbiterId, Generation, Instant};
+use crate::units::{Generation, Instant};
 
 /// The request under way, and what is due.
 #[derive(Clone, Debug, Default, Hash)]
@@ -56,7 +57,7 @@ impl Controller {
         if self.asking.is_put_off {
             return None;
         }
-        let urgent = if self.refused.is_some_and(Refused::asks_to_enroll) {
+        let urgent = if self.refused.is_some_and(|why| asks_for_half(why, facts)) {
             self.half(facts).map(Operation::Enroll)
         } else {
             let known = self.known.as_deref();
@@ -260,7 +261,11 @@ impl Controller {
             return; // to a request that nobody waits for
         };
         let UnderWay { request, asked } = under_way;
-        if !is_of_believed_store(&reply, facts) {
+        // Only its peer can tell a node without a store which record the pair believes.
+        let is_untold = is_made_anew(facts) && record_in(&reply).is_some();
+        let reply = if is_untold { Reply::Refused(Refused::HalfMissing) } else { reply };
+        let noted = facts.record.arbitration.arbiter;
+        if record_in(&reply).is_some_and(|record| record.arbiter != noted) {
             self.asking.is_due = true; // asked before this node changed to another store
             return;
         }
@@ -315,11 +320,13 @@ impl Controller {
     ) {
         self.refused = Some(why);
         let is_half = matches!(operation, Operation::Enroll(_));
-        let enrolls = !is_half && why.asks_to_enroll() && self.half(facts).is_some();
+        let enrolls = !is_half && asks_for_half(why, facts) && self.half(facts).is_some();
         self.asking.is_put_off = !enrolls;
         // Without a record it is made first, if this node can say its part.
-        let waits =
-            (why.asks_to_enroll() || why == Refused::HalfMissing) && self.half(facts).is_some();
+        // One that is alone has all halves there are.
+        let is_half_missing = why == Refused::HalfMissing;
+        let waits = (why.asks_to_enroll() || is_half_missing)
+            && self.half(facts).is_some_and(|half| !(is_half_missing && half.alone));
         let is_promotion = match operation {
             Operation::Promote { .. } | Operation::PreVote { .. } => true,
             // Whoever waits for a promotion waits for the record, too.
@@ -427,15 +434,19 @@ pub(super) fn history(facts: &Facts<'_>) -> Vec<Generation> {
     facts.record.generation.into_iter().chain(facts.record.history.iter().copied()).collect()
 }
 
-/// Whether a record that comes with a reply is one that this node may believe.
-fn is_of_believed_store(reply: &Reply, facts: &Facts<'_>) -> bool {
-    let noted = facts.record.arbitration.arbiter;
-    let record = match reply {
-        Reply::Done(record) | Reply::Conflict(record) | Reply::Lease { record, .. } => record,
-        Reply::View(view) => &view.record,
-        Reply::Refused(_) => return true,
-    };
-    noted == ArbiterId(0) || record.arbiter == noted
+/// Whether the arbiter's answer is a reason for this node to say its half. One that was made anew
+/// says it whatever it finds there.
+fn asks_for_half(why: Refused, facts: &Facts<'_>) -> bool {
+    why.asks_to_enroll() || (why == Refused::HalfMissing && is_made_anew(facts))
+}
+
+/// The record that comes with a reply.
+fn record_in(reply: &Reply) -> Option<&ArbiterRecord> {
+    match reply {
+        Reply::Done(record) | Reply::Conflict(record) | Reply::Lease { record, .. } => Some(record),
+        Reply::View(view) => Some(&view.record),
+        Reply::Refused(_) => None,
+    }
 }
 
 /// An arbiter answers within a few milliseconds and a sync: what takes longer was lost.

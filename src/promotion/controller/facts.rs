@@ -2,7 +2,7 @@
 
 use crate::metadata::Superblock;
 use crate::promotion::resume::Claim;
-use crate::units::Instance;
+use crate::units::{Instance, Role};
 
 /// The node as it is now. What is in the record is stable; what is not must not be relied upon.
 #[derive(Clone, Copy, Debug)]
@@ -22,7 +22,9 @@ pub struct Facts<'a> {
     pub peer: Standing,
     /// What the peer said of itself on this connection.
     pub claim: Option<Claim>,
-    /// It said that its disk is gone or its record lost: it serves nothing by itself.
+    /// What this node said that it is, by which the peer goes on this connection.
+    pub said: Option<Role>,
+    /// The peer said that its disk is gone or its record lost: it serves nothing by itself.
     pub peer_cannot_serve: bool,
     /// It was heard to have gone on from what this node has.
     pub peer_is_ahead: bool,

@@ -64,8 +64,8 @@ impl Controller {
 }
 
 /// Whether an operator made this replica anew: its record has never learnt of an arbiter. It has no
-/// older state, and is filled before it counts.
-fn is_made_anew(facts: &Facts<'_>) -> bool {
+/// older state, is filled before it counts, and then learns from its peer which store the pair believes.
+pub(super) fn is_made_anew(facts: &Facts<'_>) -> bool {
     facts.record.arbitration.arbiter == ArbiterId::default()
 }
 

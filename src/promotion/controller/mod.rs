@@ -404,10 +404,10 @@ impl Controller {
     }
 
     /// Takes note of the arbiter's record, unless it is another store's or older than what is
-    /// known.
+    /// known. A node that was made anew believes no store yet.
     fn learn(&mut self, record: Box<ArbiterRecord>, facts: &Facts<'_>) {
         let noted = facts.record.arbitration;
-        let is_ours = noted.arbiter.0 == 0 || noted.arbiter == record.arbiter;
+        let is_ours = noted.arbiter == record.arbiter;
         let newest = self.known.as_ref().map_or(noted.epoch, |known| known.epoch);
         if is_ours && record.epoch >= newest {
             self.known = Some(record);

@@ -1,15 +1,20 @@
 //! Another store of the arbiter: how its record is made, and how the nodes change to it.
 //!
 //! A node believes one store only, the one that its stable record names. Of a store that was made anew,
-//! or of another arbiter, it learns by a refusal. If the pair is in sync it says so there, and so does
-//! the peer; then the secondary changes to the new store on its disk, and says its half again, and the
+//! or of another arbiter, it learns by a refusal. A node that was made anew itself believes none: a record
+//! that it finds may be an old one, by which its peer goes no more. If the pair is in sync it says so there,
+//! and so does the peer; then the secondary changes to the new store on its disk, and says its half again, and the
 //! primary follows. Only then is there a record. Whoever has changed is promoted by nobody's word but
 //! the new store's, and that has no word to give before both have changed: so the primary may go on
 //! alone, should it lose the secondary in between.
+//!
+//! A primary that has handed its role over, and waits for the old store to say whether that counts, does the
+//! same. Whatever that store granted is void once the secondary has changed: the new store's first record
+//! says who owns the resource.
 
 use super::Controller;
 use super::effect::{ControllerEffect, Obstacle, RecordStep};
-use super::facts::{Facts, Standing};
+use super::facts::{Facts, Leaving, Standing};
 use crate::promotion::arbiter::{Half, Refused};
 use crate::units::{ArbiterId, Role, Side};
 
@@ -24,9 +29,12 @@ impl Controller {
         let in_sync = facts.peer == Standing::InSync;
         let alone = record.peer_replica_id.0 == 0 || (!in_sync && self.has_peer_changed(facts));
         let is_asked = self.candidacy.as_ref().is_some_and(|it| it.request.is_some());
-        let may = if alone { facts.is_primary || is_asked } else { in_sync };
+        let takes_back = takes_back(facts);
+        let may = if alone { facts.is_primary || takes_back || is_asked } else { in_sync };
+        // One that takes a handover back is what the peer takes it for.
+        let serves = facts.is_primary || (takes_back && facts.said == Some(Role::Primary));
         let peer_serves = facts.claim.is_some_and(|claim| claim.role == Role::Primary);
-        let owner = if alone || facts.is_primary {
+        let owner = if alone || serves {
             side
         } else if peer_serves {
             side.other()
@@ -34,12 +42,14 @@ impl Controller {
             self.settings.moving.prefer.unwrap_or(Side::First)
         };
         let generation = record.generation?;
-        let epoch = record.epoch.max(record.promised).max(record.arbitration.epoch);
+        let newest = record.epoch.max(record.promised).max(record.arbitration.epoch);
+        // The old store may have made the next one when it granted the handover.
+        let epoch = if takes_back { newest.next_by_arbiter() } else { newest };
         let identities = self.settings.identities;
-        let stopped = !self.settings.promotes && !alone && !facts.is_primary && !peer_serves;
+        let stopped = !self.settings.promotes && !alone && !serves && !peer_serves;
         let half = Half { identities, epoch, owner, in_sync, generation, alone, stopped, store };
-        let is_free = !facts.is_promoting && facts.leaving.is_none() && !self.is_record_lost(facts);
-        (may && is_noted && is_free).then_some(half)
+        let is_bound = facts.is_promoting || (facts.leaving.is_some() && !takes_back);
+        (may && is_noted && !is_bound && !self.is_record_lost(facts)).then_some(half)
     }
 
     /// The change to the store that the arbiter's last answer came from.
@@ -105,6 +115,12 @@ impl Controller {
     /// Whether the peer believes the store of this node's record, which has no record yet.
     fn has_peer_changed(&self, facts: &Facts<'_>) -> bool {
         let store = facts.record.arbitration.arbiter;
-        facts.is_primary && self.known.is_none() && self.peer_store == Some(store)
+        let is_owner = facts.is_primary || takes_back(facts);
+        is_owner && self.known.is_none() && self.peer_store == Some(store)
     }
+}
+
+/// Whether this node has handed its role over, and waits for the word that it goes on.
+fn takes_back(facts: &Facts<'_>) -> bool {
+    facts.leaving == Some(Leaving::TakeBack)
 }

@@ -8,7 +8,7 @@ use super::{
     Act, ArbiterChange, Controller, ControllerEffect, ControllerInput, ControllerSettings,
     ControllerTimer, Facts, Leaving, Moving, Obstacle, RecordStep, Standing,
 };
-use crate::metadata::{Asked, Birth, Newborn, Place, Superblock, recovered_at_birth};
+use crate::metadata::{Arbitration, Asked, Birth, Newborn, Place, Superblock, recovered_at_birth};
 use crate::promotion::arbiter::{
     ArbiterRecord, Eligible, Operation, Refused, Reply, Request, RequestId, View,
 };
@@ -215,6 +215,7 @@ fn facts_of(
         is_promoting: false,
         peer,
         claim,
+        said: None,
         peer_cannot_serve: false,
         peer_is_ahead: false,
         peer_instance: claim.map(|_| PEER),
@@ -636,13 +637,22 @@ fn an_old_image_grants_no_lease_and_counts_again_once_it_was_filled() {
 }
 
 #[test]
-fn a_replica_that_was_made_anew_is_no_old_image() {
-    let mut node = Node::new(Side::First, ServeMode::None, Standing::Away);
+fn a_replica_that_was_made_anew_believes_what_its_peer_believes_and_is_no_old_image() {
+    let mut node = Node::new(Side::First, ServeMode::None, Standing::InSync);
+    node.claim = Some(Claim { role: Role::Primary, epoch: Epoch(4), promised: Epoch(4) });
     node.record.instances = vec![ME];
-    node.record.arbitration.arbiter = ArbiterId(0);
-    node.answer_view(changed_in(Instance(5), Side::First), Ok(()));
+    node.record.arbitration = Arbitration::default();
+    let store = ArbiterId::at_turn_after(ArbiterId(7), 0);
+    let record = ArbiterRecord { arbiter: store, ..changed_in(Instance(5), Side::First) };
+    node.tell(ControllerInput::Pushed(Box::new(record.clone())));
+    node.answer_view(record.clone(), Ok(()));
+    assert_eq!((node.controller.known(), node.record.arbitration.arbiter), (None, ArbiterId(0)));
+    assert!(matches!(node.asked().operation, Operation::Enroll(_)));
+    node.answer(Reply::Refused(Refused::PeerMoved { store }));
+    assert_eq!(node.record.arbitration.arbiter, store);
     assert!(!node.controller.is_record_lost(&node.facts()));
-    assert_eq!(node.record.arbitration.arbiter, ArbiterId(7));
+    node.answer_view(record, Ok(()));
+    assert!(!node.controller.is_record_lost(&node.facts()));
     assert_eq!(node.record.instances, [ME, Instance(5)], "nor will it be one");
     assert!(!node.controller.is_record_lost(&node.facts()));
 }
