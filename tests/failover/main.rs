@@ -93,9 +93,17 @@ const CASES: &[Case] = &[
         run: database::commits,
     },
     Case { name: "wall_clocks_that_jump_change_nothing", needs: clocks::NEEDS, run: clocks::jumps },
-    Case { name: "a_lossy_network_changes_nothing", needs: &[LOSSY], run: links::lossy },
-    Case { name: "a_slow_network_changes_nothing", needs: &[SLOW], run: links::slow },
-    Case { name: "flapping_links_change_nothing", needs: &[LAB], run: links::flapping },
+    Case {
+        name: "a_lossy_network_changes_nothing",
+        needs: &[LOSSY, Need::Alone],
+        run: links::lossy,
+    },
+    Case { name: "a_slow_network_changes_nothing", needs: &[SLOW, Need::Alone], run: links::slow },
+    Case {
+        name: "flapping_links_change_nothing",
+        needs: &[LAB, Need::Alone],
+        run: links::flapping,
+    },
     Case { name: "the_role_moves_no_oftener_than_allowed", needs: &[LAB], run: links::flap_limit },
     Case { name: "each_topology_serves_where_it_must", needs: &[LAB], run: topologies::each },
 ];
