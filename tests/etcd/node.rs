@@ -263,10 +263,18 @@ pub(crate) fn enrolled(cluster: &Cluster) -> [Node; 2] {
     nodes
 }
 
-/// Makes the record.
+/// Makes the record. A half that a node says before it knows its store counts for nothing, so both are said
+/// until there is a record.
 pub(crate) fn enroll(nodes: &mut [Node; 2]) {
     let [a, b] = nodes;
-    a.ask(Operation::Enroll(half()));
-    b.insist(&Operation::Enroll(half()));
+    let until = process::now() + PATIENCE;
+    loop {
+        a.ask(Operation::Enroll(half()));
+        let reply = b.ask(Operation::Enroll(half()));
+        if let Reply::Done(_) = reply {
+            break;
+        }
+        assert!(process::now() < until, "refused for {PATIENCE:?}: {reply:?}");
+    }
     a.ask(Operation::Read);
 }

@@ -1,8 +1,10 @@
 //! Networks that lose, repeat and hold up what they carry, and links that come and go.
 
+#![expect(clippy::print_stdout, reason = "tools/failover reads how far it got")]
+
 use std::time::Duration;
 
-use super::scene::{Scene, WAIT_MAX, cycles, first_seed};
+use super::scene::{Scene, WAIT_MAX, first_seed, number};
 use crate::real::lab::Lab;
 use crate::real::pair::{Plan, RESOURCE};
 use crate::real::process::{self, News};
@@ -84,7 +86,7 @@ pub(crate) fn slow() {
 }
 
 /// Once a second a link goes and comes back, another one each time, or all of a host: nobody is away
-/// for as long as it takes to be given up. `HOTPAIR_CYCLES` says for how many seconds.
+/// for as long as it takes to be given up. `HOTPAIR_FLAP_SECONDS` says for how long, else 8.
 pub(crate) fn flapping() {
     let lab = Lab::new();
     let mut scene = scene(&lab, None, 44);
@@ -92,7 +94,7 @@ pub(crate) fn flapping() {
     let mut rng = fastrand::Rng::with_seed(first_seed());
     let mut lost = 0;
     let load = scene.pair.load(0, scene.record.take().unwrap());
-    for _ in 0..cycles(8) {
+    for turn in 0..number("HOTPAIR_FLAP_SECONDS", 8) {
         load.wait_for_answers(20);
         // A link each, then all links of a host.
         let links: &[(usize, usize)] = match rng.u8(..6) {
@@ -111,6 +113,7 @@ pub(crate) fn flapping() {
         lost += lab.lost();
         lab.heal();
         pass(&news, HALF);
+        println!("flapping links: cycles={} failures=0", turn + 1);
     }
     assert!(lost > 0, "nobody said anything while a link was cut");
     load.wait_for_answers(300);

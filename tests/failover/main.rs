@@ -24,6 +24,7 @@ mod multicast;
 mod pacemaker;
 mod pauses;
 mod random;
+mod rivals;
 mod scene;
 mod services;
 mod stalls;
@@ -49,6 +50,7 @@ const CASES: &[Case] = &[
     case("a_short_pause_changes_nothing", pauses::a_short_pause),
     case("a_lost_supervisor_is_replaced_when_the_lease_is_over", supervisors::a_lost_supervisor),
     case("a_supervisor_that_sleeps_says_nothing", supervisors::a_paused_supervisor),
+    case("two_writers_are_noticed", rivals::two_writers_are_noticed),
     case("random_kills_lose_nothing", random::parties),
     case("a_lost_node_is_fenced_and_replaced_without_a_witness", fencing::a_lost_node_is_fenced),
     Case {
@@ -91,9 +93,17 @@ const CASES: &[Case] = &[
         run: database::commits,
     },
     Case { name: "wall_clocks_that_jump_change_nothing", needs: clocks::NEEDS, run: clocks::jumps },
-    Case { name: "a_lossy_network_changes_nothing", needs: &[LOSSY], run: links::lossy },
-    Case { name: "a_slow_network_changes_nothing", needs: &[SLOW], run: links::slow },
-    Case { name: "flapping_links_change_nothing", needs: &[LAB], run: links::flapping },
+    Case {
+        name: "a_lossy_network_changes_nothing",
+        needs: &[LOSSY, Need::Alone],
+        run: links::lossy,
+    },
+    Case { name: "a_slow_network_changes_nothing", needs: &[SLOW, Need::Alone], run: links::slow },
+    Case {
+        name: "flapping_links_change_nothing",
+        needs: &[LAB, Need::Alone],
+        run: links::flapping,
+    },
     Case { name: "the_role_moves_no_oftener_than_allowed", needs: &[LAB], run: links::flap_limit },
     Case { name: "each_topology_serves_where_it_must", needs: &[LAB], run: topologies::each },
 ];

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use super::rivals::{Rivals, Seen};
 use super::scene::{Scene, cycles, first_seed};
 
 /// The time in which a second party is lost: detection, the lease, the promotion, and the way back.
@@ -52,6 +53,7 @@ impl Party {
 /// are back one of them does, with all that was acknowledged. Each turn draws by a seed of its own.
 pub(crate) fn parties() {
     let mut scene = Scene::new(51);
+    let rivalry = Seen::new(scene.pair.plan.size);
     let first_seed = first_seed();
     for turn in 0..cycles(3) {
         let seed = first_seed.wrapping_add(turn);
@@ -59,7 +61,12 @@ pub(crate) fn parties() {
         let first = Party::draw(&mut rng);
         let second = rng.bool().then(|| (rng.u64(..SOON_MS), Party::draw(&mut rng)));
         println!("{seed:x}, of {}: {first:?}, then {second:?}", scene.primary);
+        let rivals = Rivals::start(&scene.pair, &rivalry);
+        rivals.wait_for_answer(scene.primary);
         one(&mut scene, &mut rng, first, second);
+        rivals.stop();
+        scene.is_whole_again();
+        rivalry.check(&mut scene.pair.nodes[scene.primary].connect());
         println!("random kills: cycles={} failures=0", turn + 1);
     }
 }
@@ -109,5 +116,4 @@ fn one(scene: &mut Scene, rng: &mut fastrand::Rng, first: Party, second: Option<
         [0, 1].into_iter().find(|at| scene.serves(*at).is_some())
     });
     scene.serves_all(now);
-    scene.is_whole_again();
 }

@@ -87,8 +87,13 @@ impl Scene {
 
 /// How often a measured case is repeated: `HOTPAIR_CYCLES`, else `count`.
 pub(crate) fn cycles(count: u64) -> u64 {
-    let text = std::env::var("HOTPAIR_CYCLES").ok();
-    text.map_or(count, |text| text.parse().unwrap_or_else(|_| panic!("HOTPAIR_CYCLES={text}")))
+    number("HOTPAIR_CYCLES", count)
+}
+
+/// A number that the environment says, else `usual`.
+pub(crate) fn number(variable: &str, usual: u64) -> u64 {
+    let text = std::env::var(variable).ok();
+    text.map_or(usual, |text| text.parse().unwrap_or_else(|_| panic!("{variable}={text}")))
 }
 
 /// What a case that draws begins with: `HOTPAIR_FIRST_SEED` (hexadecimal), else something new each time.

@@ -2,7 +2,9 @@
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use super::scene::{Scene, measured, since};
@@ -23,6 +25,8 @@ pub(crate) const NEEDS: &[Need] = &[
 struct Disk {
     mount: PathBuf,
     keeps_state: bool,
+    /// Thaws it once this process lets go, even if that is killed.
+    guard: Child,
 }
 
 impl Disk {
@@ -33,7 +37,8 @@ impl Disk {
         std::fs::create_dir(&mount).unwrap();
         process::run_well("mkfs.ext4", &["-q", text(&image)]);
         process::run_well("mount", &["-o", "loop", text(&image), text(&mount)]);
-        let disk = Self { mount, keeps_state };
+        let guard = guard(&mount);
+        let disk = Self { mount, keeps_state, guard };
         if !keeps_state {
             let elsewhere = folder.join("state");
             for state in [&elsewhere, &disk.state()] {
@@ -67,12 +72,26 @@ impl Disk {
 /// Whatever the test ends with, nothing waits for a frozen file system.
 impl Drop for Disk {
     fn drop(&mut self) {
-        process::run("fsfreeze", &["--unfreeze", text(&self.mount)]);
+        drop(self.guard.stdin.take());
+        drop(self.guard.wait());
         if !self.keeps_state {
             process::run("umount", &["-l", text(&self.state())]);
         }
         process::run("umount", &["-l", text(&self.mount)]);
     }
+}
+
+/// Waits for the end of its input, and thaws. It is in no group that a signal goes to.
+fn guard(mount: &Path) -> Child {
+    let script = "read -r _; fsfreeze --unfreeze \"$1\"";
+    Command::new("sh")
+        .args(["-c", script, "sh", text(mount)])
+        .process_group(0)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
 }
 
 fn text(path: &Path) -> &str {

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use super::rivals::{Rivals, Seen};
 use super::scene::{Scene, cycles};
 use crate::real::lab::Lab;
 use crate::real::pair::Plan;
@@ -29,6 +30,7 @@ pub(crate) fn each() {
         ..Plan::default()
     };
     let mut scene = Scene::with(plan, 21);
+    let seen = Seen::new(scene.pair.plan.size);
     let mut rng = fastrand::Rng::new();
     // 64 topologies from each of 4 states. Fewer than all of them are drawn.
     let count = cycles(6);
@@ -41,7 +43,7 @@ pub(crate) fn each() {
             scene.primary,
             if is_alone { "alone" } else { "in sync" }
         );
-        one(&mut scene, &lab, topology, is_alone);
+        one(&mut scene, &seen, topology, is_alone);
         println!("topologies: cycles={} failures=0", turn + 1);
         // The next one starts from the other node every time.
         if turn % 2 == 1 {
@@ -53,13 +55,16 @@ pub(crate) fn each() {
     }
 }
 
-fn one(scene: &mut Scene, lab: &Lab, topology: u8, is_alone: bool) {
+fn one(scene: &mut Scene, seen: &Seen, topology: u8, is_alone: bool) {
+    let lab = scene.pair.plan.lab.clone().expect("hosts");
     let (primary, other) = (scene.primary, 1 - scene.primary);
     if is_alone {
         scene.pair.nodes[other].kill();
     }
     let load = scene.pair.load(primary, scene.record.take().unwrap());
     load.wait_for_answers(200);
+    let rivals = Rivals::start(&scene.pair, seen);
+    rivals.wait_for_answer(primary);
     for (bit, (from, to)) in DIRECTIONS.into_iter().enumerate() {
         if topology >> bit & 1 == 1 {
             lab.cut(from, to);
@@ -108,9 +113,11 @@ fn one(scene: &mut Scene, lab: &Lab, topology: u8, is_alone: bool) {
         news.wait_for("somebody to serve again", || (serves(0) || serves(1)).then_some(()));
         if serves(other) { load.join() } else { load.stop() }
     };
+    rivals.stop();
     ended.record.check_errors("no answer rather than an error");
     scene.record = Some(ended.record);
     let now = usize::from(serves(1));
     scene.serves_all(now);
     scene.is_whole_again();
+    seen.check(&mut scene.pair.nodes[now].connect());
 }

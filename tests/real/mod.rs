@@ -17,3 +17,4 @@ pub(crate) mod record;
 pub(crate) mod relay;
 pub(crate) mod volume;
 pub(crate) mod witness;
+pub(crate) mod worlds;

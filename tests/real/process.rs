@@ -182,7 +182,7 @@ fn keep(stream: impl Read + Send + 'static, output: &Arc<Mutex<VecDeque<String>>
 }
 
 /// A test that failed while it held the lock has already said so.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

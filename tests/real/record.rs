@@ -14,6 +14,8 @@ use crate::oracle::{INITIAL, Moment, Value, ZEROED};
 
 /// The end of the resource where registers are cells instead of sectors, in bytes.
 const ODD_LEN: u64 = 16 << 10;
+/// The bytes before that end, which are zero at first and which the record leaves to other clients.
+const SPARE_LEN: u64 = 4 << 10;
 /// Most strange registers that a report shows.
 const SHOWN_MAX: usize = 10;
 
@@ -58,7 +60,7 @@ impl Record {
         let mut record = Self {
             run: rng.u32(..),
             size,
-            reach: size - ODD_LEN,
+            reach: spare(size),
             rng,
             clock: 0,
             next_value: INITIAL + 1,
@@ -96,7 +98,7 @@ impl Record {
 
     /// Only the first `reach` bytes, and the odd area, are written from here on.
     pub(crate) fn reach_only(&mut self, reach: u64) {
-        self.reach = reach.min(self.size - ODD_LEN);
+        self.reach = reach.min(spare(self.size));
     }
 
     fn begin(&mut self, register: u64, value: Value) {
@@ -106,7 +108,7 @@ impl Record {
 
     fn registers(&self) -> Vec<u64> {
         let odd = self.size - ODD_LEN;
-        let sectors = (0..odd / SECTOR_LEN).map(|at| at * SECTOR_LEN);
+        let sectors = (0..spare(self.size) / SECTOR_LEN).map(|at| at * SECTOR_LEN);
         sectors.chain((0..ODD_LEN / CELL_LEN).map(|at| odd + at * CELL_LEN)).collect()
     }
 
@@ -267,7 +269,7 @@ impl Record {
     pub(crate) fn read_whole(&mut self, image: &[u8]) {
         let called = self.tick();
         let at = self.tick();
-        for (offset, len) in [(0, self.size - ODD_LEN), (self.size - ODD_LEN, ODD_LEN)] {
+        for (offset, len) in [(0, spare(self.size)), (self.size - ODD_LEN, ODD_LEN)] {
             let len = len / SECTOR_LEN * SECTOR_LEN;
             let command = Command::Read;
             let read = Operation { command, is_fua: false, offset, len, value: 0, called };
@@ -334,6 +336,11 @@ impl Operation {
     fn is_writing(&self) -> bool {
         matches!(self.command, Command::Write | Command::Trim | Command::WriteZeroes)
     }
+}
+
+/// Where the sectors begin that the record of a resource of `size` bytes leaves to other clients.
+pub(crate) fn spare(size: u64) -> u64 {
+    size - ODD_LEN - SPARE_LEN
 }
 
 fn index(offset: u64) -> usize {

@@ -114,7 +114,9 @@ fn sweep() {
     let list = process::run_well("losetup", &["--noheadings", "--output", "NAME,BACK-FILE"]);
     for (device, disk) in list.lines().filter_map(|line| line.split_once(' ')) {
         let disk = disk.trim();
-        if disk.rsplit_once("/disk-").is_some_and(|(_, id)| process::is_over(id)) {
+        // The mounts of a case that was killed are gone with it: then its disk is a file without a place.
+        let is_lost = disk == "/";
+        if is_lost || disk.rsplit_once("/disk-").is_some_and(|(_, id)| process::is_over(id)) {
             process::run("umount", &["-l", device]);
             process::run("losetup", &["-d", device]);
             process::run("fusermount3", &["-u", "-z", disk]);
