@@ -6,7 +6,7 @@ use super::Controller;
 use super::candidate::Stage;
 use super::effect::{Act, Bound, ControllerEffect, ControllerTimer, Obstacle, Won};
 use super::facts::{Facts, Leaving};
-use super::lost::is_made_anew;
+use super::lost::knows_no_store;
 use super::planted::PlantedRule;
 use crate::promotion::arbiter::{
     ArbiterRecord, Operation, Refused, Reply, Request, RequestId, View,
@@ -262,7 +262,7 @@ impl Controller {
         };
         let UnderWay { request, asked } = under_way;
         // Only its peer can tell a node without a store which record the pair believes.
-        let is_untold = is_made_anew(facts) && record_in(&reply).is_some();
+        let is_untold = knows_no_store(facts) && record_in(&reply).is_some();
         let reply = if is_untold { Reply::Refused(Refused::HalfMissing) } else { reply };
         let noted = facts.record.arbitration.arbiter;
         if record_in(&reply).is_some_and(|record| record.arbiter != noted) {
@@ -437,7 +437,7 @@ pub(super) fn history(facts: &Facts<'_>) -> Vec<Generation> {
 /// Whether the arbiter's answer is a reason for this node to say its half. One that was made anew
 /// says it whatever it finds there.
 fn asks_for_half(why: Refused, facts: &Facts<'_>) -> bool {
-    why.asks_to_enroll() || (why == Refused::HalfMissing && is_made_anew(facts))
+    why.asks_to_enroll() || (why == Refused::HalfMissing && knows_no_store(facts))
 }
 
 /// The record that comes with a reply.

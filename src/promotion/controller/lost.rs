@@ -10,7 +10,7 @@ use super::facts::{Facts, Standing};
 use super::planted::PlantedRule;
 use crate::metadata::INSTANCES_LEN_MAX;
 use crate::promotion::arbiter::ArbiterRecord;
-use crate::units::{ArbiterId, DiskState, Instance, Role, VetoReason};
+use crate::units::{ArbiterId, DiskState, Epoch, Instance, Role, VetoReason};
 
 impl Controller {
     /// Whether an older image of the record was put back, and this node was not filled since.
@@ -63,9 +63,14 @@ impl Controller {
     }
 }
 
-/// Whether an operator made this replica anew: its record has never learnt of an arbiter. It has no
-/// older state, is filled before it counts, and then learns from its peer which store the pair believes.
-pub(super) fn is_made_anew(facts: &Facts<'_>) -> bool {
+/// Whether an operator made this replica anew: it has never learnt of a record of the arbiter. It has no
+/// older state, and is filled before it counts.
+fn is_made_anew(facts: &Facts<'_>) -> bool {
+    facts.record.arbitration.epoch == Epoch::default()
+}
+
+/// Whether this node believes no store yet: then it learns from its peer which one the pair believes.
+pub(super) fn knows_no_store(facts: &Facts<'_>) -> bool {
     facts.record.arbitration.arbiter == ArbiterId::default()
 }
 
