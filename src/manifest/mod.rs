@@ -2,15 +2,35 @@
 //!
 //! It does no I/O and knows no database: trees come as sorted iterators, plans go out as lists of
 //! operations, and what a crash may leave is enumerated in tests. Reading order: `name.rs` and `entry.rs`
-//! say what a tree is made of.
+//! say what a tree is made of; `record` how that looks as bytes; `content.rs` and `fold.rs` how it is
+//! hashed.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
+mod bytes;
+mod content;
 mod entry;
+mod error;
+mod fold;
+mod kept;
+mod limits;
 mod name;
+mod record;
 
+pub use content::{
+    ChunkHash, ContentBuilder, SegmentHash, rehash, segment_hash, segment_of, whole_chunk_count,
+};
 pub use entry::{
     Body, ContentHash, FileTime, Identity, Kind, MODE_MASK, Metadata, NANOS_PER_SECOND, Object,
     Stamp, TARGET_LEN_MAX, XATTR_NAME_LEN_MAX, XATTR_VALUE_LEN_MAX, XATTRS_LEN_MAX, Xattrs,
 };
+pub use error::ManifestError;
+pub use fold::{
+    Bucket, BucketHash, Buckets, DirectoryHash, EntryHash, Scope, directory_hash, ends_bucket, fold,
+};
+pub use kept::{LeaveOut, check_object, keeps_xattr};
+pub use limits::{
+    ENTRIES_MAX, FILE_LEN_MAX, RECORD_LEN_MAX, SEGMENT_CHUNKS, chunk_count, segment_count,
+};
 pub use name::{NAME_LEN_MAX, Name, NameError, PATH_DEPTH_MAX, PATH_LEN_MAX, RESERVED, TreePath};
+pub use record::{Beside, Entry, Record};
