@@ -3,12 +3,14 @@
 //! It does no I/O and knows no database: trees come as sorted iterators, plans go out as lists of
 //! operations, and what a crash may leave is enumerated in tests. Reading order: `name.rs` and `entry.rs`
 //! say what a tree is made of; `record` how that looks as bytes; `content.rs` and `fold.rs` how it is
-//! hashed.
+//! hashed; `diff.rs` what makes one tree another, `check` whether a tree may become what a peer says.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
 mod bytes;
+mod check;
 mod content;
+mod diff;
 mod entry;
 mod error;
 mod fold;
@@ -16,10 +18,13 @@ mod kept;
 mod limits;
 mod name;
 mod record;
+mod tree;
 
+pub use check::{Check, View, check};
 pub use content::{
     ChunkHash, ContentBuilder, SegmentHash, rehash, segment_hash, segment_of, whole_chunk_count,
 };
+pub use diff::{Segments, diff_names, diff_objects};
 pub use entry::{
     Body, ContentHash, FileTime, Identity, Kind, MODE_MASK, Metadata, NANOS_PER_SECOND, Object,
     Stamp, TARGET_LEN_MAX, XATTR_NAME_LEN_MAX, XATTR_VALUE_LEN_MAX, XATTRS_LEN_MAX, Xattrs,
@@ -34,3 +39,4 @@ pub use limits::{
 };
 pub use name::{NAME_LEN_MAX, Name, NameError, PATH_DEPTH_MAX, PATH_LEN_MAX, RESERVED, TreePath};
 pub use record::{Beside, Entry, Record};
+pub use tree::{Node, Tree, apply};
