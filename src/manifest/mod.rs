@@ -3,7 +3,8 @@
 //! It does no I/O and knows no database: trees come as sorted iterators, plans go out as lists of
 //! operations, and what a crash may leave is enumerated in tests. Reading order: `name.rs` and `entry.rs`
 //! say what a tree is made of; `record` how that looks as bytes; `content.rs` and `fold.rs` how it is
-//! hashed; `diff.rs` what makes one tree another, `check` whether a tree may become what a peer says.
+//! hashed; `diff.rs` what makes one tree another, `check` whether a tree may become what a peer says;
+//! `judge.rs`, `standing.rs`, `retain.rs` and `guard.rs` are decisions.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
@@ -14,10 +15,14 @@ mod diff;
 mod entry;
 mod error;
 mod fold;
+mod guard;
+mod judge;
 mod kept;
 mod limits;
 mod name;
 mod record;
+mod retain;
+mod standing;
 mod tree;
 
 pub use check::{Check, View, check};
@@ -33,10 +38,16 @@ pub use error::ManifestError;
 pub use fold::{
     Bucket, BucketHash, Buckets, DirectoryHash, EntryHash, Scope, directory_hash, ends_bucket, fold,
 };
+pub use guard::{Allowed, Deletes, Guard, HaltReason, MassDelete, Remedy, RootFacts, guard};
+pub use judge::{Granularity, Indexed, Judgement, TreeClock, is_too_young, judge};
 pub use kept::{LeaveOut, check_object, keeps_xattr};
 pub use limits::{
     ENTRIES_MAX, FILE_LEN_MAX, RECORD_LEN_MAX, SEGMENT_CHUNKS, chunk_count, segment_count,
 };
 pub use name::{NAME_LEN_MAX, Name, NameError, PATH_DEPTH_MAX, PATH_LEN_MAX, RESERVED, TreePath};
 pub use record::{Beside, Entry, Record};
+pub use retain::{Kept, Policy, retain};
+pub use standing::{
+    CALM, Fitness, Held, Pending, Standing, UnfitWhy, Window, label, lag, standing,
+};
 pub use tree::{Node, Tree, apply};
