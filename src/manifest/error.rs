@@ -190,6 +190,9 @@ pub enum ManifestError {
         /// One of those in the ring.
         id: ObjectId,
     },
+    /// More objects and names than whoever asked for the check allows.
+    #[error("a delta has more records than are allowed")]
+    TooMany,
     /// More than [`ENTRIES_MAX`].
     #[error("a tree has {found} entries, at most {ENTRIES_MAX} are allowed")]
     Entries {

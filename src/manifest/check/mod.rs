@@ -33,15 +33,16 @@ pub trait View {
     fn entries(&self) -> u64;
 }
 
-/// Checks a whole delta.
+/// Checks a whole delta of at most `records_max` objects and names.
 ///
 /// # Errors
 /// [`ManifestError`] names the first rule that it breaks.
 pub fn check(
     delta: impl IntoIterator<Item = Record>,
     base: &impl View,
+    records_max: u64,
 ) -> Result<(), ManifestError> {
-    let mut check = Check::new(base);
+    let mut check = Check::new(base, records_max);
     for record in delta {
         check.push(&record)?;
     }
@@ -109,6 +110,8 @@ impl Reach {
 #[derive(Debug)]
 pub struct Check<'a, V> {
     base: &'a V,
+    /// How many more objects and names may come: each takes memory until the end.
+    room: u64,
     /// In rising order, as they came.
     described: Vec<Described>,
     file: Option<OpenFile>,
@@ -124,10 +127,12 @@ pub struct Check<'a, V> {
 }
 
 impl<'a, V: View> Check<'a, V> {
-    /// For a delta to `base`.
-    pub fn new(base: &'a V) -> Self {
+    /// For a delta to `base` of at most `records_max` objects and names, each of which takes some
+    /// hundred bytes at most until the check is finished.
+    pub fn new(base: &'a V, records_max: u64) -> Self {
         Self {
             base,
+            room: records_max,
             described: Vec::new(),
             file: None,
             last: None,
@@ -144,15 +149,29 @@ impl<'a, V: View> Check<'a, V> {
     /// [`ManifestError`] if it cannot stand there.
     pub fn push(&mut self, record: &Record) -> Result<(), ManifestError> {
         match record {
-            Record::Object { id, object } => self.on_object(*id, object),
+            Record::Object { id, object } => {
+                self.take_room()?;
+                self.on_object(*id, object)
+            }
             Record::Chunks { id, first, hashes } => {
                 let count = hashes.len() as u64;
                 self.on_chunks(*id, *first, count, false)
             }
             Record::Zeroes { id, first, count } => self.on_chunks(*id, *first, *count, true),
-            Record::Name { directory, name, id } => self.on_name(*directory, name, Some(*id)),
-            Record::Gone { directory, name } => self.on_name(*directory, name, None),
+            Record::Name { directory, name, id } => {
+                self.take_room()?;
+                self.on_name(*directory, name, Some(*id))
+            }
+            Record::Gone { directory, name } => {
+                self.take_room()?;
+                self.on_name(*directory, name, None)
+            }
         }
+    }
+
+    fn take_room(&mut self) -> Result<(), ManifestError> {
+        self.room = self.room.checked_sub(1).ok_or(ManifestError::TooMany)?;
+        Ok(())
     }
 
     fn on_object(&mut self, id: ObjectId, object: &Object) -> Result<(), ManifestError> {

@@ -7,6 +7,11 @@ use crate::manifest::tree::tests::{any_trees, diff};
 use crate::manifest::{ChunkHash, ContentHash, FILE_LEN_MAX, Metadata, Node, Tree};
 use crate::units::CHUNK_LEN;
 
+/// With room for any of the deltas here.
+fn check(delta: impl IntoIterator<Item = Record>, base: &impl View) -> Result<(), ManifestError> {
+    super::check(delta, base, 10_000)
+}
+
 const ROOT: ObjectId = ObjectId::ROOT;
 
 fn id(number: u64) -> ObjectId {
@@ -289,6 +294,17 @@ fn a_tree_has_so_many_entries_and_no_more() {
     let found = ENTRIES_MAX + 1;
     assert_eq!(check(more.clone(), &Full(base())), Err(ManifestError::Entries { found }));
     assert_eq!(check([gone(1, "e"), more[0].clone()], &Full(base())), Ok(()));
+}
+
+#[test]
+fn a_delta_without_end_is_refused_before_it_costs_memory() {
+    let mut taken = 0;
+    let endless = (6..).inspect(|_| taken += 1).map(|number| object(number, Body::Fifo));
+    assert_eq!(super::check(endless, &base(), 100), Err(ManifestError::TooMany));
+    assert_eq!(taken, 101);
+    let names = [name(1, "x", 5), name(1, "y", 5)];
+    assert_eq!(super::check(names.clone(), &base(), 1), Err(ManifestError::TooMany));
+    assert_eq!(super::check(names, &base(), 2), Ok(()));
 }
 
 proptest! {
