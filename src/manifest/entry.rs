@@ -38,6 +38,29 @@ pub enum Kind {
     BlockDevice = 7,
 }
 
+impl Kind {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 7] = [
+        Self::Regular,
+        Self::Directory,
+        Self::Symlink,
+        Self::Fifo,
+        Self::Socket,
+        Self::CharDevice,
+        Self::BlockDevice,
+    ];
+
+    /// Its number in the canonical record.
+    pub fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// The kind that has a number, if one has.
+    pub fn of_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.number() == number)
+    }
+}
+
 /// A point in time as file systems have it: seconds since 1970, which may be negative, and nanoseconds
 /// that always count forward.
 #[derive(

@@ -11,6 +11,7 @@ mod heartbeat;
 mod letter;
 mod metadata;
 mod nbd;
+mod tree;
 
 /// One kind of input.
 #[derive(Clone, Copy)]
@@ -40,4 +41,5 @@ pub(crate) const TARGETS: &[Target] = &[
     Target { name: "metadata", run: metadata::run, repair: metadata::repair, made: metadata::made },
     Target { name: "config", run: config::run, repair: |_| {}, made: config::made },
     Target { name: "control", run: control::run, repair: |_| {}, made: control::made },
+    Target { name: "tree", run: tree::run, repair: |_| {}, made: tree::made },
 ];

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use rustix::fs::{XattrFlags, getxattr, listxattr, removexattr, setxattr};
 use rustix::io::{Errno, Result};
 
-use crate::manifest::{LeaveOut, XATTR_VALUE_LEN_MAX, XATTRS_LEN_MAX, Xattrs};
+use crate::manifest::{LeftOut, XATTR_VALUE_LEN_MAX, XATTRS_LEN_MAX, Xattrs};
 
 /// Longest list of names in bytes: `XATTR_LIST_MAX` of Linux.
 const LIST_LEN_MAX: usize = 64 << 10;
@@ -18,7 +18,7 @@ const LIST_LEN_MAX: usize = 64 << 10;
 ///
 /// # Errors
 /// `TOOBIG` if they are larger than what is kept of one object, else what the kernel says.
-pub fn read_xattrs(held: impl AsFd, leave_out: LeaveOut) -> Result<Xattrs> {
+pub fn read_xattrs(held: impl AsFd, left_out: &LeftOut) -> Result<Xattrs> {
     let path = path_of(&held);
     let names = match listed(&path) {
         // A file system without any.
@@ -28,7 +28,7 @@ pub fn read_xattrs(held: impl AsFd, leave_out: LeaveOut) -> Result<Xattrs> {
     let mut xattrs = Xattrs::new();
     let mut len = 0;
     let kept = names.split(|byte| *byte == 0).filter(|name| !name.is_empty());
-    for name in kept.filter(|name| leave_out.keeps_xattr(name)) {
+    for name in kept.filter(|name| left_out.keeps_xattr(name)) {
         let mut value = Vec::with_capacity(XATTR_VALUE_LEN_MAX);
         match getxattr(&path, name, rustix::buffer::spare_capacity(&mut value)) {
             Ok(_) => {}
@@ -50,8 +50,8 @@ pub fn read_xattrs(held: impl AsFd, leave_out: LeaveOut) -> Result<Xattrs> {
 ///
 /// # Errors
 /// What the kernel says; some may be set by then.
-pub fn write_xattrs(held: impl AsFd, xattrs: &Xattrs, leave_out: LeaveOut) -> Result<()> {
-    let found = read_xattrs(&held, leave_out)?;
+pub fn write_xattrs(held: impl AsFd, xattrs: &Xattrs, left_out: &LeftOut) -> Result<()> {
+    let found = read_xattrs(&held, left_out)?;
     let path = path_of(&held);
     for (name, _) in &found {
         if xattrs.binary_search_by(|(it, _)| it.cmp(name)).is_err() {
@@ -78,7 +78,7 @@ pub(super) fn path_of(held: &impl AsFd) -> String {
 mod tests {
     use super::super::Folder;
     use super::*;
-    use crate::manifest::Name;
+    use crate::manifest::{LeaveOut, Name};
 
     fn pair(name: &str, value: &[u8]) -> (Box<[u8]>, Box<[u8]>) {
         (name.as_bytes().into(), value.into())
@@ -90,7 +90,7 @@ mod tests {
         std::fs::write(outer.path().join("f"), "x").unwrap();
         let folder = Folder::open(outer.path()).unwrap();
         let held = folder.object(&Name::new(b"f").unwrap()).unwrap();
-        let all = LeaveOut::default();
+        let all = &LeftOut::default();
         if write_xattrs(&held, &vec![pair("user.probe", b"1")], all) == Err(Errno::NOTSUP) {
             return; // no attributes of users on this file system
         }
@@ -100,7 +100,7 @@ mod tests {
         let second = vec![pair("user.b", b"2"), pair("user.c", b"3")];
         write_xattrs(&held, &second, all).unwrap();
         assert_eq!(read_xattrs(&held, all).unwrap(), second);
-        assert_eq!(read_xattrs(&held, LeaveOut { xattr: true, ..all }).unwrap(), Vec::new());
+        assert_eq!(read_xattrs(&held, &LeftOut([LeaveOut::Xattr].into())).unwrap(), Vec::new());
     }
 
     #[test]
@@ -111,8 +111,8 @@ mod tests {
         if setxattr(&path, crate::manifest::MARKER, b"id", XattrFlags::empty()).is_err() {
             return; // no attributes of users on this file system
         }
-        assert_eq!(read_xattrs(&folder, LeaveOut::default()).unwrap(), Vec::new());
-        write_xattrs(&folder, &Vec::new(), LeaveOut::default()).unwrap();
+        assert_eq!(read_xattrs(&folder, &LeftOut::default()).unwrap(), Vec::new());
+        write_xattrs(&folder, &Vec::new(), &LeftOut::default()).unwrap();
         let mut value = Vec::with_capacity(16);
         let spare = rustix::buffer::spare_capacity(&mut value);
         assert_eq!(getxattr(&path, crate::manifest::MARKER, spare), Ok(2));
