@@ -2,10 +2,11 @@
 //!
 //! It does no I/O and knows no database: trees come as sorted iterators, plans go out as lists of
 //! operations, and what a crash may leave is enumerated in tests. Reading order: `name.rs` and `entry.rs`
-//! say what a tree is made of.
+//! say what a tree is made of; `apply/` is how one becomes the next.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
+pub mod apply;
 mod entry;
 mod name;
 
