@@ -20,6 +20,7 @@ mod operation;
 mod place;
 mod plan;
 mod reader;
+mod recover;
 mod redo;
 
 #[cfg(test)]
@@ -39,4 +40,5 @@ pub use operation::{
 };
 pub use place::{JournalNumber, Place, Slot};
 pub use plan::plan;
+pub use recover::{Applied, Committed, Recovery, RecoveryDamage, recover};
 pub use redo::{Redo, Seen, Sight, Step, redo};
