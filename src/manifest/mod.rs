@@ -4,10 +4,12 @@
 //! operations, and what a crash may leave is enumerated in tests. Reading order: `name.rs` and `entry.rs`
 //! say what a tree is made of; `record` how that looks as bytes; `content.rs` and `fold.rs` how it is
 //! hashed; `diff.rs` what makes one tree another, `check` whether a tree may become what a peer says;
-//! `judge.rs`, `standing.rs`, `retain.rs` and `guard.rs` are decisions.
+//! `judge.rs`, `standing.rs`, `retain.rs` and `guard.rs` are decisions; `apply` is how one becomes the next
+//! across a crash.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
+pub mod apply;
 mod bytes;
 mod check;
 mod content;
