@@ -72,11 +72,43 @@ fn a_peer_that_is_off_is_told_from_one_that_is_lost() {
         // As newer releases write it: times, and 0 for never.
         cluster.is("states", "in_ccm=\"0\" crmd=\"0\" join=\"down\" expected=\"down\"");
         assert_eq!(script(cluster, "fence", 9).0, 7);
+        let since = "in_ccm=\"1760000000\" crmd=\"1760000001\" join=\"member\" expected=\"member\"";
+        cluster.is("states", since);
+        assert_eq!(
+            script(cluster, "fence", 9).0,
+            5,
+            "it is said to be a member, and does not answer"
+        );
     });
     with_cluster(|cluster| {
         cluster.is("members-after", "alpha");
         let (code, said) = script(cluster, "fence", 9);
         assert_eq!((code, cluster.constraint()), (5, None), "lost meanwhile: {said}");
+    });
+    with_cluster(|cluster| {
+        cluster.is("members-after", "alpha");
+        cluster.is("states", OFF);
+        cluster.is("fenced", "1760000000");
+        let (code, said) = script(cluster, "fence", 9);
+        assert_eq!(code, 7, "lost and fenced meanwhile: {said}");
+        assert_eq!(cluster.constraint().as_deref(), Some("alpha 9"));
+    });
+}
+
+#[test]
+fn a_peer_that_has_not_got_the_constraint_is_no_member() {
+    with_cluster(|cluster| {
+        cluster.is("deaf", "");
+        let (code, said) = script(cluster, "fence", 9);
+        assert_eq!((code, cluster.constraint()), (5, None), "cut off: {said}");
+    });
+    with_cluster(|cluster| {
+        cluster.is("members", "alpha");
+        let state = "in_ccm=\"true\" crmd=\"offline\" join=\"down\" expected=\"down\"";
+        cluster.is("states", state);
+        cluster.is("fenced", "1760000000");
+        let (code, said) = script(cluster, "fence", 9);
+        assert_eq!((code, cluster.constraint()), (5, None), "only Corosync runs there: {said}");
     });
 }
 
@@ -97,18 +129,28 @@ fn a_node_that_lacks_what_the_other_one_has_is_told_so() {
 #[test]
 fn what_is_not_set_up_is_named_and_what_hangs_is_not_waited_for() {
     for (file, text, word) in [
-        ("without-stonith", "false", "stonith-enabled"),
-        ("without-stonith", "No", "stonith-enabled"),
-        ("without-stonith", "OFF", "stonith-enabled"),
-        ("without-stonith", "0", "stonith-enabled"),
+        ("stonith", "stonith-enabled\" value=\"false", "stonith-enabled"),
+        ("stonith", "stonith-enabled\" value=\"No", "stonith-enabled"),
+        ("stonith", "stonith-enabled\" value=\"OFF", "stonith-enabled"),
+        ("stonith", "fencing-enabled\" value=\"0", "stonith-enabled"),
+        ("release", "2.0.5-ba59be7122", "2.1 or later, and is 2.0.5"),
+        ("release", "1.1.24-8f22be2ae5", "2.1 or later"),
+        ("release", "", "is not known"),
         ("bare", "", "ocf:hotpair:hotpair"),
-        ("hangs", "", "clone"),
+        ("hangs", "", "does not answer"),
     ] {
         with_cluster(|cluster| {
             cluster.is(file, text);
             let (code, said) = script(cluster, "fence", 9);
             assert_eq!((code, cluster.constraint()), (1, None), "{said}");
             assert!(said.contains(word), "{said}");
+        });
+    }
+    for release in ["2.1.0-7c3f660707", "2.10.1", "3.0.1-1.el10", "10.0.0"] {
+        with_cluster(|cluster| {
+            cluster.is("release", release);
+            cluster.is("stonith", "stonith-enabled\" value=\"true");
+            assert_eq!(script(cluster, "fence", 9).0, 4, "{release}");
         });
     }
     with_cluster(|cluster| {
@@ -128,7 +170,7 @@ fn what_is_asked_of_the_cluster_late_takes_nothing_away() {
             "//rsc_location[@id='hotpair-fence-vm1'][rule[@id='hotpair-fence-vm1-e9-alpha-aa']]";
         let mut cibadmin = Command::new(cluster.folder.join("cibadmin"));
         let status = cibadmin.args(["--delete", "--xpath", late]).status().unwrap();
-        assert!(!status.success());
+        assert!(status.success(), "nothing there to be deleted is no failure");
         assert_eq!(cluster.constraint().as_deref(), Some("alpha 9"));
     });
     with_cluster(|cluster| {

@@ -1,7 +1,7 @@
 //! Programs with the names and answers of Pacemaker's, and the cluster's configuration in a folder.
 //!
-//! `cibadmin` knows the constraint of hotpair and what is asked about it, no more. The exit codes are
-//! those of Pacemaker 2: 105 for what is not there, 108 for what is there already.
+//! `cibadmin` knows the constraint of hotpair and what is asked about it, no more. What the programs print
+//! and how they end is as Pacemaker 2.1.5 does in the cluster of `tools/pacemaker-check`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -9,74 +9,98 @@ use std::path::{Path, PathBuf};
 
 /// A cluster whose members are in the file `members`, the constraint in `constraint` (`NODE EPOCH RUN`),
 /// the state of nodes that are none in `states`, when beta was fenced in `fenced`, and what the cluster knows
-/// of its resources in `resources`.
+/// of its resources in `resources`. A member that is `deaf` is cut off, and nobody has noticed.
 pub(crate) struct Cluster {
     pub(crate) folder: PathBuf,
 }
 
 /// What the cluster says of a node that was fenced, or stopped in order; `fenced` tells the two apart.
-pub(crate) const OFF: &str = "in_ccm=\"false\" crmd=\"offline\" join=\"down\" expected=\"down\"";
+pub(crate) const OFF: &str = "in_ccm=\"false\" crmd=\"offline\" crm-debug-origin=\"send_stonith_update\" join=\"down\" expected=\"down\"";
 /// And of one that is lost.
-pub(crate) const LOST: &str = "in_ccm=\"false\" crmd=\"offline\" join=\"down\" expected=\"member\"";
+pub(crate) const LOST: &str = "in_ccm=\"false\" crmd=\"offline\" crm-debug-origin=\"post_cache_update\" join=\"member\" expected=\"member\"";
 
 const CIBADMIN: &str = r##"#!/bin/sh
 cd FOLDER || exit 1
 echo "cibadmin $*" >> calls
 [ ! -e hangs ] || exec sleep 60
 case "$*" in *--delete*|*--create*|*--replace*) [ ! -e slow ] || { exec 9> changing; echo >&9; sleep 2; } ;; esac
+failed() {
+  echo "Call cib_$2 failed: $3" >&2
+  exit "$1"
+}
 xml() {
   read -r node epoch run < constraint
+  rule="hotpair-fence-RESOURCE-e$epoch-$node-$run"
   printf '<rsc_location id="hotpair-fence-RESOURCE" rsc="RESOURCE-clone">\n'
-  printf '  <rule id="hotpair-fence-RESOURCE-e%s-%s-%s" role="Promoted" score="-INFINITY">\n' "$epoch" "$node" "$run"
-  printf '    <expression id="x" attribute="#uname" operation="ne" value="%s"/>\n' "$node"
+  printf '  <rule id="%s" role="Promoted" score="-INFINITY">\n' "$rule"
+  printf '    <expression id="%s-node" attribute="#uname" operation="ne" value="%s"/>\n' "$rule" "$node"
   printf '  </rule>\n</rsc_location>\n'
 }
 is_named() {
-  read -r node epoch run < constraint || exit 105
-  case "$*" in *"'hotpair-fence-RESOURCE-e$epoch-$node-$run'"*) ;; *) exit 105 ;; esac
+  [ -e constraint ] && read -r node epoch run < constraint || return 1
+  case "$*" in *"'hotpair-fence-RESOURCE-e$epoch-$node-$run'"*) ;; *) return 1 ;; esac
 }
 place() {
   echo "$*" | sed -n 's/.*<rule id="hotpair-fence-RESOURCE-e\([0-9]*\)-[^"]*-\([0-9a-f]*\)".* value="\([^"]*\)".*/\3 \1 \2/p' > constraint
   [ ! -e taken-away ] || rm constraint
   [ ! -e members-after ] || mv members-after members
 }
+is_member() {
+  grep -qw -- "$1" members
+}
 case "$*" in
   *--create*)
     [ ! -e faster ] || mv faster constraint
-    [ ! -e constraint ] || exit 108
+    if [ -e constraint ]; then
+      printf '<failed>\n  <failed_update id="hotpair-fence-RESOURCE" object_type="rsc_location" operation="cib_create" reason="File exists">\n'
+      printf '    %s\n  </failed_update>\n</failed>\n' "${*##*--xml-text }"
+      failed 108 create 'File exists'
+    fi
     place "$*" ;;
-  *--replace*) is_named "$*"; place "$*" ;;
-  *--delete*) is_named "$*"; rm constraint ;;
+  *--replace*) is_named "$*" && place "$*" || failed 105 replace 'No such device or address' ;;
+  # Nothing there to be deleted is no failure.
+  *--delete*) ! is_named "$*" || rm constraint ;;
+  *"--node "*)
+    peer=${*##*--node } peer=${peer%% *}
+    # As with --timeout; the real one waits for 30 s.
+    is_member "$peer" && [ ! -e deaf ] || failed 124 query 'Timer expired'
+    is_named "$*" && xml || failed 105 query 'No such device or address' ;;
+  *crm_config*)
+    echo '<xpath-query>'
+    [ ! -e stonith ] || echo "  <nvpair id=\"o3\" name=\"$(cat stonith)\"/>"
+    echo "  <nvpair id=\"cib-bootstrap-options-dc-version\" name=\"dc-version\" value=\"$(cat release)\"/>"
+    echo '</xpath-query>' ;;
   *node_state*)
-    peer=${*##*uname=\'}
-    echo "<node_state uname=\"${peer%%\'*}\" $(cat states)>"
-    [ ! -e resources ] || cat resources
-    echo '</node_state>' ;;
-  *--node-path*) [ ! -e bare ] && echo "/cib/configuration/resources/clone[@id='RESOURCE-clone']" ;;
-  *rsc_location*) [ -e constraint ] && xml || exit 105 ;;
+    peer=${*##*uname=\'} peer=${peer%%\'*}
+    if is_member "$peer"; then
+      echo "<node_state id=\"2\" uname=\"$peer\" in_ccm=\"true\" crmd=\"online\" crm-debug-origin=\"do_update_resource\" join=\"member\" expected=\"member\">"
+      printf '  <lrm id="2">\n    <lrm_resources/>\n  </lrm>\n</node_state>\n'
+    elif [ -e resources ]; then
+      printf '<node_state id="2" uname="%s" %s>\n  %s\n</node_state>\n' "$peer" "$(cat states)" "$(cat resources)"
+    else
+      printf '<node_state id="2" uname="%s" %s/>\n' "$peer" "$(cat states)"
+    fi ;;
+  *--node-path*)
+    [ ! -e bare ] || failed 105 query 'No such device or address'
+    echo "/cib/configuration/resources/clone[@id='RESOURCE-clone']" ;;
+  *rsc_location*) [ -e constraint ] && xml || failed 105 query 'No such device or address' ;;
   *) exit 64 ;;
 esac
 "##;
-const CRM_NODE: &str = "#!/bin/sh\ncd FOLDER && cat members\n";
-const CRM_ATTRIBUTE: &str =
-    "#!/bin/sh\n[ ! -e FOLDER/without-stonith ] || cat FOLDER/without-stonith\n";
-const STONITH_ADMIN: &str = "#!/bin/sh\n[ ! -e FOLDER/fenced ] || cat FOLDER/fenced\n";
+const STONITH_ADMIN: &str =
+    "#!/bin/sh\n[ ! -e FOLDER/fenced ] || cat FOLDER/fenced\necho '0 events found'\n";
 
 impl Cluster {
     /// Both nodes are members, and there is no constraint.
     pub(crate) fn new(folder: &Path, resource: &str) -> Self {
-        for (name, text) in [
-            ("cibadmin", CIBADMIN),
-            ("crm_node", CRM_NODE),
-            ("crm_attribute", CRM_ATTRIBUTE),
-            ("stonith_admin", STONITH_ADMIN),
-        ] {
+        for (name, text) in [("cibadmin", CIBADMIN), ("stonith_admin", STONITH_ADMIN)] {
             let text = text.replace("FOLDER", folder.to_str().unwrap());
             Self::program(&folder.join(name), &text.replace("RESOURCE", resource));
         }
         let cluster = Self { folder: folder.to_owned() };
         cluster.is("members", "alpha beta");
         cluster.is("states", LOST);
+        cluster.is("release", "2.1.5-a3f44794f94");
         cluster
     }
 
