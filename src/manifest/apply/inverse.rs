@@ -2,7 +2,7 @@
 //!
 //! Old and new change places in every operation, and the operations of a phase go in reverse order.
 //! Nothing is copied: what the apply put into `undo/` goes back from there. An inverse also works
-//! on a tree that is only half at its base, because [`redo`](super::redo) looks where objects are.
+//! on a tree that is only half at its base, because [`redo`](super::redo()) looks where objects are.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;

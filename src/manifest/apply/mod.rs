@@ -8,7 +8,7 @@
 //! then as above; `locate.rs` finds directories that have moved.
 //!
 //! A driver that carries out a journal goes through [`Journal::operations`] in order. For each it
-//! asks [`redo`] until the answer is [`Redo::Done`] or a step that [ends](Step::ends) the operation;
+//! asks [`redo()`] until the answer is [`Redo::Done`] or a step that [ends](Step::ends) the operation;
 //! what is [foreign](Redo::Foreign) it takes to the quarantine, and asks again. It syncs when all are
 //! done, not before: no order among the renames is needed. Nothing is ever unlinked.
 

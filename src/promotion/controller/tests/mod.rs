@@ -125,6 +125,7 @@ impl Node {
         for change in changes {
             self.record.arbitration.arbiter = change.arbiter;
             self.record.arbitration.epoch = change.epoch;
+            self.record.arbitration.lease_ms = change.lease_ms;
             if let Some(run) = change.asked_in {
                 self.record.instances.retain(|instance| *instance != run);
                 self.record.instances.insert(1, run);
