@@ -101,6 +101,11 @@ impl Buckets {
         Ok(if is_last { self.finish() } else { None })
     }
 
+    /// Whether the next name begins a bucket.
+    pub fn is_empty(&self) -> bool {
+        self.open.is_none()
+    }
+
     /// The bucket that no name ended: the last one of a directory.
     pub fn finish(&mut self) -> Option<Bucket> {
         self.open.take().map(Open::close)

@@ -26,6 +26,7 @@ mod limits;
 mod name;
 mod record;
 mod retain;
+mod row;
 mod standing;
 mod tree;
 
@@ -53,6 +54,7 @@ pub use limits::{
 pub use name::{NAME_LEN_MAX, Name, NameError, PATH_DEPTH_MAX, PATH_LEN_MAX, RESERVED, TreePath};
 pub use record::{Beside, Entry, Record};
 pub use retain::{Kept, Policy, retain};
+pub use row::Row;
 pub use standing::{
     CALM, Fitness, Held, Pending, Standing, UnfitWhy, Window, label, lag, standing,
 };

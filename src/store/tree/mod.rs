@@ -6,6 +6,8 @@
 
 mod attributes;
 mod folder;
+#[cfg(feature = "directory")]
+pub mod index;
 mod watch;
 
 pub use attributes::{read_xattrs, write_xattrs};

@@ -1,0 +1,501 @@
+//! The tables of the index, and what is read from them and written to them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use redb::{
+    ReadOnlyTable, ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction,
+};
+
+use super::{IndexError, lost};
+use crate::manifest::{ChunkHash, Identity, ManifestError, Name, Row};
+use crate::units::{ObjectId, TreeNumber, TreePosition, TreeRoot};
+
+type NameKey = (u64, &'static [u8]);
+type PlaceKey = (u64, u64, &'static [u8]);
+
+/// (directory, name) -> object, and the generation that the name changed last in.
+const NAMES: TableDefinition<'_, NameKey, (u64, u64)> = TableDefinition::new("names");
+/// (directory, name) -> the generation that the name went in.
+const GONE: TableDefinition<'_, NameKey, u64> = TableDefinition::new("gone");
+/// (object, directory, name): where an object stands.
+const PLACES: TableDefinition<'_, PlaceKey, ()> = TableDefinition::new("places");
+/// object -> [`Row`].
+const OBJECTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("objects");
+/// (object, segment) -> the generation that it changed last in, and its chunk hashes.
+const SEGMENTS: TableDefinition<'_, (u64, u32), &[u8]> = TableDefinition::new("segments");
+/// (inode, birth) -> object.
+const INODES: TableDefinition<'_, (u64, i64, u32), u64> = TableDefinition::new("inodes");
+/// (directory, first name) -> hash of the bucket.
+const BUCKETS: TableDefinition<'_, NameKey, [u8; 32]> = TableDefinition::new("buckets");
+/// (generation, object): objects by the generation that they changed last in.
+const CHANGED: TableDefinition<'_, (u64, u64), ()> = TableDefinition::new("changed");
+/// (generation, directory, name): names by the generation that they changed last or went in.
+const CHANGED_NAMES: TableDefinition<'_, PlaceKey, ()> = TableDefinition::new("changed names");
+/// Objects with several names.
+const LINKED: TableDefinition<'_, u64, ()> = TableDefinition::new("linked");
+/// Single numbers, by name.
+const FACTS: TableDefinition<'_, &str, [u8; 40]> = TableDefinition::new("facts");
+
+/// The newest generation: its number and its root.
+const POSITION: &str = "position";
+/// The number that the next new object gets.
+const NEXT_OBJECT: &str = "next object";
+
+/// Everything that can be read, in a transaction that changes the index and in one that does not.
+pub trait Rows {
+    /// (directory, name) -> object, generation.
+    fn names(&self) -> &impl ReadableTable<NameKey, (u64, u64)>;
+    /// (object, directory, name).
+    fn places(&self) -> &impl ReadableTable<PlaceKey, ()>;
+    /// object -> row.
+    fn objects(&self) -> &impl ReadableTable<u64, &'static [u8]>;
+    /// (object, segment) -> generation, chunk hashes.
+    fn segments(&self) -> &impl ReadableTable<(u64, u32), &'static [u8]>;
+    /// (generation, object).
+    fn changed(&self) -> &impl ReadableTable<(u64, u64), ()>;
+    /// (generation, directory, name).
+    fn changed_names(&self) -> &impl ReadableTable<PlaceKey, ()>;
+    /// name -> number.
+    fn facts(&self) -> &impl ReadableTable<&'static str, [u8; 40]>;
+
+    /// An object; `None` if there is none of that number.
+    ///
+    /// # Errors
+    /// [`IndexError`] if the database fails or the row is none.
+    fn object(&self, id: ObjectId) -> Result<Option<Row>, IndexError> {
+        let Some(bytes) = self.objects().get(id.0).map_err(lost)? else { return Ok(None) };
+        let row = Row::decode(bytes.value());
+        row.map(Some).map_err(|why| IndexError::Row { table: "objects", why })
+    }
+
+    /// What a name points to.
+    ///
+    /// # Errors
+    /// [`IndexError::Database`].
+    fn name(&self, directory: ObjectId, name: &Name) -> Result<Option<ObjectId>, IndexError> {
+        let found = self.names().get((directory.0, name.bytes())).map_err(lost)?;
+        Ok(found.map(|value| ObjectId(value.value().0)))
+    }
+
+    /// The entries of a directory in order of their names, at most `limit`, the first of which is the
+    /// first whose name is not below `from`.
+    ///
+    /// # Errors
+    /// [`IndexError`] if the database fails or a row is none.
+    fn entries(
+        &self,
+        directory: ObjectId,
+        from: &[u8],
+        limit: usize,
+    ) -> Result<Vec<(Name, ObjectId)>, IndexError> {
+        let end = (directory.0 + 1, &[][..]);
+        let mut entries = Vec::new();
+        for row in self.names().range((directory.0, from)..end).map_err(lost)?.take(limit) {
+            let (key, value) = row.map_err(lost)?;
+            entries.push((name_of("names", key.value().1)?, ObjectId(value.value().0)));
+        }
+        Ok(entries)
+    }
+
+    /// All places where an object stands, at most `limit`.
+    ///
+    /// # Errors
+    /// [`IndexError`] if the database fails or a row is none.
+    fn places_of(&self, id: ObjectId, limit: usize) -> Result<Vec<(ObjectId, Name)>, IndexError> {
+        let range = (id.0, 0, &[][..])..(id.0 + 1, 0, &[][..]);
+        let mut places = Vec::new();
+        for row in self.places().range(range).map_err(lost)?.take(limit) {
+            let key = row.map_err(lost)?.0;
+            let (_, directory, name) = key.value();
+            places.push((ObjectId(directory), name_of("places", name)?));
+        }
+        Ok(places)
+    }
+
+    /// The chunk hashes of a segment and the generation that it changed last in; empty behind the end of
+    /// the file.
+    ///
+    /// # Errors
+    /// [`IndexError`] if the database fails or the row is none.
+    fn segment(
+        &self,
+        id: ObjectId,
+        segment: u32,
+    ) -> Result<(TreeNumber, Vec<ChunkHash>), IndexError> {
+        match self.segments().get((id.0, segment)).map_err(lost)? {
+            None => Ok((TreeNumber(0), Vec::new())),
+            Some(bytes) => decode_segment(bytes.value()),
+        }
+    }
+
+    /// The newest generation.
+    ///
+    /// # Errors
+    /// [`IndexError::Database`].
+    fn position(&self) -> Result<TreePosition, IndexError> {
+        let Some(bytes) = self.facts().get(POSITION).map_err(lost)? else {
+            return Ok(TreePosition::default());
+        };
+        let bytes = bytes.value();
+        let mut root = [0; 32];
+        root.copy_from_slice(&bytes[8..]);
+        Ok(TreePosition { number: TreeNumber(number_in(&bytes)), root: TreeRoot(root) })
+    }
+}
+
+/// The index in a transaction that changes it.
+pub struct Tables<'t> {
+    names: Table<'t, NameKey, (u64, u64)>,
+    gone: Table<'t, NameKey, u64>,
+    places: Table<'t, PlaceKey, ()>,
+    objects: Table<'t, u64, &'static [u8]>,
+    segments: Table<'t, (u64, u32), &'static [u8]>,
+    inodes: Table<'t, (u64, i64, u32), u64>,
+    pub(super) buckets: Table<'t, NameKey, [u8; 32]>,
+    pub(super) linked: Table<'t, u64, ()>,
+    changed: Table<'t, (u64, u64), ()>,
+    changed_names: Table<'t, PlaceKey, ()>,
+    facts: Table<'t, &'static str, [u8; 40]>,
+    /// Names whose bucket is to be computed again, by their directories.
+    pub(super) stale: BTreeMap<ObjectId, BTreeSet<Name>>,
+    /// Objects that won or lost a name.
+    pub(super) relinked: BTreeSet<ObjectId>,
+    /// Those that lost one.
+    pub(super) displaced: BTreeSet<ObjectId>,
+}
+
+impl<'t> Tables<'t> {
+    pub(super) fn open(transaction: &'t WriteTransaction) -> Result<Self, IndexError> {
+        Ok(Self {
+            names: transaction.open_table(NAMES).map_err(lost)?,
+            gone: transaction.open_table(GONE).map_err(lost)?,
+            places: transaction.open_table(PLACES).map_err(lost)?,
+            objects: transaction.open_table(OBJECTS).map_err(lost)?,
+            segments: transaction.open_table(SEGMENTS).map_err(lost)?,
+            inodes: transaction.open_table(INODES).map_err(lost)?,
+            buckets: transaction.open_table(BUCKETS).map_err(lost)?,
+            linked: transaction.open_table(LINKED).map_err(lost)?,
+            changed: transaction.open_table(CHANGED).map_err(lost)?,
+            changed_names: transaction.open_table(CHANGED_NAMES).map_err(lost)?,
+            facts: transaction.open_table(FACTS).map_err(lost)?,
+            stale: BTreeMap::new(),
+            relinked: BTreeSet::new(),
+            displaced: BTreeSet::new(),
+        })
+    }
+
+    /// The object with this identity on this node.
+    ///
+    /// # Errors
+    /// [`IndexError::Database`].
+    pub fn by_identity(&self, identity: Identity) -> Result<Option<ObjectId>, IndexError> {
+        let found = self.inodes.get(inode_key(identity)).map_err(lost)?;
+        Ok(found.map(|id| ObjectId(id.value())))
+    }
+
+    /// A number that no object had.
+    ///
+    /// # Errors
+    /// [`IndexError::Database`].
+    pub fn new_object(&mut self) -> Result<ObjectId, IndexError> {
+        let next =
+            self.facts.get(NEXT_OBJECT).map_err(lost)?.map(|bytes| number_in(&bytes.value()));
+        let id = next.unwrap_or(ObjectId::ROOT.0 + 1);
+        self.facts.insert(NEXT_OBJECT, fact(id + 1, &[0; 32])).map_err(lost)?;
+        Ok(ObjectId(id))
+    }
+
+    /// Numbers up to `last` were given out, by this node or by its peer.
+    ///
+    /// # Errors
+    /// [`IndexError::Database`].
+    pub fn note_objects(&mut self, last: ObjectId) -> Result<(), IndexError> {
+        let next =
+            self.facts.get(NEXT_OBJECT).map_err(lost)?.map(|bytes| number_in(&bytes.value()));
+        if next.is_none_or(|next| next <= last.0) {
+            self.facts.insert(NEXT_OBJECT, fact(last.0 + 1, &[0; 32])).map_err(lost)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the row of an object. Its places' buckets are computed again if what is hashed changed.
+    ///
+    /// # Errors
+    /// [`IndexError`].
+    pub fn put_object(&mut self, id: ObjectId, row: &Row) -> Result<(), IndexError> {
+        let old = self.object(id)?;
+        if let Some(old) = &old {
+            self.changed.remove((old.changed_in.0, id.0)).map_err(lost)?;
+            if old.stamp.identity != row.stamp.identity {
+                self.forget_identity(id, old.stamp.identity)?;
+            }
+        }
+        self.changed.insert((row.changed_in.0, id.0), ()).map_err(lost)?;
+        self.inodes.insert(inode_key(row.stamp.identity), id.0).map_err(lost)?;
+        self.objects.insert(id.0, &*row.encode()).map_err(lost)?;
+        if old.is_none_or(|old| old.entry != row.entry) {
+            self.mark_places(id)?;
+        }
+        Ok(())
+    }
+
+    /// An object that no name leads to is forgotten.
+    ///
+    /// # Errors
+    /// [`IndexError`].
+    pub fn drop_object(&mut self, id: ObjectId) -> Result<(), IndexError> {
+        let Some(old) = self.object(id)? else { return Ok(()) };
+        self.changed.remove((old.changed_in.0, id.0)).map_err(lost)?;
+        self.forget_identity(id, old.stamp.identity)?;
+        self.objects.remove(id.0).map_err(lost)?;
+        self.cut_segments(id, 0)?;
+        self.linked.remove(id.0).map_err(lost)?;
+        self.stale.remove(&id);
+        self.buckets.retain_in((id.0, &[][..])..(id.0 + 1, &[][..]), |_, _| false).map_err(lost)
+    }
+
+    /// A name points to an object from generation `number` on.
+    ///
+    /// # Errors
+    /// [`IndexError`].
+    pub fn put_name(
+        &mut self,
+        number: TreeNumber,
+        (directory, name): (ObjectId, &Name),
+        id: ObjectId,
+    ) -> Result<(), IndexError> {
+        self.forget_name(directory, name)?;
+        let key = (directory.0, name.bytes());
+        self.names.insert(key, (id.0, number.0)).map_err(lost)?;
+        self.places.insert((id.0, directory.0, name.bytes()), ()).map_err(lost)?;
+        self.changed_names.insert((number.0, directory.0, name.bytes()), ()).map_err(lost)?;
+        self.relinked.insert(id);
+        self.mark(directory, name);
+        Ok(())
+    }
+
+    /// A name goes in generation `number`. Whoever removes the last name of an object drops that, too.
+    ///
+    /// # Errors
+    /// [`IndexError`].
+    pub fn remove_name(
+        &mut self,
+        number: TreeNumber,
+        directory: ObjectId,
+        name: &Name,
+    ) -> Result<(), IndexError> {
+        self.forget_name(directory, name)?;
+        self.gone.insert((directory.0, name.bytes()), number.0).map_err(lost)?;
+        self.changed_names.insert((number.0, directory.0, name.bytes()), ()).map_err(lost)?;
+        self.mark(directory, name);
+        Ok(())
+    }
+
+    /// Writes the chunk hashes of one segment.
+    ///
+    /// # Errors
+    /// [`IndexError::Database`].
+    pub fn put_segment(
+        &mut self,
+        number: TreeNumber,
+        (id, segment): (ObjectId, u32),
+        hashes: &[ChunkHash],
+    ) -> Result<(), IndexError> {
+        let mut bytes = number.0.to_le_bytes().to_vec();
+        bytes.extend(hashes.iter().flat_map(|hash| hash.0));
+        self.segments.insert((id.0, segment), &*bytes).map_err(lost)?;
+        Ok(())
+    }
+
+    /// A file has no segments from `first` on.
+    ///
+    /// # Errors
+    /// [`IndexError::Database`].
+    pub fn cut_segments(&mut self, id: ObjectId, first: u32) -> Result<(), IndexError> {
+        self.segments.retain_in((id.0, first)..(id.0 + 1, 0), |_, _| false).map_err(lost)
+    }
+
+    /// Notes the newest generation.
+    ///
+    /// # Errors
+    /// [`IndexError::Database`].
+    pub fn put_position(&mut self, position: TreePosition) -> Result<(), IndexError> {
+        let bytes = fact(position.number.0, &position.root.0);
+        self.facts.insert(POSITION, bytes).map_err(lost)?;
+        Ok(())
+    }
+
+    /// Forgets names that went before generation `number`: no peer that is further back is told by them.
+    ///
+    /// # Errors
+    /// [`IndexError`].
+    pub fn prune_gone(&mut self, number: TreeNumber) -> Result<(), IndexError> {
+        let gone = &mut self.gone;
+        let changed_names = &mut self.changed_names;
+        let mut failed = None;
+        gone.retain(|(directory, name), went| {
+            let is_old = went < number.0;
+            if is_old && let Err(error) = changed_names.remove((went, directory, name)) {
+                failed = Some(error);
+            }
+            !is_old
+        })
+        .map_err(lost)?;
+        failed.map_or(Ok(()), |error| Err(lost(error)))
+    }
+
+    /// The bucket of a name is computed again.
+    pub(super) fn mark(&mut self, directory: ObjectId, name: &Name) {
+        self.stale.entry(directory).or_default().insert(name.clone());
+    }
+
+    fn mark_places(&mut self, id: ObjectId) -> Result<(), IndexError> {
+        for (directory, name) in self.places_of(id, usize::MAX)? {
+            self.mark(directory, &name);
+        }
+        Ok(())
+    }
+
+    /// Removes a name from every table, and what was known of its going.
+    fn forget_name(&mut self, directory: ObjectId, name: &Name) -> Result<(), IndexError> {
+        let key = (directory.0, name.bytes());
+        let old = self.names.remove(key).map_err(lost)?.map(|value| value.value());
+        if let Some((id, number)) = old {
+            self.places.remove((id, directory.0, name.bytes())).map_err(lost)?;
+            self.changed_names.remove((number, directory.0, name.bytes())).map_err(lost)?;
+            self.relinked.insert(ObjectId(id));
+            self.displaced.insert(ObjectId(id));
+        }
+        let went = self.gone.remove(key).map_err(lost)?.map(|value| value.value());
+        if let Some(number) = went {
+            self.changed_names.remove((number, directory.0, name.bytes())).map_err(lost)?;
+        }
+        Ok(())
+    }
+
+    fn forget_identity(&mut self, id: ObjectId, identity: Identity) -> Result<(), IndexError> {
+        let key = inode_key(identity);
+        let is_ours = self.inodes.get(key).map_err(lost)?.is_some_and(|it| it.value() == id.0);
+        if is_ours {
+            self.inodes.remove(key).map_err(lost)?;
+        }
+        Ok(())
+    }
+}
+
+impl Rows for Tables<'_> {
+    fn names(&self) -> &impl ReadableTable<NameKey, (u64, u64)> {
+        &self.names
+    }
+
+    fn places(&self) -> &impl ReadableTable<PlaceKey, ()> {
+        &self.places
+    }
+
+    fn objects(&self) -> &impl ReadableTable<u64, &'static [u8]> {
+        &self.objects
+    }
+
+    fn segments(&self) -> &impl ReadableTable<(u64, u32), &'static [u8]> {
+        &self.segments
+    }
+
+    fn changed(&self) -> &impl ReadableTable<(u64, u64), ()> {
+        &self.changed
+    }
+
+    fn changed_names(&self) -> &impl ReadableTable<PlaceKey, ()> {
+        &self.changed_names
+    }
+
+    fn facts(&self) -> &impl ReadableTable<&'static str, [u8; 40]> {
+        &self.facts
+    }
+}
+
+/// The index as it was at one moment.
+pub struct View {
+    names: ReadOnlyTable<NameKey, (u64, u64)>,
+    places: ReadOnlyTable<PlaceKey, ()>,
+    objects: ReadOnlyTable<u64, &'static [u8]>,
+    segments: ReadOnlyTable<(u64, u32), &'static [u8]>,
+    changed: ReadOnlyTable<(u64, u64), ()>,
+    changed_names: ReadOnlyTable<PlaceKey, ()>,
+    facts: ReadOnlyTable<&'static str, [u8; 40]>,
+}
+
+impl View {
+    pub(super) fn open(transaction: &ReadTransaction) -> Result<Self, IndexError> {
+        Ok(Self {
+            names: transaction.open_table(NAMES).map_err(lost)?,
+            places: transaction.open_table(PLACES).map_err(lost)?,
+            objects: transaction.open_table(OBJECTS).map_err(lost)?,
+            segments: transaction.open_table(SEGMENTS).map_err(lost)?,
+            changed: transaction.open_table(CHANGED).map_err(lost)?,
+            changed_names: transaction.open_table(CHANGED_NAMES).map_err(lost)?,
+            facts: transaction.open_table(FACTS).map_err(lost)?,
+        })
+    }
+}
+
+impl Rows for View {
+    fn names(&self) -> &impl ReadableTable<NameKey, (u64, u64)> {
+        &self.names
+    }
+
+    fn places(&self) -> &impl ReadableTable<PlaceKey, ()> {
+        &self.places
+    }
+
+    fn objects(&self) -> &impl ReadableTable<u64, &'static [u8]> {
+        &self.objects
+    }
+
+    fn segments(&self) -> &impl ReadableTable<(u64, u32), &'static [u8]> {
+        &self.segments
+    }
+
+    fn changed(&self) -> &impl ReadableTable<(u64, u64), ()> {
+        &self.changed
+    }
+
+    fn changed_names(&self) -> &impl ReadableTable<PlaceKey, ()> {
+        &self.changed_names
+    }
+
+    fn facts(&self) -> &impl ReadableTable<&'static str, [u8; 40]> {
+        &self.facts
+    }
+}
+
+pub(super) fn name_of(table: &'static str, bytes: &[u8]) -> Result<Name, IndexError> {
+    Name::new(bytes).map_err(|why| IndexError::Row { table, why: ManifestError::from(why) })
+}
+
+fn decode_segment(bytes: &[u8]) -> Result<(TreeNumber, Vec<ChunkHash>), IndexError> {
+    let short = IndexError::Row { table: "segments", why: ManifestError::Short { missing: 1 } };
+    let Some((number, hashes)) = bytes.split_first_chunk::<8>() else { return Err(short) };
+    let (hashes, rest) = hashes.as_chunks::<32>();
+    if !rest.is_empty() {
+        return Err(short);
+    }
+    let hashes = hashes.iter().map(|hash| ChunkHash(*hash)).collect();
+    Ok((TreeNumber(u64::from_le_bytes(*number)), hashes))
+}
+
+fn inode_key(identity: Identity) -> (u64, i64, u32) {
+    let birth = identity.birth.unwrap_or_default();
+    (identity.inode, birth.seconds, birth.nanos)
+}
+
+fn number_in(bytes: &[u8; 40]) -> u64 {
+    let (number, _) = bytes.split_first_chunk::<8>().expect("a fact has 40 bytes");
+    u64::from_le_bytes(*number)
+}
+
+fn fact(number: u64, rest: &[u8; 32]) -> [u8; 40] {
+    let mut bytes = [0; 40];
+    bytes[..8].copy_from_slice(&number.to_le_bytes());
+    bytes[8..].copy_from_slice(rest);
+    bytes
+}
