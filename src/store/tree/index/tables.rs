@@ -7,7 +7,7 @@ use redb::{
 };
 
 use super::{IndexError, lost};
-use crate::manifest::{ChunkHash, Identity, ManifestError, Name, Row};
+use crate::manifest::{ChunkHash, Identity, Kind, ManifestError, Name, Row};
 use crate::units::{ObjectId, TreeNumber, TreePosition, TreeRoot};
 
 type NameKey = (u64, &'static [u8]);
@@ -233,6 +233,10 @@ impl<'t> Tables<'t> {
         self.changed.insert((row.changed_in.0, id.0), ()).map_err(lost)?;
         self.inodes.insert(inode_key(row.stamp.identity), id.0).map_err(lost)?;
         self.objects.insert(id.0, &*row.encode()).map_err(lost)?;
+        if old.is_none() && row.entry.object().kind() == Kind::Directory {
+            // One without entries has a hash, too.
+            self.stale.entry(id).or_default();
+        }
         if old.is_none_or(|old| old.entry != row.entry) {
             self.mark_places(id)?;
         }

@@ -270,5 +270,9 @@ fn names_that_went_long_ago_are_forgotten_and_numbers_are_not_given_twice() {
     let index = Index::open(&path).unwrap();
     let gone = Record::Gone { directory: ObjectId::ROOT, name: names[1].clone() };
     assert_eq!(delta(&index, TreeNumber(1)), [gone]);
-    assert_eq!(index.change(|tables| tables.new_object()).unwrap(), ObjectId(9));
+    let next = index.change(|tables| {
+        tables.note_objects(ObjectId(8))?;
+        tables.new_object()
+    });
+    assert_eq!(next.unwrap(), ObjectId(9));
 }
