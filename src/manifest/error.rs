@@ -96,6 +96,12 @@ pub enum ManifestError {
     /// Objects have numbers from one on.
     #[error("object number zero")]
     ObjectZero,
+    /// And they end far below what 64 bits hold.
+    #[error("object number {found}, the highest is {highest}", highest = crate::units::ObjectId::MAX)]
+    ObjectTooHigh {
+        /// The number.
+        found: u64,
+    },
     /// A directory has one name, so it needs no path in its record.
     #[error("the record of a directory has a path")]
     DirectoryPath,

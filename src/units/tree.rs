@@ -12,6 +12,8 @@ pub struct ObjectId(pub u64);
 impl ObjectId {
     /// The directory that the resource's path names: it has no name of its own.
     pub const ROOT: Self = Self(1);
+    /// The highest number that counts: what follows it is a number, too, so nothing overflows.
+    pub const MAX: Self = Self(u64::MAX >> 1);
 }
 
 impl fmt::Display for ObjectId {

@@ -258,6 +258,7 @@ fn check_chunks(first: u64, count: u64) -> Result<(), ManifestError> {
 fn take_id(from: &mut Reader<'_>) -> Result<ObjectId, ManifestError> {
     match from.u64()? {
         0 => Err(ManifestError::ObjectZero),
+        found if found > ObjectId::MAX.0 => Err(ManifestError::ObjectTooHigh { found }),
         id => Ok(ObjectId(id)),
     }
 }
