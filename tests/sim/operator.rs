@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use fastrand::Rng;
 use hotpair::metadata::Birth;
+use hotpair::promotion::arbiter::Eligible;
 use hotpair::replica::{AgentCommand, Answer, Command, Input, LinkStatus, Refused};
 use hotpair::units::{DiskState, ResourceSize, Role, ServeMode};
 
@@ -40,6 +41,8 @@ pub(crate) struct Operator {
     resize: Option<(usize, u64, u64)>,
     /// The last copy that was given up: node, request.
     invalidate: Option<(usize, u64)>,
+    /// The node that was made anew since somebody served.
+    made_anew: Option<usize>,
 }
 
 /// A promotion that was typed.
@@ -74,6 +77,7 @@ impl Operator {
             repairs: 0,
             resize: None,
             invalidate: None,
+            made_anew: None,
         }
     }
 
@@ -273,6 +277,7 @@ impl World {
         let is_other_whole = self.nodes[1 - at].superblock().disk == DiskState::UpToDate;
         if self.operator.repairs > 1 && is_other_whole {
             self.make_anew(at);
+            self.operator.made_anew = Some(at);
         }
         self.after(millis(300), Event::Start(at));
         Ok(())
@@ -295,6 +300,7 @@ impl World {
             .any(|node| node.process.as_ref().is_some_and(|process| process.export.is_some()))
         {
             self.operator.idle_since = None;
+            self.operator.made_anew = None;
             self.release();
             return Ok(());
         }
@@ -317,6 +323,10 @@ impl World {
         if self.nodes[at].awake().is_none() {
             return Ok(());
         }
+        let is_only_way = self.arbiter_lists_a_copy_that_is_gone(at);
+        if is_only_way && self.nodes[1 - at].process.is_some() {
+            self.end_process(1 - at, false)?;
+        }
         let is_other_dead = self.nodes[1 - at].process.is_none();
         let was_refused = self.operator.attempt.is_some_and(|attempt| attempt.node == at);
         let may_force = is_other_dead && self.plan.faults.failover && !self.is_healing;
@@ -334,6 +344,9 @@ impl World {
             && self.plan.faults.accept_loss
             && self.operator.broken_disk.is_none()
             && self.operator.rng.u8(..3) == 0;
+        // Nothing is excused for it: the copy was given up since the other one was complete.
+        force |= is_only_way;
+        let accept_data_loss = accept || is_only_way;
         if force {
             // It stays off until the survivor serves or has refused.
             self.nodes[1 - at].is_held_down = true;
@@ -343,7 +356,7 @@ impl World {
             self.operator.split_is_explained = true;
         }
         self.operator.attempt = Some(Attempt { node: at, request: 0, at: self.now });
-        let command = Command::Promote { force, accept_data_loss: accept };
+        let command = Command::Promote { force, accept_data_loss };
         let request = self.command(at, command)?;
         self.operator.attempt = Some(Attempt { node: at, request, at: self.now });
         if force {
@@ -353,6 +366,16 @@ impl World {
             self.release();
         }
         Ok(())
+    }
+
+    /// Whether the arbiter lists the other node alone, whose copy was given up since. Its refusals say that only
+    /// force is left, and that the other node must be off.
+    fn arbiter_lists_a_copy_that_is_gone(&self, at: usize) -> bool {
+        let record = self.lasting_record_of(at);
+        let lists_it_alone = record.is_some_and(|record| {
+            record.owner == side(1 - at) && record.eligible == Eligible::Owner
+        });
+        self.operator.made_anew == Some(1 - at) && lists_it_alone
     }
 
     /// Whether the other node is being forced, or was and the arbiter's record does not name it yet:

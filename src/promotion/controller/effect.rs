@@ -254,10 +254,10 @@ pub enum Obstacle {
     /// The disk does not answer.
     #[error("the disk of this node does not answer")]
     DiskStalled,
-    /// An older image of its record was put back.
+    /// An older image of its record was put back, or the copy that the arbiter lists alone was made anew.
     #[error(
-        "an older state of this node's metadata was put back: it does not know what it promised, and \
-         acknowledged writes may be missing here"
+        "an older state of this node's metadata was put back, or its copy was made anew while the arbiter \
+         lists it alone: it does not know what it promised, and acknowledged writes may be missing here"
     )]
     RecordLost,
     /// It vetoed itself.

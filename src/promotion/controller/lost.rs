@@ -1,4 +1,5 @@
-//! A lost record: an older image of this node's metadata was put back.
+//! A lost record: an older image of this node's metadata was put back, or the copy that the arbiter lists
+//! alone was made anew.
 //!
 //! Such a node does not know what it promised and acknowledged since. The arbiter's record gives it
 //! away: the run in which this node changed it last is missing in the node's own list of runs. It
@@ -9,7 +10,7 @@ use super::effect::RecordStep;
 use super::facts::{Facts, Standing};
 use super::planted::PlantedRule;
 use crate::metadata::INSTANCES_LEN_MAX;
-use crate::promotion::arbiter::ArbiterRecord;
+use crate::promotion::arbiter::{ArbiterRecord, Eligible};
 use crate::units::{ArbiterId, DiskState, Epoch, Instance, Role, VetoReason};
 
 impl Controller {
@@ -29,8 +30,16 @@ impl Controller {
     }
 
     fn is_run_missing(&self, known: &ArbiterRecord, facts: &Facts<'_>) -> bool {
-        let run = self.last_run(known).filter(|_| !is_made_anew(facts));
+        let run = self.last_run(known).filter(|_| !self.is_new_beside_another(known, facts));
         run.is_some_and(|run| !facts.record.instances.contains(&run))
+    }
+
+    /// Whether this replica was made anew, and the arbiter does not list this node alone. It has no older
+    /// state, and whoever fills it has what was acknowledged. A copy that is listed alone is another matter:
+    /// this one took its place, and nobody has what only that one had.
+    fn is_new_beside_another(&self, known: &ArbiterRecord, facts: &Facts<'_>) -> bool {
+        let is_alone = known.owner == self.settings.side && known.eligible == Eligible::Owner;
+        is_made_anew(facts) && !is_alone
     }
 
     /// The veto, with the epoch of the arbiter's record as the promise.
@@ -49,7 +58,7 @@ impl Controller {
 
     /// The run that the list of runs must keep, or take up once this node was filled.
     pub(super) fn noted_run(&self, known: &ArbiterRecord, facts: &Facts<'_>) -> Option<Instance> {
-        let is_counted = is_filled(facts) || is_made_anew(facts);
+        let is_counted = is_filled(facts) || self.is_new_beside_another(known, facts);
         let is_known = |run: &Instance| is_counted || facts.record.instances.contains(run);
         self.last_run(known).filter(is_known)
     }
@@ -63,8 +72,7 @@ impl Controller {
     }
 }
 
-/// Whether an operator made this replica anew: it has never learnt of a record of the arbiter. It has no
-/// older state, and is filled before it counts.
+/// Whether an operator made this replica anew: it has never learnt of a record of the arbiter.
 fn is_made_anew(facts: &Facts<'_>) -> bool {
     facts.record.arbitration.epoch == Epoch::default()
 }

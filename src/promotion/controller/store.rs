@@ -103,10 +103,12 @@ impl Controller {
             && peer.is_some_and(|claim| claim.epoch >= facts.record.epoch)
     }
 
-    /// Whether the peer believes another store, though the arbiter answers this primary: it says its half, so
-    /// that the peer finds it.
+    /// Whether the peer believes another store, or none, though the arbiter answers this node: it says its
+    /// half, so that the peer finds it. A primary does; if nobody serves, either does, or a node that was
+    /// made anew would never learn why it is not promoted.
     pub(super) fn looks_for_peer(&self, facts: &Facts<'_>) -> bool {
-        facts.is_primary
+        let nobody_serves = facts.claim.is_some_and(|claim| claim.role != Role::Primary);
+        (facts.is_primary || nobody_serves)
             && facts.peer == Standing::InSync
             && !self.peer_hears_arbiter
             && self.hears_arbiter()

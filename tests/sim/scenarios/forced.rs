@@ -4,12 +4,12 @@
 
 use hotpair::promotion::arbiter::Eligible;
 use hotpair::replica::Command;
-use hotpair::units::{Role, Side};
+use hotpair::units::{Role, Side, VetoReason};
 
 use super::failover::{
     connect_to_newest, cut_off_witness, is_whole_again, owner, pair, serves, until_eligible,
 };
-use crate::script::{A, B, Script, force};
+use crate::script::{A, B, Script, force, promote};
 use crate::world::World;
 
 /// `hotpair promote --force --peer-is-fenced --accept-data-loss`.
@@ -65,6 +65,38 @@ fn a_force_needs_words_for_what_is_missing_and_goes_through_the_arbiter() {
     script.start(A);
     script.mend();
     shows_split_brain(&mut script);
+    assert!(serves(&script, B) && !serves(&script, A));
+}
+
+// A was alone, and its disk is lost: it is filled from B, which lacks what A wrote. Nobody serves before an
+// operator gives that up, and both nodes say so.
+#[test]
+fn a_copy_that_is_lost_is_given_up_by_word_alone() {
+    let mut script = pair();
+    script.kill(B);
+    until_eligible(&mut script, Eligible::Owner);
+    script.until_serving(A);
+    script.write(4, 4);
+    script.kill(A);
+    script.world.make_anew(A);
+    for node in [A, B] {
+        script.start(node);
+    }
+    script.until("A knows what the witness lists", |world| {
+        world.nodes[A].superblock().veto.is_some_and(|it| it.reason == VetoReason::RecordLost)
+    });
+    script.pass(5_000);
+    assert!(!serves(&script, A) && !serves(&script, B));
+    for node in [A, B] {
+        let refused = script.command(node, promote()).unwrap_err();
+        assert!(refused.next.contains("--accept-data-loss"), "{node}: {refused:?}");
+    }
+    script.world.ghost.excuse = crate::ghost::Excuse::Accepted;
+    let answer = script.command(B, force_and_lose()).unwrap();
+    assert!(answer.text.contains("given up: what only alpha has acknowledged"), "{answer:?}");
+    until_clients_are_at_b(&mut script);
+    script.write(6, 2);
+    is_whole_again(&mut script);
     assert!(serves(&script, B) && !serves(&script, A));
 }
 
