@@ -7,7 +7,7 @@
 use super::entry::{FileTime, NANOS_PER_SECOND, Stamp};
 
 /// How fine the clock of a file system is, in nanoseconds.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Granularity(pub u64);
 
 impl Granularity {
@@ -18,7 +18,7 @@ impl Granularity {
 }
 
 /// The clock of the tree: only it can be compared with stamps.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct TreeClock {
     /// The ctime of a file that was made just then.
     pub now: FileTime,

@@ -20,7 +20,7 @@ use rustix::io::{Errno, Result};
 use crate::manifest::{FileTime, Identity, Kind, Name, Stamp};
 
 /// How directories and objects are opened: by one name, in this mount, through no link.
-const BENEATH: ResolveFlags = ResolveFlags::BENEATH
+pub(super) const BENEATH: ResolveFlags = ResolveFlags::BENEATH
     .union(ResolveFlags::NO_SYMLINKS)
     .union(ResolveFlags::NO_MAGICLINKS)
     .union(ResolveFlags::NO_XDEV);
@@ -61,6 +61,14 @@ impl Folder {
     pub fn open(path: &Path) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         open(path, flags, Mode::empty()).map(Self)
+    }
+
+    /// Another handle of this directory.
+    ///
+    /// # Errors
+    /// What the kernel says: `MFILE` if too many are held.
+    pub fn again(&self) -> Result<Self> {
+        rustix::io::fcntl_dupfd_cloexec(&self.0, 0).map(Self)
     }
 
     /// Opens a directory in this one.
