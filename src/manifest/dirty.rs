@@ -65,6 +65,18 @@ impl Due {
         !self.everything && self.directories.is_empty() && self.names.is_empty()
     }
 
+    /// Adds what else is to be looked at.
+    pub fn merge(&mut self, other: Self) {
+        self.everything |= other.everything;
+        self.directories.extend(other.directories);
+        self.directories.sort_unstable();
+        self.directories.dedup();
+        self.names.extend(other.names);
+        self.names.sort_unstable();
+        self.names.dedup();
+        self.oldest = self.oldest.into_iter().chain(other.oldest).min();
+    }
+
     fn note(&mut self, touched: Touched) {
         self.oldest = Some(self.oldest.map_or(touched.first, |oldest| oldest.min(touched.first)));
     }

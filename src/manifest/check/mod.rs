@@ -5,6 +5,7 @@
 //! grows with the objects and directories that the delta names, never with the tree.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Deref;
 
 use super::kept::check_object;
 use super::limits::{ENTRIES_MAX, SEGMENT_CHUNKS, chunk_count};
@@ -106,10 +107,10 @@ impl Reach {
     }
 }
 
-/// Takes a delta record by record.
+/// Takes a delta record by record. `B` leads to the base, which is borrowed or shared.
 #[derive(Debug)]
-pub struct Check<'a, V> {
-    base: &'a V,
+pub struct Check<B> {
+    base: B,
     /// How many more objects and names may come: each takes memory until the end.
     room: u64,
     /// In rising order, as they came.
@@ -126,10 +127,10 @@ pub struct Check<'a, V> {
     replaced: BTreeSet<(ObjectId, Name)>,
 }
 
-impl<'a, V: View> Check<'a, V> {
+impl<B: Deref<Target: View>> Check<B> {
     /// For a delta to `base` of at most `records_max` objects and names, each of which takes some
     /// hundred bytes at most until the check is finished.
-    pub fn new(base: &'a V, records_max: u64) -> Self {
+    pub fn new(base: B, records_max: u64) -> Self {
         Self {
             base,
             room: records_max,

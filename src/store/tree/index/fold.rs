@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use redb::ReadableTable;
 
-use super::tables::{Rows, Tables};
+use super::tables::{Rows, Stale, Tables};
 use super::{IndexError, lost};
 use crate::manifest::{
-    Beside, BucketHash, Buckets, Entry, EntryHash, Kind, ManifestError, Name, NameError,
-    PATH_DEPTH_MAX, Row, Scope, TreePath, directory_hash,
+    Beside, BucketHash, Buckets, Entry, EntryHash, Kind, ManifestError, Name, Row, Scope, TreePath,
+    directory_hash,
 };
 use crate::units::{ObjectId, TreeRoot};
 
@@ -92,13 +92,17 @@ impl Tables<'_> {
         Ok(())
     }
 
-    /// Computes the buckets of these names again.
-    fn rebucket(&mut self, directory: ObjectId, names: &BTreeSet<Name>) -> Result<(), IndexError> {
+    /// Computes buckets again.
+    fn rebucket(&mut self, directory: ObjectId, stale: &Stale) -> Result<(), IndexError> {
+        let names = match stale {
+            Stale::Names(names) => names,
+            Stale::All => return self.cut_from(directory, Vec::new(), None).map(drop),
+        };
         let mut done = Vec::new();
         for name in names {
             if name.bytes() >= done.as_slice() {
                 let start = self.bucket_at(directory, name)?;
-                done = self.cut_from(directory, start, name)?;
+                done = self.cut_from(directory, start, Some(name))?;
             }
         }
         Ok(())
@@ -115,19 +119,20 @@ impl Tables<'_> {
     }
 
     /// Cuts buckets from `start`, where one begins, up to the first that ends behind `name` where one
-    /// began before. Gives the beginning of what was not looked at.
+    /// began before, or all of them. Gives the beginning of what was not looked at.
     fn cut_from(
         &mut self,
         directory: ObjectId,
         start: Vec<u8>,
-        name: &Name,
+        name: Option<&Name>,
     ) -> Result<Vec<u8>, IndexError> {
         let mut buckets = Buckets::default();
         let mut from = start;
         loop {
             let page = self.entries(directory, &from, READ_COUNT)?;
             for (at, id) in &page {
-                if buckets.is_empty() && at > name && self.begins_bucket(directory, at)? {
+                let is_behind = name.is_some_and(|name| at > name);
+                if is_behind && buckets.is_empty() && self.begins_bucket(directory, at)? {
                     return Ok(at.bytes().to_vec());
                 }
                 let hash = self.entry_hash(*id)?;
@@ -211,24 +216,6 @@ impl Tables<'_> {
         names.push(name);
         let path = TreePath::of(&names);
         path.map_err(|why| IndexError::Tree(ManifestError::from(why)))
-    }
-
-    /// The names that lead to a directory, from the top down.
-    fn names_above(&self, directory: ObjectId) -> Result<Vec<Name>, IndexError> {
-        let mut names = Vec::new();
-        let mut at = directory;
-        while at != ObjectId::ROOT {
-            if names.len() == PATH_DEPTH_MAX {
-                return Err(IndexError::Tree(ManifestError::from(NameError::TooDeep)));
-            }
-            let place = self.places_of(at, 1)?.pop();
-            let (parent, name) =
-                place.ok_or(IndexError::Missing { table: "places", object: at.0 })?;
-            names.push(name);
-            at = parent;
-        }
-        names.reverse();
-        Ok(names)
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod delta;
 mod fold;
+mod hashes;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -44,6 +45,9 @@ pub enum IndexError {
         /// What for.
         object: u64,
     },
+    /// Whoever changed it gave up, for a reason of its own.
+    #[error("the index of the tree: a change was given up")]
+    Abandoned,
     /// The entries of the tree cannot be kept.
     #[error(transparent)]
     Tree(#[from] ManifestError),

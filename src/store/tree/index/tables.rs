@@ -3,15 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use redb::{
-    ReadOnlyTable, ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction,
+    ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata, Table, TableDefinition,
+    WriteTransaction,
 };
 
+use super::hashes::{decode_segment, encode_segment, hash_key};
 use super::{IndexError, lost};
-use crate::manifest::{ChunkHash, Identity, Kind, ManifestError, Name, Row};
+use crate::manifest::{
+    ChunkHash, Identity, Kind, ManifestError, Name, NameError, PATH_DEPTH_MAX, Row, SEGMENT_CHUNKS,
+};
 use crate::units::{ObjectId, TreeNumber, TreePosition, TreeRoot};
 
 type NameKey = (u64, &'static [u8]);
 type PlaceKey = (u64, u64, &'static [u8]);
+/// First half of a chunk hash, object, chunk.
+pub(super) type HashKey = (u128, u64, u32);
 
 /// (directory, name) -> object, and the generation that the name changed last in.
 const NAMES: TableDefinition<'_, NameKey, (u64, u64)> = TableDefinition::new("names");
@@ -31,6 +37,10 @@ const BUCKETS: TableDefinition<'_, NameKey, [u8; 32]> = TableDefinition::new("bu
 const CHANGED: TableDefinition<'_, (u64, u64), ()> = TableDefinition::new("changed");
 /// (generation, directory, name): names by the generation that they changed last or went in.
 const CHANGED_NAMES: TableDefinition<'_, PlaceKey, ()> = TableDefinition::new("changed names");
+/// directory -> how many names are in it; no row if there are none.
+const COUNTS: TableDefinition<'_, u64, u64> = TableDefinition::new("counts");
+/// (first half of a chunk hash, object, chunk): where bytes with that hash stood at the last look.
+const HASHES: TableDefinition<'_, HashKey, ()> = TableDefinition::new("hashes");
 /// Objects with several names.
 const LINKED: TableDefinition<'_, u64, ()> = TableDefinition::new("linked");
 /// Single numbers, by name.
@@ -41,6 +51,34 @@ const POSITION: &str = "position";
 /// The number that the next new object gets.
 const NEXT_OBJECT: &str = "next object";
 
+/// Names of one directory whose buckets are computed again one by one; of more, all are.
+const STALE_MAX: usize = 4096;
+
+/// Which buckets of a directory are to be computed again.
+pub(super) enum Stale {
+    /// Those of these names.
+    Names(BTreeSet<Name>),
+    /// All.
+    All,
+}
+
+impl Default for Stale {
+    fn default() -> Self {
+        Self::Names(BTreeSet::new())
+    }
+}
+
+impl Stale {
+    fn add(&mut self, name: &Name) {
+        if let Self::Names(names) = self {
+            names.insert(name.clone());
+            if names.len() > STALE_MAX {
+                *self = Self::All;
+            }
+        }
+    }
+}
+
 /// Everything that can be read, in a transaction that changes the index and in one that does not.
 pub trait Rows {
     /// (directory, name) -> object, generation.
@@ -49,6 +87,10 @@ pub trait Rows {
     fn places(&self) -> &impl ReadableTable<PlaceKey, ()>;
     /// object -> row.
     fn objects(&self) -> &impl ReadableTable<u64, &'static [u8]>;
+    /// directory -> names in it.
+    fn counts(&self) -> &impl ReadableTable<u64, u64>;
+    /// (half of a hash, object, chunk).
+    fn hashes(&self) -> &impl ReadableTable<HashKey, ()>;
     /// (object, segment) -> generation, chunk hashes.
     fn segments(&self) -> &impl ReadableTable<(u64, u32), &'static [u8]>;
     /// (generation, object).
@@ -112,6 +154,55 @@ pub trait Rows {
         Ok(places)
     }
 
+    /// How many names an object has.
+    ///
+    /// # Errors
+    /// [`IndexError::Database`].
+    fn links(&self, id: ObjectId) -> Result<u64, IndexError> {
+        let mut count = 0;
+        for row in self.places().range((id.0, 0, &[][..])..(id.0 + 1, 0, &[][..])).map_err(lost)? {
+            row.map_err(lost)?;
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    /// How many names are in a directory.
+    ///
+    /// # Errors
+    /// [`IndexError::Database`].
+    fn count(&self, directory: ObjectId) -> Result<u64, IndexError> {
+        Ok(self.counts().get(directory.0).map_err(lost)?.map_or(0, |count| count.value()))
+    }
+
+    /// How many names the tree has.
+    ///
+    /// # Errors
+    /// [`IndexError::Database`].
+    fn name_count(&self) -> Result<u64, IndexError> {
+        // Stored with the table: nothing is counted.
+        self.names().len().map_err(lost)
+    }
+
+    /// Chunks, at most `limit`, whose hash may be this one: half of it is. What stands there is read and
+    /// hashed before it is used.
+    ///
+    /// # Errors
+    /// [`IndexError::Database`].
+    fn chunks_like(
+        &self,
+        hash: &ChunkHash,
+        limit: usize,
+    ) -> Result<Vec<(ObjectId, u64)>, IndexError> {
+        let range = hash_key(hash, 0, 0)..=hash_key(hash, u64::MAX, u32::MAX);
+        let mut chunks = Vec::new();
+        for row in self.hashes().range(range).map_err(lost)?.take(limit) {
+            let (_, id, chunk) = row.map_err(lost)?.0.value();
+            chunks.push((ObjectId(id), u64::from(chunk)));
+        }
+        Ok(chunks)
+    }
+
     /// The chunk hashes of a segment and the generation that it changed last in; empty behind the end of
     /// the file.
     ///
@@ -126,6 +217,27 @@ pub trait Rows {
             None => Ok((TreeNumber(0), Vec::new())),
             Some(bytes) => decode_segment(bytes.value()),
         }
+    }
+
+    /// The names that lead to a directory, from the top down.
+    ///
+    /// # Errors
+    /// [`IndexError`]; [`IndexError::Tree`] if they are too many.
+    fn names_above(&self, directory: ObjectId) -> Result<Vec<Name>, IndexError> {
+        let mut names = Vec::new();
+        let mut at = directory;
+        while at != ObjectId::ROOT {
+            if names.len() == PATH_DEPTH_MAX {
+                return Err(IndexError::Tree(ManifestError::from(NameError::TooDeep)));
+            }
+            let place = self.places_of(at, 1)?.pop();
+            let (parent, name) =
+                place.ok_or(IndexError::Missing { table: "places", object: at.0 })?;
+            names.push(name);
+            at = parent;
+        }
+        names.reverse();
+        Ok(names)
     }
 
     /// The newest generation.
@@ -148,6 +260,8 @@ pub struct Tables<'t> {
     names: Table<'t, NameKey, (u64, u64)>,
     gone: Table<'t, NameKey, u64>,
     places: Table<'t, PlaceKey, ()>,
+    counts: Table<'t, u64, u64>,
+    hashes: Table<'t, HashKey, ()>,
     objects: Table<'t, u64, &'static [u8]>,
     segments: Table<'t, (u64, u32), &'static [u8]>,
     inodes: Table<'t, (u64, i64, u32), u64>,
@@ -157,7 +271,7 @@ pub struct Tables<'t> {
     changed_names: Table<'t, PlaceKey, ()>,
     facts: Table<'t, &'static str, [u8; 40]>,
     /// Names whose bucket is to be computed again, by their directories.
-    pub(super) stale: BTreeMap<ObjectId, BTreeSet<Name>>,
+    pub(super) stale: BTreeMap<ObjectId, Stale>,
     /// Objects that won or lost a name.
     pub(super) relinked: BTreeSet<ObjectId>,
     /// Those that lost one.
@@ -170,6 +284,8 @@ impl<'t> Tables<'t> {
             names: transaction.open_table(NAMES).map_err(lost)?,
             gone: transaction.open_table(GONE).map_err(lost)?,
             places: transaction.open_table(PLACES).map_err(lost)?,
+            counts: transaction.open_table(COUNTS).map_err(lost)?,
+            hashes: transaction.open_table(HASHES).map_err(lost)?,
             objects: transaction.open_table(OBJECTS).map_err(lost)?,
             segments: transaction.open_table(SEGMENTS).map_err(lost)?,
             inodes: transaction.open_table(INODES).map_err(lost)?,
@@ -234,8 +350,8 @@ impl<'t> Tables<'t> {
         self.inodes.insert(inode_key(row.stamp.identity), id.0).map_err(lost)?;
         self.objects.insert(id.0, &*row.encode()).map_err(lost)?;
         if old.is_none() && row.entry.object().kind() == Kind::Directory {
-            // One without entries has a hash, too.
-            self.stale.entry(id).or_default();
+            // One without entries has a hash, too; and all that it will have are new.
+            self.stale.insert(id, Stale::All);
         }
         if old.is_none_or(|old| old.entry != row.entry) {
             self.mark_places(id)?;
@@ -272,6 +388,8 @@ impl<'t> Tables<'t> {
         let key = (directory.0, name.bytes());
         self.names.insert(key, (id.0, number.0)).map_err(lost)?;
         self.places.insert((id.0, directory.0, name.bytes()), ()).map_err(lost)?;
+        let count = self.count(directory)?;
+        self.counts.insert(directory.0, count + 1).map_err(lost)?;
         self.changed_names.insert((number.0, directory.0, name.bytes()), ()).map_err(lost)?;
         self.relinked.insert(id);
         self.mark(directory, name);
@@ -298,15 +416,16 @@ impl<'t> Tables<'t> {
     /// Writes the chunk hashes of one segment.
     ///
     /// # Errors
-    /// [`IndexError::Database`].
+    /// [`IndexError`].
     pub fn put_segment(
         &mut self,
         number: TreeNumber,
         (id, segment): (ObjectId, u32),
         hashes: &[ChunkHash],
     ) -> Result<(), IndexError> {
-        let mut bytes = number.0.to_le_bytes().to_vec();
-        bytes.extend(hashes.iter().flat_map(|hash| hash.0));
+        let old = self.segment(id, segment)?.1;
+        self.note_hashes((id, segment), &old, hashes)?;
+        let bytes = encode_segment(number, hashes);
         self.segments.insert((id.0, segment), &*bytes).map_err(lost)?;
         Ok(())
     }
@@ -314,9 +433,43 @@ impl<'t> Tables<'t> {
     /// A file has no segments from `first` on.
     ///
     /// # Errors
-    /// [`IndexError::Database`].
+    /// [`IndexError`].
     pub fn cut_segments(&mut self, id: ObjectId, first: u32) -> Result<(), IndexError> {
-        self.segments.retain_in((id.0, first)..(id.0 + 1, 0), |_, _| false).map_err(lost)
+        loop {
+            let range = (id.0, first)..(id.0 + 1, 0);
+            let Some(row) = self.segments.range(range).map_err(lost)?.next() else { return Ok(()) };
+            let (key, value) = row.map_err(lost)?;
+            let (segment, hashes) = (key.value().1, decode_segment(value.value())?.1);
+            drop((key, value));
+            self.note_hashes((id, segment), &hashes, &[])?;
+            self.segments.remove((id.0, segment)).map_err(lost)?;
+        }
+    }
+
+    /// Where chunks can be found by their hashes follows what a segment holds. Zeroes are holes: nobody
+    /// looks for them.
+    fn note_hashes(
+        &mut self,
+        (id, segment): (ObjectId, u32),
+        old: &[ChunkHash],
+        new: &[ChunkHash],
+    ) -> Result<(), IndexError> {
+        let first = segment.saturating_mul(SEGMENT_CHUNKS);
+        let is_looked_for = |hash: &&ChunkHash| **hash != ChunkHash::ZERO;
+        for at in 0..old.len().max(new.len()) {
+            let chunk = first.saturating_add(u32::try_from(at).unwrap_or(u32::MAX));
+            let (old, new) = (old.get(at), new.get(at));
+            if old == new {
+                continue;
+            }
+            if let Some(hash) = old.filter(is_looked_for) {
+                self.hashes.remove(hash_key(hash, id.0, chunk)).map_err(lost)?;
+            }
+            if let Some(hash) = new.filter(is_looked_for) {
+                self.hashes.insert(hash_key(hash, id.0, chunk), ()).map_err(lost)?;
+            }
+        }
+        Ok(())
     }
 
     /// Notes the newest generation.
@@ -350,7 +503,7 @@ impl<'t> Tables<'t> {
 
     /// The bucket of a name is computed again.
     pub(super) fn mark(&mut self, directory: ObjectId, name: &Name) {
-        self.stale.entry(directory).or_default().insert(name.clone());
+        self.stale.entry(directory).or_default().add(name);
     }
 
     fn mark_places(&mut self, id: ObjectId) -> Result<(), IndexError> {
@@ -366,6 +519,10 @@ impl<'t> Tables<'t> {
         let old = self.names.remove(key).map_err(lost)?.map(|value| value.value());
         if let Some((id, number)) = old {
             self.places.remove((id, directory.0, name.bytes())).map_err(lost)?;
+            match self.count(directory)? {
+                0 | 1 => self.counts.remove(directory.0).map_err(lost)?,
+                count => self.counts.insert(directory.0, count - 1).map_err(lost)?,
+            };
             self.changed_names.remove((number, directory.0, name.bytes())).map_err(lost)?;
             self.relinked.insert(ObjectId(id));
             self.displaced.insert(ObjectId(id));
@@ -396,6 +553,14 @@ impl Rows for Tables<'_> {
         &self.places
     }
 
+    fn counts(&self) -> &impl ReadableTable<u64, u64> {
+        &self.counts
+    }
+
+    fn hashes(&self) -> &impl ReadableTable<HashKey, ()> {
+        &self.hashes
+    }
+
     fn objects(&self) -> &impl ReadableTable<u64, &'static [u8]> {
         &self.objects
     }
@@ -421,6 +586,8 @@ impl Rows for Tables<'_> {
 pub struct View {
     names: ReadOnlyTable<NameKey, (u64, u64)>,
     places: ReadOnlyTable<PlaceKey, ()>,
+    counts: ReadOnlyTable<u64, u64>,
+    hashes: ReadOnlyTable<HashKey, ()>,
     objects: ReadOnlyTable<u64, &'static [u8]>,
     segments: ReadOnlyTable<(u64, u32), &'static [u8]>,
     changed: ReadOnlyTable<(u64, u64), ()>,
@@ -433,6 +600,8 @@ impl View {
         Ok(Self {
             names: transaction.open_table(NAMES).map_err(lost)?,
             places: transaction.open_table(PLACES).map_err(lost)?,
+            counts: transaction.open_table(COUNTS).map_err(lost)?,
+            hashes: transaction.open_table(HASHES).map_err(lost)?,
             objects: transaction.open_table(OBJECTS).map_err(lost)?,
             segments: transaction.open_table(SEGMENTS).map_err(lost)?,
             changed: transaction.open_table(CHANGED).map_err(lost)?,
@@ -449,6 +618,14 @@ impl Rows for View {
 
     fn places(&self) -> &impl ReadableTable<PlaceKey, ()> {
         &self.places
+    }
+
+    fn counts(&self) -> &impl ReadableTable<u64, u64> {
+        &self.counts
+    }
+
+    fn hashes(&self) -> &impl ReadableTable<HashKey, ()> {
+        &self.hashes
     }
 
     fn objects(&self) -> &impl ReadableTable<u64, &'static [u8]> {
@@ -474,17 +651,6 @@ impl Rows for View {
 
 pub(super) fn name_of(table: &'static str, bytes: &[u8]) -> Result<Name, IndexError> {
     Name::new(bytes).map_err(|why| IndexError::Row { table, why: ManifestError::from(why) })
-}
-
-fn decode_segment(bytes: &[u8]) -> Result<(TreeNumber, Vec<ChunkHash>), IndexError> {
-    let short = IndexError::Row { table: "segments", why: ManifestError::Short { missing: 1 } };
-    let Some((number, hashes)) = bytes.split_first_chunk::<8>() else { return Err(short) };
-    let (hashes, rest) = hashes.as_chunks::<32>();
-    if !rest.is_empty() {
-        return Err(short);
-    }
-    let hashes = hashes.iter().map(|hash| ChunkHash(*hash)).collect();
-    Ok((TreeNumber(u64::from_le_bytes(*number)), hashes))
 }
 
 fn inode_key(identity: Identity) -> (u64, i64, u32) {
