@@ -3,18 +3,30 @@
 //! The kernel gets single names from here, never a path, and follows no link: whatever happens to the
 //! tree meanwhile, nothing outside is read or touched. `folder.rs` holds a directory, `make.rs` makes,
 //! moves and removes entries of one, `attributes.rs` reads and sets extended attributes, `watch.rs` says
-//! where something changed. `work_area.rs` is the folder beside the tree in which objects are born.
+//! where something changed, `observer.rs` remembers it. `capture` reads what is there into the `index`.
+//! `exclude.rs` says what is not looked at, `outgoing.rs` what a peer is sent. `work_area.rs` is the folder
+//! beside the tree in which objects are born.
 
 mod attributes;
+#[cfg(feature = "directory")]
+pub mod capture;
+#[cfg(feature = "directory")]
+mod exclude;
 mod folder;
 #[cfg(feature = "directory")]
 pub mod index;
 mod make;
+mod observer;
+#[cfg(feature = "directory")]
+pub mod outgoing;
 mod watch;
 mod work_area;
 
 pub use attributes::{read_xattrs, write_xattrs};
+#[cfg(feature = "directory")]
+pub use exclude::{Exclude, ExcludeError};
 pub use folder::{Folder, Found, Listing};
 pub use make::set_metadata;
+pub use observer::Observer;
 pub use watch::{Hint, Watch, WatchError};
 pub use work_area::{WorkArea, WorkAreaError};

@@ -1,8 +1,8 @@
 //! Where in a tree something changed: the kernel's events as hints.
 //!
 //! A watch belongs to a directory *object*, so it stays right when a directory is moved. A thread of its
-//! own always drains the kernel's queue, whatever else goes on. Hints may be dropped for want of room;
-//! that they were is never dropped: it is said with [`Hint::Lost`].
+//! own always drains the kernel's queue, whatever else goes on, and hands each hint on at once. What the
+//! kernel dropped for want of room is said, too, with [`Hint::Lost`].
 
 use std::collections::BTreeMap;
 use std::mem::MaybeUninit;
@@ -15,16 +15,12 @@ use rustix::fs::inotify::{
     CreateFlags, ReadFlags, Reader, WatchFlags, add_watch, init, remove_watch,
 };
 use rustix::io::{Errno, write};
-use tokio::sync::mpsc;
-use tokio::sync::mpsc::error::TrySendError;
 
 use super::attributes::path_of;
 use super::folder::Folder;
 use crate::manifest::Name;
 use crate::units::ObjectId;
 
-/// Hints that nobody took yet; beyond it they are lost.
-const HINTS_LEN: usize = 16_384;
 /// Bytes of events that are read at once.
 const EVENTS_LEN: usize = 64 << 10;
 
@@ -78,27 +74,26 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Begins without any directory.
+    /// Begins without any directory. `take` is called by the thread that drains the kernel's queue; while
+    /// it works, the queue fills.
     ///
     /// # Errors
     /// What the kernel says: it allows 128 of these to a user, if nobody raised that.
-    pub fn start() -> rustix::io::Result<(Self, mpsc::Receiver<Hint>)> {
+    pub fn start(take: impl FnMut(Hint) + Send + 'static) -> rustix::io::Result<Self> {
         let inotify = Arc::new(init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?);
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
         let watches = Arc::default();
-        let (hints, taken) = mpsc::channel(HINTS_LEN);
         let drain = Drain {
             inotify: Arc::clone(&inotify),
             stop: Arc::clone(&stop),
             watches: Arc::clone(&watches),
-            hints,
-            has_lost: false,
+            take,
         };
         let thread = Builder::new()
             .name("tree-events".to_owned())
             .spawn(move || drain.run())
             .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::AGAIN))?;
-        Ok((Self { inotify, watches, stop, thread: Some(thread) }, taken))
+        Ok(Self { inotify, watches, stop, thread: Some(thread) })
     }
 
     /// Watches a directory of the tree. To watch it first and list it then misses nothing.
@@ -125,6 +120,12 @@ impl Watch {
             // It ends by itself with the directory.
             let _ = remove_watch(&self.inotify, watch);
         }
+    }
+
+    /// Whether a directory is watched.
+    pub fn has(&self, object: ObjectId) -> bool {
+        let watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
+        watches.by_object.contains_key(&object)
     }
 
     /// Number of directories that are watched.
@@ -179,16 +180,14 @@ impl Drop for Watch {
 }
 
 /// The thread's side.
-struct Drain {
+struct Drain<T> {
     inotify: Arc<OwnedFd>,
     stop: Arc<OwnedFd>,
     watches: Arc<Mutex<Watches>>,
-    hints: mpsc::Sender<Hint>,
-    /// Hints were dropped, and nobody was told yet.
-    has_lost: bool,
+    take: T,
 }
 
-impl Drain {
+impl<T: FnMut(Hint)> Drain<T> {
     fn run(mut self) {
         let mut buffer = vec![MaybeUninit::uninit(); EVENTS_LEN];
         loop {
@@ -203,12 +202,12 @@ impl Drain {
             if !waits[1].revents().is_empty() {
                 return;
             }
-            if !self.take_all(&mut buffer) || self.hints.is_closed() {
+            if !self.take_all(&mut buffer) {
                 break;
             }
         }
         // Without events only scans find what changes: that they are gone is a loss like any other.
-        let _ = self.hints.blocking_send(Hint::Lost);
+        (self.take)(Hint::Lost);
     }
 
     /// Takes what the kernel has; `false` if it has no more to give, ever.
@@ -226,7 +225,7 @@ impl Drain {
                 Err(_) => return false,
             };
             if let Some(hint) = self.hint(watch, flags, name.as_deref()) {
-                self.say(hint);
+                (self.take)(hint);
             }
         }
     }
@@ -256,22 +255,13 @@ impl Drain {
             (Place::Cookies, None) => None,
         }
     }
-
-    fn say(&mut self, hint: Hint) {
-        if self.has_lost {
-            match self.hints.try_send(Hint::Lost) {
-                Ok(()) => self.has_lost = false,
-                Err(TrySendError::Full(_) | TrySendError::Closed(_)) => return,
-            }
-        }
-        if let Err(TrySendError::Full(_)) = self.hints.try_send(hint) {
-            self.has_lost = true;
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+    use std::sync::mpsc::{Receiver, channel};
+
     use rustix::fs::{CWD, renameat};
 
     use super::*;
@@ -280,16 +270,22 @@ mod tests {
         Name::new(text.as_bytes()).unwrap()
     }
 
+    /// A watch, what it says, a tree and a folder of cookies in `outer`.
+    fn watch(outer: &Path) -> (Watch, Receiver<Hint>) {
+        std::fs::create_dir(outer.join("tree")).unwrap();
+        std::fs::create_dir(outer.join("cookies")).unwrap();
+        let (hints, taken) = channel();
+        let watch = Watch::start(move |hint| drop(hints.send(hint))).unwrap();
+        watch.add_cookies(&Folder::open(&outer.join("cookies")).unwrap()).unwrap();
+        (watch, taken)
+    }
+
     /// All hints up to the cookie `text`, which is made here.
-    fn hints_until(
-        taken: &mut mpsc::Receiver<Hint>,
-        cookies: &std::path::Path,
-        text: &str,
-    ) -> Vec<Hint> {
-        std::fs::write(cookies.join(text), "").unwrap();
+    fn hints_until(taken: &Receiver<Hint>, outer: &Path, text: &str) -> Vec<Hint> {
+        std::fs::write(outer.join("cookies").join(text), "").unwrap();
         let mut hints = Vec::new();
         loop {
-            match taken.blocking_recv().unwrap() {
+            match taken.recv().unwrap() {
                 Hint::Cookie(found) if found == name(text) => return hints,
                 hint => hints.push(hint),
             }
@@ -299,63 +295,36 @@ mod tests {
     #[test]
     fn what_changed_before_a_cookie_was_said_before_it() {
         let outer = tempfile::tempdir().unwrap();
-        let (tree, cookies) = (outer.path().join("tree"), outer.path().join("cookies"));
-        std::fs::create_dir(&tree).unwrap();
-        std::fs::create_dir(&cookies).unwrap();
-        let (watch, mut taken) = Watch::start().unwrap();
-        watch.add_cookies(&Folder::open(&cookies).unwrap()).unwrap();
+        let tree = outer.path().join("tree");
+        let (watch, taken) = watch(outer.path());
         let root = Folder::open(&tree).unwrap();
         watch.add(ObjectId(1), &root).unwrap();
         std::fs::write(tree.join("a"), "1").unwrap();
         renameat(CWD, tree.join("a"), CWD, tree.join("b")).unwrap();
-        let hints = hints_until(&mut taken, &cookies, "1");
+        let hints = hints_until(&taken, outer.path(), "1");
         for entry in ["a", "b"] {
             assert!(hints.contains(&Hint::Entry(ObjectId(1), name(entry))), "{hints:?}");
         }
         // A directory that was moved is still the same object.
         renameat(CWD, &tree, CWD, outer.path().join("moved")).unwrap();
         std::fs::write(outer.path().join("moved/c"), "1").unwrap();
-        let hints = hints_until(&mut taken, &cookies, "2");
+        let hints = hints_until(&taken, outer.path(), "2");
         assert!(hints.contains(&Hint::Entry(ObjectId(1), name("c"))), "{hints:?}");
         watch.remove(ObjectId(1));
         std::fs::write(outer.path().join("moved/d"), "1").unwrap();
-        assert_eq!(hints_until(&mut taken, &cookies, "3"), []);
+        assert_eq!(hints_until(&taken, outer.path(), "3"), []);
         assert_eq!(watch.count(), 0);
     }
 
     #[test]
     fn a_directory_that_is_gone_is_watched_no_more() {
         let outer = tempfile::tempdir().unwrap();
-        let (tree, cookies) = (outer.path().join("tree"), outer.path().join("cookies"));
-        std::fs::create_dir(&tree).unwrap();
-        std::fs::create_dir(&cookies).unwrap();
-        let (watch, mut taken) = Watch::start().unwrap();
-        watch.add_cookies(&Folder::open(&cookies).unwrap()).unwrap();
+        let tree = outer.path().join("tree");
+        let (watch, taken) = watch(outer.path());
         watch.add(ObjectId(5), &Folder::open(&tree).unwrap()).unwrap();
         std::fs::remove_dir(&tree).unwrap();
-        let hints = hints_until(&mut taken, &cookies, "1");
+        let hints = hints_until(&taken, outer.path(), "1");
         assert!(hints.contains(&Hint::Directory(ObjectId(5))), "{hints:?}");
         assert_eq!(watch.count(), 0);
-    }
-
-    #[test]
-    fn hints_without_room_are_lost_and_said_to_be() {
-        let outer = tempfile::tempdir().unwrap();
-        let tree = outer.path().join("tree");
-        std::fs::create_dir(&tree).unwrap();
-        let (watch, mut taken) = Watch::start().unwrap();
-        watch.add(ObjectId(1), &Folder::open(&tree).unwrap()).unwrap();
-        for index in 0..=HINTS_LEN {
-            std::fs::write(tree.join(index.to_string()), "").unwrap();
-        }
-        for count in 0.. {
-            if taken.blocking_recv().unwrap() == Hint::Lost {
-                break;
-            }
-            // It is said with the next event for which there is room.
-            if count % 1000 == 0 {
-                std::fs::write(tree.join("more"), count.to_string()).unwrap();
-            }
-        }
     }
 }
