@@ -5,8 +5,10 @@
 //! moves and removes entries of one, `attributes.rs` reads and sets extended attributes, `watch.rs` says
 //! where something changed, `observer.rs` remembers it. `capture` reads what is there into the `index`.
 //! `exclude.rs` says what is not looked at, `outgoing.rs` what a peer is sent. `work_area.rs` is the folder
-//! beside the tree in which objects are born.
+//! beside the tree in which objects are born; `receive` brings them there, `apply` from there into the tree,
+//! and `target.rs` does one after the other.
 
+pub mod apply;
 mod attributes;
 #[cfg(feature = "directory")]
 pub mod capture;
@@ -19,6 +21,10 @@ mod make;
 mod observer;
 #[cfg(feature = "directory")]
 pub mod outgoing;
+#[cfg(feature = "directory")]
+pub mod receive;
+#[cfg(feature = "directory")]
+pub mod target;
 mod watch;
 mod work_area;
 
