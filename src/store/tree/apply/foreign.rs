@@ -95,6 +95,36 @@ fn what_is_in_the_way_goes_to_the_quarantine_byte_for_byte_and_the_apply_goes_on
 }
 
 #[test]
+fn what_is_in_a_directory_that_waits_in_the_work_area_is_kept_under_the_name_it_gets() {
+    let mut contents = Contents::default();
+    let donor = random_side(&mut Rng::with_seed(4), &mut contents, None);
+    let plain =
+        Metadata { xattrs: Vec::new(), mode: 0o700, ..donor.objects[&ROOT].metadata.clone() };
+    let (moved, pipe) = (ObjectId(2), ObjectId(13));
+    let side = |text: &[u8], has_pipe: bool| {
+        let mut side = Side::default();
+        for (id, body) in [(ROOT, Body::Directory), (moved, Body::Directory), (pipe, Body::Fifo)] {
+            side.objects.insert(id, Object { metadata: plain.clone(), body });
+        }
+        side.names.insert((ROOT, name(text)), moved);
+        side.names.insert((moved, name(b"pipe")), pipe);
+        if !has_pipe {
+            side.names.remove(&(moved, name(b"pipe")));
+            side.objects.remove(&pipe);
+        }
+        side
+    };
+    let mut world = World::new(&side(b"before", false), &contents);
+    let (change, journal) = world.prepare(&side(b"after", true), false);
+    world.start().commit(&journal, &[1; REGISTER_LEN]).unwrap();
+    std::fs::write(world.path("tree/before/pipe"), FOREIGN).unwrap();
+    assert!(is_applied(&recovered(&world, Steps::unlimited())));
+    world.check_target(&change, "moved");
+    let kept: Vec<PathBuf> = world.quarantined().into_keys().collect();
+    assert_eq!(kept, [Path::new("8/after/pipe")]);
+}
+
+#[test]
 fn a_foreign_version_of_what_is_replaced_goes_to_the_quarantine() {
     let mut count = 0;
     for seed in 600..660 {
