@@ -144,6 +144,27 @@ impl DirtySet {
         touched.last = now;
     }
 
+    /// Takes back what was taken out and not dealt with. It is as old as it was.
+    pub fn put_back(&mut self, now: Instant, due: Due) {
+        let first = due.oldest.unwrap_or(now);
+        if due.everything {
+            self.suspect(first);
+        }
+        for directory in due.directories {
+            self.touch_directory(first, directory);
+        }
+        for (directory, name) in due.names {
+            self.touch(first, directory, name);
+        }
+        // What was touched since may cover it, and is younger: all counts as old as that.
+        for touched in self.everything.iter_mut().chain(self.directories.values_mut()) {
+            touched.first = touched.first.min(first);
+        }
+        for touched in self.names.values_mut().flat_map(BTreeMap::values_mut) {
+            touched.first = touched.first.min(first);
+        }
+    }
+
     /// A directory is gone, and with it what was said of its entries.
     pub fn forget_directory(&mut self, directory: ObjectId) {
         self.take_names(directory);

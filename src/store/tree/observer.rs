@@ -31,6 +31,8 @@ struct State {
     cookie: u64,
     /// How often events were lost.
     overflows: u64,
+    /// When something was said last.
+    seen: Instant,
 }
 
 impl Shared {
@@ -40,6 +42,7 @@ impl Shared {
 
     fn take(&self, now: Instant, hint: Hint) {
         let mut state = self.state();
+        state.seen = now;
         match hint {
             Hint::Entry(directory, name) => state.dirty.touch(now, directory, name),
             Hint::Directory(directory) => state.dirty.touch_directory(now, directory),
@@ -86,7 +89,8 @@ impl Observer {
         }
         let granularity = area.granularity()?;
         let shared = Arc::<Shared>::default();
-        shared.state().dirty.suspect(now());
+        shared.take(now(), Hint::Lost);
+        shared.state().overflows = 0;
         let heard_there = Arc::clone(&shared);
         let take = move |hint| {
             heard_there.take(now(), hint);
@@ -145,17 +149,10 @@ impl Observer {
     }
 
     /// Puts back what was taken out and not dealt with.
-    pub fn put_back(&self, now: Instant, due: Due) {
+    pub fn put_back(&self, due: Due) {
         let mut state = self.shared.state();
-        if due.everything {
-            state.dirty.suspect(now);
-        }
-        for directory in due.directories {
-            state.dirty.touch_directory(now, directory);
-        }
-        for (directory, name) in due.names {
-            state.dirty.touch(now, directory, name);
-        }
+        let seen = state.seen;
+        state.dirty.put_back(seen, due);
     }
 
     /// Anything may have changed.

@@ -96,19 +96,19 @@ pub struct Subject<'a> {
 /// when this returns.
 ///
 /// # Errors
-/// [`CaptureError`]; the index is as it was, and what was due is to be looked at again.
+/// [`CaptureError`]; the index is as it was, and all that was to be looked at is due again.
 pub fn capture(
     index: &Index,
     subject: &Subject<'_>,
     observer: &mut Observer,
-    due: Due,
+    mut due: Due,
     progress: &Progress,
 ) -> Result<Captured, CaptureError> {
     let mut failed = None;
     let changed = index.change(|tables| {
         let base = tables.position()?;
         let mut capture = Capture::new(subject, tables, base, progress);
-        capture.run(observer, due).map_err(|error| match error {
+        capture.run(observer, &mut due).map_err(|error| match error {
             CaptureError::Index(error) => error,
             other => {
                 failed = Some(other);
@@ -116,15 +116,18 @@ pub fn capture(
             }
         })
     });
-    match (failed, changed) {
-        (Some(error), _) => Err(error),
-        (None, Ok((captured, gone))) => {
+    match changed {
+        Ok((captured, gone)) => {
             for directory in gone {
                 observer.forget(directory);
             }
             Ok(captured)
         }
-        (None, Err(error)) => Err(error.into()),
+        Err(error) => {
+            // What was said meanwhile is in it, too: nobody else knows of that.
+            observer.put_back(due);
+            Err(failed.unwrap_or(CaptureError::Index(error)))
+        }
     }
 }
 
@@ -189,13 +192,13 @@ impl<'c, 't> Capture<'c, 't> {
     fn run(
         &mut self,
         observer: &mut Observer,
-        mut due: Due,
+        due: &mut Due,
     ) -> Result<(Captured, Vec<ObjectId>), CaptureError> {
         self.mount = self.subject.root.look_at_self().map_err(CaptureError::Root)?.mount;
         let (mut is_closed, mut change_seen) = (false, false);
         for pass in 1..=PASSES_MAX {
-            self.begin_pass(observer, &mut due, pass, &mut is_closed)?;
-            self.pass(&due, observer)?;
+            self.begin_pass(observer, due, pass, &mut is_closed)?;
+            self.pass(due, observer)?;
             change_seen |= pass > 1 && self.changes > 0;
             is_closed &= self.changes == 0;
             if is_closed {
