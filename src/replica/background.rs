@@ -348,7 +348,8 @@ impl<M: MapMemory> Replica<M> {
 
     fn record_checkpoint(&mut self) {
         let applied = self.background.checkpoint;
-        let peer_applied = self.records.stable().peer_applied.max(self.link.peer_stable);
+        // What the stable record says may be of another replica: the change that says so may be on its way.
+        let peer_applied = self.link.peer_stable;
         self.records.change(Change::Checkpoint { applied, peer_applied });
     }
 

@@ -1,5 +1,7 @@
 //! What two nodes conclude when they meet again: the worked scenarios of the design.
 
+use std::time::Duration;
+
 use hotpair::replica::{Command, ReplicationStatus};
 use hotpair::units::{DiskState, ReplicationMode, Role, Side, VetoReason};
 
@@ -302,6 +304,37 @@ fn a_replica_made_anew_is_compared_whole_and_gets_only_what_differs() {
     let sent = script.world.net.resync_bytes - before;
     assert!(sent <= 20 * 4096 * 102 / 100, "{sent} bytes were sent");
     script.check_copies();
+}
+
+/// A checkpoint that is under way when a replica takes the place of another one says nothing of the new one.
+#[test]
+fn what_was_known_of_a_replica_that_is_gone_is_not_said_of_the_one_made_anew() {
+    for period in 1..=30 {
+        let mut plan = Plan::calm(SYNC, 16 << 20);
+        plan.limits.checkpoint_every = Duration::from_millis(period);
+        let mut script = Script::with_plan(plan);
+        script.write(0, 512);
+        script.flush();
+        script.pass(2_000);
+        script.kill(B);
+        script.world.make_anew(B);
+        script.start(B);
+        let is_filling = |world: &World| {
+            world.status(B).is_some_and(|status| {
+                status.disk == DiskState::Inconsistent && status.resync.is_some()
+            })
+        };
+        let mut block = 0;
+        while !is_filling(&script.world) {
+            block = (block + 1) % 1000;
+            script.begin_write(block, 1);
+            script.pass(1);
+        }
+        script.until_in_sync();
+        let [known, mine] = [A, B].map(|at| script.world.nodes[at].superblock().clone());
+        assert_eq!(known.peer_replica_id, mine.replica_id);
+        assert!(known.peer_applied <= mine.applied, "every {period} ms: {known:?}");
+    }
 }
 
 /// Both lost power, and both operators distrust their copy: nobody may choose but they, and what they
