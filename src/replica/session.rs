@@ -543,6 +543,8 @@ impl<M: MapMemory> Replica<M> {
             | Message::Told(_)
             | Message::Pledge(_)
             | Message::Pledged(_) => Ok(()),
+            // Of the tree beside a register: whoever keeps that has heard it. There is none here.
+            Message::Tree(_) => Ok(()),
         }
     }
 

@@ -28,6 +28,11 @@ impl fmt::Display for ObjectId {
 )]
 pub struct TreeNumber(pub u64);
 
+impl TreeNumber {
+    /// The highest number that counts: what follows it is a number, too, so nothing overflows.
+    pub const MAX: Self = Self(u64::MAX >> 1);
+}
+
 impl fmt::Display for TreeNumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)

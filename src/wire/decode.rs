@@ -9,7 +9,7 @@ use super::header::{ACK_LEN, HEAT_LEN, Header};
 use super::kind::{CHUNK_ACKS_MAX, CHUNK_HASHES_MAX, Kind, flag};
 use super::message::{
     Ack, AckStage, ChunkAck, ChunkData, ChunkHash, ChunkNeed, ChunkZero, Flush, Frame, Hello,
-    MapPart, Message, SettleAsk, SettleTell, Write, Zero,
+    MapPart, Message, SettleAsk, SettleTell, TreeMessage, Write, Zero,
 };
 use super::payload::Payload;
 use super::plausible;
@@ -102,6 +102,10 @@ fn take_message(
             check_block_hashes(header, tell.chunk, tell.blocks.as_deref(), size)?;
             Message::SettleTell(tell)
         }
+        Kind::Tree => Message::Tree(TreeMessage {
+            note: body::take(kind, body)?,
+            payload: Payload::unhashed(payload),
+        }),
         Kind::Outdate => Message::Outdate(body::take(kind, body)?),
         Kind::OutdateDone => Message::OutdateDone(body::take(kind, body)?),
         Kind::Leave => Message::Leave(body::take(kind, body)?),

@@ -5,10 +5,14 @@
 //! that were read.
 
 use bytes::Bytes;
+use serde::Serialize;
 
 use super::body::{self, ChunkBlocks};
 use super::kind::{ACKS_MAX, CHUNK_ACKS_MAX, HEAT_MAX, Kind, MAP_PAGE_LEN, flag};
-use super::message::{Ack, AckStage, ChunkData, Flush, Frame, MapPart, Message, Write, Zero};
+use super::message::{
+    Ack, AckStage, ChunkData, Flush, Frame, MapPart, Message, TreeMessage, Write, Zero,
+};
+use super::payload::Payload;
 use crate::units::{ExtentIndex, Sequence, SessionId, ZeroKind};
 
 pub use super::decode::decode;
@@ -63,6 +67,7 @@ pub fn encode_into(frame: &Frame, out: &mut Vec<u8>) -> Option<Bytes> {
         Message::Flush(flush) | Message::FlushDone(flush) => put_flush(header, *flush, out),
         Message::MapPart(part) => return put_map_part(header, part, out),
         Message::ChunkData(data) => return Some(put_chunk_data(header, data, out)),
+        Message::Tree(tree) => return put_tree(header, tree, out),
         Message::Acks(acks) => {
             for part in parts(acks, ACKS_MAX) {
                 put(Header { length: count(part), ..header }, out, |out| put_acks(part, out));
@@ -184,10 +189,25 @@ fn put_map_part(header: Header, part: &MapPart, out: &mut Vec<u8>) -> Option<Byt
 }
 
 fn put_chunk_data(header: Header, data: &ChunkData, out: &mut Vec<u8>) -> Bytes {
+    let &ChunkData { chunk, mask, hash, more, ref payload } = data;
+    put_with_payload(header, &ChunkBlocks { chunk, mask, hash, more }, payload, out)
+}
+
+fn put_tree(header: Header, tree: &TreeMessage, out: &mut Vec<u8>) -> Option<Bytes> {
+    let payload = put_with_payload(header, &tree.note, &tree.payload, out);
+    (!payload.is_empty()).then_some(payload)
+}
+
+/// Appends header and body, and returns the payload, which only this frame's hash covers.
+fn put_with_payload<T: Serialize>(
+    header: Header,
+    body: &T,
+    payload: &Payload,
+    out: &mut Vec<u8>,
+) -> Bytes {
     let start = out.len();
     out.resize(start + HEADER_LEN, 0);
-    let &ChunkData { chunk, mask, hash, more, ref payload } = data;
-    body::put(&ChunkBlocks { chunk, mask, hash, more }, out);
+    body::put(body, out);
     let header = Header {
         payload_len: payload_len(payload.bytes(), &header),
         digest: content_digest(after_header(out, start), payload.bytes()),
@@ -239,6 +259,7 @@ fn put_body(message: &Message, out: &mut Vec<u8>) {
         | Message::FlushDone(_)
         | Message::MapPart(_)
         | Message::ChunkData(_)
+        | Message::Tree(_)
         | Message::Acks(_)
         | Message::Heat(_)
         | Message::ChunkAcks(_) => unreachable!("encoded without bincode, or in parts"),

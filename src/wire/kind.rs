@@ -23,6 +23,11 @@ pub const MAP_PAGE_LEN: usize = 4096;
 /// Pages in one `MapPart`.
 pub const MAP_PAGES_MAX: usize = 16;
 
+/// Longest payload of a [`Kind::Tree`], in bytes.
+pub const TREE_PAYLOAD_LEN_MAX: u32 = 1 << 20;
+/// Runs of chunks in one `Want`, and chunks in one `Chunks`, of a tree.
+pub const TREE_CHUNKS_MAX: usize = 2048;
+
 /// Longest chunk, in bytes.
 const CHUNK_LEN: u32 = 64 << 10;
 
@@ -54,6 +59,7 @@ pub enum Kind {
     ResyncDone,
     SettleAsk,
     SettleTell,
+    Tree,
     Outdate,
     OutdateDone,
     Leave,
@@ -107,7 +113,7 @@ pub(super) mod field {
 
 impl Kind {
     /// Every type.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::Hello,
         Self::Verdict,
         Self::Refusal,
@@ -132,6 +138,7 @@ impl Kind {
         Self::ResyncDone,
         Self::SettleAsk,
         Self::SettleTell,
+        Self::Tree,
         Self::Outdate,
         Self::OutdateDone,
         Self::Leave,
@@ -185,6 +192,7 @@ impl Kind {
             Message::ResyncDone(_) => Self::ResyncDone,
             Message::SettleAsk(_) => Self::SettleAsk,
             Message::SettleTell(_) => Self::SettleTell,
+            Message::Tree(_) => Self::Tree,
             Message::Outdate(_) => Self::Outdate,
             Message::OutdateDone(_) => Self::OutdateDone,
             Message::Leave(_) => Self::Leave,
@@ -241,6 +249,7 @@ impl Kind {
             Self::ResyncDone => body(42, (24, 2048)),
             Self::SettleAsk => body(43, (16, 16)),
             Self::SettleTell => body(44, (9, 529)),
+            Self::Tree => Rules { payload: (0, TREE_PAYLOAD_LEN_MAX), ..body(45, (4, 40_972)) },
             Self::Outdate => body(64, (12, 12)),
             Self::OutdateDone => body(65, (12, 12)),
             Self::Leave => body(66, (12, 12)),

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bounded;
 use super::payload::Payload;
+pub use super::tree::{ChunkPlace, TreeMessage, TreeNote, TreeRefusal, WantedChunks};
 use crate::units::{
     Applied, ByteRange, ChunkIndex, DiskReason, DiskState, Epoch, ExtentIndex, Generation,
     Instance, Outcome, ReplicaId, ReplicationMode, Resolution, ResourceId, Role, Sequence,
@@ -87,6 +88,8 @@ pub enum Message {
     SettleAsk(SettleAsk),
     /// The answer.
     SettleTell(SettleTell),
+    /// About the tree of a directory resource.
+    Tree(TreeMessage),
     /// Veto yourself: durable before the answer.
     Outdate(Outdate),
     /// The veto is durable.
@@ -122,7 +125,8 @@ impl Message {
             | Self::ChunkAcks(_)
             | Self::ResyncEnd(_)
             | Self::SettleAsk(_)
-            | Self::SettleTell(_) => Lane::Resync,
+            | Self::SettleTell(_)
+            | Self::Tree(_) => Lane::Resync,
             Self::Hello(_)
             | Self::Verdict(_)
             | Self::Refusal(_)

@@ -8,6 +8,8 @@
 //! bytes of the header, [`frame::decode_header`] (magic, hash, type, limits), then body and payload
 //! into buffers, then [`frame::decode`] (their hash, their rules).
 //!
+//! What nodes of a directory resource say about its tree is one type with many notes, in `tree.rs`.
+//!
 //! What a node and a witness say to each other travels in a [`letter`]; that a node lives, in
 //! [`heartbeat`]s.
 #![deny(clippy::indexing_slicing)]
@@ -25,19 +27,20 @@ pub mod message;
 pub mod outdate;
 pub mod payload;
 mod plausible;
+mod tree;
 pub mod version;
 
 pub(crate) use bounded::{TEXT_LEN_MAX, cut_text, list_at_most, text_at_most};
 pub use error::ProtocolError;
 pub use kind::{
     ACKS_MAX, CHUNK_ACKS_MAX, CHUNK_HASHES_MAX, HEAT_MAX, Kind, MAP_PAGE_LEN, MAP_PAGES_MAX,
-    WRITE_LEN_MAX, ZERO_LEN_MAX,
+    TREE_CHUNKS_MAX, TREE_PAYLOAD_LEN_MAX, WRITE_LEN_MAX, ZERO_LEN_MAX,
 };
 pub use message::{
-    Ack, AckStage, Ask, Beat, ChunkAck, ChunkData, ChunkHash, ChunkNeed, ChunkStage, ChunkZero,
-    Credit, Flush, Frame, HandOver, Hello, Lane, MapPart, Message, Outdate, PeerCommand, Pledge,
-    Refusal, RefusalCode, ResyncEnd, ResyncStart, SettleAsk, SettleTell, Told, Verdict, Write,
-    Zero,
+    Ack, AckStage, Ask, Beat, ChunkAck, ChunkData, ChunkHash, ChunkNeed, ChunkPlace, ChunkStage,
+    ChunkZero, Credit, Flush, Frame, HandOver, Hello, Lane, MapPart, Message, Outdate, PeerCommand,
+    Pledge, Refusal, RefusalCode, ResyncEnd, ResyncStart, SettleAsk, SettleTell, Told, TreeMessage,
+    TreeNote, TreeRefusal, Verdict, WantedChunks, Write, Zero,
 };
 pub use payload::{Buffer, BufferPool, Payload, PoolLimits};
 pub(crate) use plausible::{Checked, check_epoch, check_generation};

@@ -30,6 +30,7 @@ pub(super) fn check(
             check_generation(end.generation).and_then(|()| check_history(&end.history))
         }
         Message::SettleAsk(ask) => check_sequence(ask.sequence),
+        Message::Tree(tree) => tree.check(),
         Message::Outdate(outdate) | Message::OutdateDone(outdate) | Message::Leave(outdate) => {
             check_epoch(outdate.epoch)
         }

@@ -20,6 +20,7 @@ pub(super) fn samples() -> Vec<(&'static str, Frame)> {
     all.extend(client_samples());
     all.extend(resync_samples());
     all.extend(command_samples());
+    all.extend(tree_samples());
     all.into_iter()
         .map(|(name, message)| {
             let opens = matches!(message, Message::Hello(_) | Message::Refusal(_));
@@ -239,6 +240,63 @@ fn command_samples() -> Vec<(&'static str, Message)> {
     ]
 }
 
+fn tree_samples() -> Vec<(&'static str, Message)> {
+    let position = TreePosition { number: TreeNumber(12), root: TreeRoot([0x6b; 32]) };
+    let base = TreePosition { number: TreeNumber(9), root: TreeRoot([0x4d; 32]) };
+    let (object, chunk) = (ObjectId(0x1234), 3);
+    let scope_digest = [0x2e; 32];
+    let want = |first, count| WantedChunks { object, first, count };
+    let place = |chunk, len| ChunkPlace { object, chunk, len };
+    let note = |name, note| (name, Message::Tree(TreeMessage::bare(note)));
+    let with = |name, note, bytes: &'static [u8]| {
+        let payload = Payload::unhashed(Bytes::from_static(bytes));
+        (name, Message::Tree(TreeMessage { note, payload }))
+    };
+    vec![
+        note(
+            "tree-position",
+            TreeNote::Position {
+                position,
+                scope_digest,
+                staged_bytes: 70_000,
+                free_bytes: 1 << 40,
+            },
+        ),
+        note(
+            "tree-position-fresh",
+            TreeNote::Position {
+                position: TreePosition::default(),
+                scope_digest,
+                staged_bytes: 0,
+                free_bytes: 4096,
+            },
+        ),
+        note(
+            "tree-delta-open",
+            TreeNote::DeltaOpen { base, number: position.number, entries: 40, bytes: 90_000 },
+        ),
+        with("tree-delta-records", TreeNote::DeltaRecords, &[0x77; 300]),
+        note(
+            "tree-delta-end",
+            TreeNote::DeltaEnd { position, label: Label::Stable, fuzzy_count: 0 },
+        ),
+        note("tree-want", TreeNote::Want { chunks: vec![want(0, 1), want(7, 512)] }),
+        with(
+            "tree-chunks",
+            TreeNote::Chunks { table: vec![place(0, 200), place(7, 100)] },
+            &[0x31; 300],
+        ),
+        note("tree-chunk-gone", TreeNote::ChunkGone { object, chunk }),
+        note("tree-staged", TreeNote::Staged { position }),
+        note("tree-committed", TreeNote::Committed { position }),
+        note("tree-applied", TreeNote::Applied { position }),
+        note(
+            "tree-refused",
+            TreeNote::TreeRefused { why: TreeRefusal::Space, words: "no room for 9 GiB".into() },
+        ),
+    ]
+}
+
 fn told(refused: Option<String>, verified: Option<Verified>) -> Message {
     Message::Told(Told { request: 4, refused, verified })
 }
@@ -252,6 +310,7 @@ pub(super) fn any_frame() -> impl Strategy<Value = Frame> {
     let message = prop_oneof![
         4 => any_client_message(),
         4 => any_resync_message(),
+        4 => any_tree_message(),
         2 => proptest::sample::select(samples()).prop_map(|(_, frame)| frame.message),
         1 => any_state_message(),
     ];
@@ -337,6 +396,45 @@ fn any_resync_message() -> impl Strategy<Value = Message> {
             let pages = vec![byte; MAP_PAGE_LEN * usize::try_from(2 - first_page).unwrap()];
             Message::MapPart(MapPart { first_page, pages: pages.into(), last })
         }),
+    ]
+}
+
+fn any_tree_message() -> impl Strategy<Value = Message> {
+    let position = || {
+        (1..=TreeNumber::MAX.0, 1..=u8::MAX).prop_map(|(number, byte)| TreePosition {
+            number: TreeNumber(number),
+            root: TreeRoot([byte; 32]),
+        })
+    };
+    let object = || (1..=ObjectId::MAX.0).prop_map(ObjectId);
+    let want = (object(), 0..1_u64 << 20, 1..1000_u32)
+        .prop_map(|(object, first, count)| WantedChunks { object, first, count });
+    let place = (object(), 0..1_u64 << 20, 1..200_u32)
+        .prop_map(|(object, chunk, len)| ChunkPlace { object, chunk, len });
+    let note = |note| Message::Tree(TreeMessage::bare(note));
+    let filled = |note, len| {
+        let payload = Payload::unhashed(vec![0x5c; len].into());
+        Message::Tree(TreeMessage { note, payload })
+    };
+    prop_oneof![
+        (position(), any::<[u8; 32]>(), 0..1_u64 << 62).prop_map(
+            move |(position, scope_digest, bytes)| {
+                let (staged_bytes, free_bytes) = (bytes / 2, bytes);
+                note(TreeNote::Position { position, scope_digest, staged_bytes, free_bytes })
+            }
+        ),
+        (position(), 0..1_u64 << 34).prop_map(move |(base, entries)| {
+            let number = TreeNumber((base.number.0 + 1).min(TreeNumber::MAX.0));
+            let from = if number > base.number { base } else { TreePosition::default() };
+            note(TreeNote::DeltaOpen { base: from, number, entries, bytes: entries })
+        }),
+        (1..5000_usize).prop_map(move |len| filled(TreeNote::DeltaRecords, len)),
+        vec(want, 1..=300).prop_map(move |chunks| note(TreeNote::Want { chunks })),
+        vec(place, 1..=300).prop_map(move |table| {
+            let len = table.iter().map(|place| usize::try_from(place.len).unwrap()).sum();
+            filled(TreeNote::Chunks { table }, len)
+        }),
+        position().prop_map(move |position| note(TreeNote::Applied { position })),
     ]
 }
 
