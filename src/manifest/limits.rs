@@ -27,3 +27,6 @@ pub fn chunk_count(size: u64) -> u64 {
 pub fn segment_count(size: u64) -> u64 {
     chunk_count(size).div_ceil(u64::from(SEGMENT_CHUNKS))
 }
+
+/// Chunks that a target may want and not have got: 32 MiB. Source: directory.md 8.
+pub const WANTED_CHUNKS_MAX: u64 = 512;

@@ -5,7 +5,7 @@
 //! say what a tree is made of; `record` how that looks as bytes; `content.rs` and `fold.rs` how it is
 //! hashed; `diff.rs` what makes one tree another, `check` whether a tree may become what a peer says;
 //! `judge.rs`, `standing.rs`, `retain.rs` and `guard.rs` are decisions; `apply` is how one becomes the next
-//! across a crash.
+//! across a crash. `source` and `target` say when all that is done, on the node that serves and on the other.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
@@ -27,7 +27,11 @@ mod name;
 mod record;
 mod retain;
 mod row;
+pub mod source;
 mod standing;
+pub mod target;
+#[cfg(test)]
+mod together;
 mod tree;
 
 pub use check::{Check, View, check};
@@ -49,7 +53,8 @@ pub use judge::{Granularity, Indexed, Judgement, TreeClock, is_too_young, judge}
 pub use kept::{LeaveOut, MARKER, check_object, keeps_xattr};
 pub use leave_out::LeftOut;
 pub use limits::{
-    ENTRIES_MAX, FILE_LEN_MAX, RECORD_LEN_MAX, SEGMENT_CHUNKS, chunk_count, segment_count,
+    ENTRIES_MAX, FILE_LEN_MAX, RECORD_LEN_MAX, SEGMENT_CHUNKS, WANTED_CHUNKS_MAX, chunk_count,
+    segment_count,
 };
 pub use name::{NAME_LEN_MAX, Name, NameError, PATH_DEPTH_MAX, PATH_LEN_MAX, RESERVED, TreePath};
 pub use record::{Beside, Entry, Record};
