@@ -177,10 +177,12 @@ impl Model {
                 return Err(format!("{}: {known:?}, found {found:?}", path.display()));
             }
         }
-        match others.keys().find(|path| !mine.contains_key(*path)) {
-            None => Ok(()),
-            Some(path) => Err(format!("{}: nobody made it", path.display())),
+        if let Some(path) = others.keys().find(|path| !mine.contains_key(*path)) {
+            return Err(format!("{}: nobody made it", path.display()));
         }
+        // One without a name would count as bytes of the tree.
+        let (mine, others) = (self.objects.len(), other.objects.len());
+        if mine == others { Ok(()) } else { Err(format!("{mine} objects known, {others} found")) }
     }
 
     /// Each path with the first one that leads to the same object, and that object.

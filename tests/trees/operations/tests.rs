@@ -41,23 +41,26 @@ fn a_storm_knows_its_tree_after_each_operation() {
 
 #[test]
 fn a_storm_does_everything_within_its_limits() {
-    let folder = tempfile::tempdir().unwrap();
-    let limits = Limits { names: 80, bytes: 2 << 20, depth: 6, ..Limits::default() };
-    let mut storm = Storm::with_limits(folder.path(), 3, limits);
+    let small = Limits { names: 25, depth: 6, ..Limits::default() };
+    let light = Limits { names: 200, bytes: 512 << 10, depth: 6, ..Limits::default() };
     let mut kinds = BTreeSet::new();
-    for _ in 0..3000 {
-        let operation = storm.step().unwrap();
-        kinds.insert(kind_of(&operation));
-        // One operation may go beyond: a deep folder by its levels, a file by its length.
-        assert!(storm.model.len() <= 80 + 8);
-        assert!(storm.model.bytes() <= (2 << 20) + (256 << 10));
-        let depths = storm.model.entries().map(|(path, _)| path.components().count());
-        assert!(depths.max().unwrap_or(0) <= 6 + 2);
+    for limits in [small, light] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut storm = Storm::with_limits(folder.path(), 3, limits);
+        for _ in 0..1500 {
+            let operation = storm.step().unwrap();
+            kinds.insert(kind_of(&operation));
+            // One operation may go beyond: a deep folder by its levels, a file by its length.
+            assert!(storm.model.len() <= limits.names + 8);
+            assert!(storm.model.bytes() <= limits.bytes + (256 << 10));
+            let depths = storm.model.entries().map(|(path, _)| path.components().count());
+            assert!(depths.max().unwrap_or(0) <= limits.depth + 2);
+        }
+        storm.check().unwrap();
     }
     let is_root = rustix::process::geteuid().is_root();
     let expected = 23 + 3 - usize::from(!is_root);
     assert_eq!(kinds.len(), expected, "{kinds:?}");
-    storm.check().unwrap();
 }
 
 #[test]
