@@ -243,6 +243,11 @@ impl<'c, 't> Capture<'c, 't> {
         self.clock = observer.cookie().map_err(CaptureError::Cookie)?;
         let said = observer.take_all();
         *may_close = pass > 1 && said.is_empty();
+        self.moving = Fuzzy::default();
+        if pass == PASSES_MAX {
+            // There is no pass after this one that could find that they hold still.
+            self.moving.note_said(&said);
+        }
         due.merge(said);
         let is_large =
             due.everything || !due.directories.is_empty() || due.names.len() > SYNCED_ALONE_MAX;
@@ -253,7 +258,6 @@ impl<'c, 't> Capture<'c, 't> {
         }
         self.is_synced = is_large;
         self.changes = 0;
-        self.moving = Fuzzy::default();
         self.fuzzy = Fuzzy::default();
         self.skipped = Skipped::default();
         self.unwatched = 0;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::manifest::Name;
+use crate::manifest::{Due, Name};
 use crate::units::{FuzzyWhy, ObjectId, TreePosition};
 
 /// Most entries that are listed one by one. Source: directory.md 15.
@@ -26,6 +26,14 @@ impl Fuzzy {
         } else {
             self.unlisted += 1;
         }
+    }
+
+    /// Notes what was touched since it was looked at. What is touched as a whole has no list of names.
+    pub(super) fn note_said(&mut self, said: &Due) {
+        for (directory, name) in &said.names {
+            self.note(*directory, name.clone(), FuzzyWhy::Skewed);
+        }
+        self.unlisted += said.directories.len() as u64 + u64::from(said.everything);
     }
 
     /// Those that are listed.

@@ -391,6 +391,31 @@ fn a_file_that_is_written_all_the_time_is_fuzzy_and_holds_nothing_up() {
 }
 
 #[test]
+fn a_name_that_comes_and_goes_all_the_time_is_listed_if_it_keeps_a_generation_open() {
+    let mut world = World::new(true);
+    world.write("calm", b"calm");
+    world.scan();
+    let stop = Arc::new(AtomicBool::new(false));
+    let (path, stopped) = (world.path("brief"), Arc::clone(&stop));
+    let writer = std::thread::spawn(move || {
+        while !stopped.load(Ordering::Relaxed) {
+            File::create(&path).unwrap();
+            fs::remove_file(&path).unwrap();
+        }
+    });
+    let mut open = 0;
+    for round in 0..20_u8 {
+        world.write("calm", &[round; 10]);
+        let captured = world.capture();
+        assert_eq!(captured.fuzzy.count() == 0, captured.is_closed, "{captured:?}");
+        open += u32::from(!captured.is_closed);
+    }
+    stop.store(true, Ordering::Relaxed);
+    writer.join().unwrap();
+    assert!(open > 0);
+}
+
+#[test]
 fn what_matches_a_pattern_is_not_there() {
     let mut world = World::with(true, &["*.tmp", "cache/**"]);
     fs::create_dir(world.path("cache")).unwrap();
