@@ -32,6 +32,9 @@ const COMMANDS: &[&str] = &[
     "verify",
     "invalidate",
     "split-brain",
+    "sync",
+    "generations",
+    "rollback",
     "explain",
     "resize",
     "check",
@@ -189,6 +192,11 @@ fn what_is_no_command_is_usage() {
         &["init", "vm1", "--from", "there"],
         &["resize", "vm1", "--size", "20GB"],
         &["check"],
+        &["sync", "vm1"],
+        &["sync", "vm1", "--wait", "--timeout", "5"],
+        &["generations"],
+        &["rollback", "vm1"],
+        &["rollback", "vm1", "--to", "last"],
         &["split-brain", "resolve", "vm1"],
         &["completions", "cobol"],
         &["run", "--log", "loud"],
@@ -216,6 +224,12 @@ fn without_a_daemon_nothing_is_reachable() {
         &["disconnect", "vm1"],
         &["pause-resync", "vm1"],
         &["resume-resync", "vm1"],
+        &["resume-resync", "vm1", "--accept-deletes", "700"],
+        &["sync", "vm1", "--wait"],
+        &["sync", "vm1", "--wait", "--freeze", "--timeout", "5s"],
+        &["generations", "vm1"],
+        &["generations", "vm1", "--json"],
+        &["rollback", "vm1", "--to", "3"],
         &["verify", "vm1"],
         &["invalidate", "vm1"],
         &["split-brain", "show", "vm1"],
@@ -241,6 +255,24 @@ fn a_daemon_that_goes_away_before_it_answers_is_not_reachable() {
 }
 
 #[test]
+fn a_sync_that_takes_longer_than_its_limit_is_refused() {
+    let home = Home::new();
+    let listener = UnixListener::bind(home.path("alpha.sock")).unwrap();
+    let asked = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = [0; 1024];
+        let len = stream.read(&mut request).unwrap();
+        // It answers nothing, until whoever asks goes away.
+        while stream.read(&mut [0; 64]).is_ok_and(|len| len > 0) {}
+        String::from_utf8_lossy(&request[..len]).into_owned()
+    });
+    let text = home.refused(&["sync", "vm1", "--wait", "--timeout", "100ms"], 1);
+    assert!(text.contains("beta does not have it yet after 100ms"), "{text}");
+    assert!(text.contains("next: the node goes on with it: hotpair status vm1"), "{text}");
+    assert!(asked.join().unwrap().starts_with("POST /api/v1/resources/vm1/sync "));
+}
+
+#[test]
 fn something_else_at_the_socket_is_a_failure() {
     let home = Home::new();
     let listener = UnixListener::bind(home.path("alpha.sock")).unwrap();
@@ -261,12 +293,8 @@ fn commands_of_later_stages_are_refused_by_name() {
     let home = Home::new();
     for (words, stage) in [
         (&["scrub", "vm1"][..], "integrity"),
-        (&["sync", "vm1", "--wait", "--timeout", "5s"], "directory"),
-        (&["generations", "vm1"], "directory"),
-        (&["rollback", "vm1", "--to", "3"], "directory"),
         (&["top"], "trust"),
         (&["resume-resync", "vm1", "--without-undo"], "integrity"),
-        (&["resume-resync", "vm1", "--accept-deletes", "5"], "directory"),
     ] {
         let mut words = words.to_vec();
         // What follows the name of such a command is not looked at.
@@ -295,7 +323,7 @@ fn what_is_wrong_with_a_configuration_is_shown_at_its_line() {
     for (key, line, word) in [
         ("size", "size = \"1MB\"", "MiB"),
         ("size", "sise = \"1MiB\"", "sise"),
-        ("kind", "kind = \"directory\"", "later release"),
+        ("kind", "kind = \"folder\"", "\"directory\""),
         ("cluster", "cluster = office", "expected"),
         ("[node.beta]", "[node.alpha]", "duplicate key"),
         ("[resource.vm1.on.beta]", "[resource.vm1.on.gamma]", "gamma"),
@@ -313,7 +341,7 @@ fn what_is_wrong_with_a_configuration_is_shown_at_its_line() {
 #[test]
 fn every_mistake_is_shown_at_once() {
     let home = Home::new();
-    let (text, first) = with_line(&home.text(), "kind", "kind = \"directory\"");
+    let (text, first) = with_line(&home.text(), "size", "size = \"17TiB\"");
     let (text, second) = with_line(&text, "replication", "replication = \"127.0.0.2:7788\"");
     let shown = home.wrong(&text, first);
     assert!(second < first && shown.matches("error: ").count() >= 2, "{shown}");

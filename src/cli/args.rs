@@ -1,6 +1,7 @@
 //! What can be typed. The doc comments are the help.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
 
@@ -97,6 +98,9 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: SplitBrainCommand,
     },
+    Sync(Sync),
+    Generations(Generations),
+    Rollback(Rollback),
     Explain(Explain),
     Resize(Resize),
     Check(Check),
@@ -323,7 +327,7 @@ pub(super) struct Promote {
     pub(super) accept_data_loss: bool,
 }
 
-/// Let a paused resync go on.
+/// Let a paused resync go on, or a directory whose deletes wait to be accepted.
 #[derive(Debug, clap::Args)]
 pub(super) struct ResumeResync {
     /// Name of the resource.
@@ -332,16 +336,56 @@ pub(super) struct ResumeResync {
     /// Comes with the stage "integrity".
     #[arg(long, hide = true)]
     pub(super) without_undo: bool,
-    /// Comes with the stage "directory".
-    #[arg(long, hide = true, value_name = "N")]
+    /// Directory: so many entries may be deleted on the other node; exactly the number that `status`
+    /// names.
+    #[arg(long, value_name = "COUNT")]
     pub(super) accept_deletes: Option<u64>,
 }
 
-impl ResumeResync {
-    /// Whether a flag of a later stage was typed.
-    pub(super) fn is_later(&self) -> bool {
-        self.without_undo || self.accept_deletes.is_some()
-    }
+/// Directory: wait until everything written before now is on the other node.
+///
+/// It is captured, sent, and applied there when the command ends with exit code 0: the only moment at
+/// which what was written to a directory is known to survive the loss of either node. Prints number,
+/// label and root of the generation. Interrupting the command does not end what it started.
+#[derive(Debug, clap::Args)]
+pub(super) struct Sync {
+    /// Name of the resource.
+    #[arg(value_parser = resource)]
+    pub(super) resource: String,
+    /// Wait for it. To be told how far it is without that there is `hotpair status`.
+    #[arg(long, required = true)]
+    pub(super) wait: bool,
+    /// Run the `freeze` and `thaw` hooks around the capture.
+    #[arg(long)]
+    pub(super) freeze: bool,
+    /// Wait no longer than this, such as 30s or 5m.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(super) timeout: Option<Duration>,
+}
+
+/// Directory: show the generations that this node can go back to.
+#[derive(Debug, clap::Args)]
+pub(super) struct Generations {
+    /// Name of the resource.
+    #[arg(value_parser = resource)]
+    pub(super) resource: String,
+    /// Print JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// Directory: bring the content of an earlier generation back, as a new generation.
+///
+/// Typed on a node that holds it, while neither node serves. Nothing is lost by it: what is there now is
+/// a generation to go back to as well.
+#[derive(Debug, clap::Args)]
+pub(super) struct Rollback {
+    /// Name of the resource.
+    #[arg(value_parser = resource)]
+    pub(super) resource: String,
+    /// Number of the generation: see `hotpair generations`.
+    #[arg(long, value_name = "N")]
+    pub(super) to: u64,
 }
 
 /// Compare both copies while they are used, and wait for the result; typed on either node.
@@ -450,15 +494,6 @@ pub(super) enum Later {
     /// Comes with the stage "integrity".
     #[command(hide = true)]
     Scrub(Anything),
-    /// Comes with the stage "directory".
-    #[command(hide = true)]
-    Sync(Anything),
-    /// Comes with the stage "directory".
-    #[command(hide = true)]
-    Generations(Anything),
-    /// Comes with the stage "directory".
-    #[command(hide = true)]
-    Rollback(Anything),
     /// Comes with the stage "trust".
     #[command(hide = true)]
     Top(Anything),
@@ -481,6 +516,10 @@ fn resource(text: &str) -> Result<String, &'static str> {
 
 fn size(text: &str) -> Result<u64, &'static str> {
     config::parse_size(text).ok_or("a size has a binary unit, such as 64MiB or 20GiB")
+}
+
+fn time(text: &str) -> Result<Duration, &'static str> {
+    config::parse_time(text).ok_or("a time has a unit, such as 500ms, 30s or 5m")
 }
 
 fn demo_size(text: &str) -> Result<u64, &'static str> {

@@ -1,8 +1,8 @@
 //! Command line: what was typed, and what is printed. It decides nothing.
 //!
 //! `args.rs` is what can be typed, `configuration.rs` finds the node it is typed for, `client.rs`
-//! asks the daemon. `orders.rs` gives orders to it, `status.rs`, `events.rs` and `verify.rs` show
-//! what it says; `offline.rs` and `daemon.rs` work without one, and `demo` brings its own.
+//! asks the daemon. `orders.rs` and `tree.rs` give orders to it, `status.rs`, `events.rs` and
+//! `verify.rs` show what it says; `offline.rs` and `daemon.rs` work without one, and `demo` brings its own.
 //! `failure.rs` is how all of it ends.
 //! Results go to stdout, talk to stderr (`say.rs`), and a closed pipe is success.
 
@@ -21,13 +21,15 @@ mod say;
 mod split_brain;
 mod status;
 mod table;
+mod tree;
+mod tree_table;
 mod verify;
 
 use std::ffi::OsString;
 
 use clap::{CommandFactory as _, Parser as _};
 
-use self::args::{Args, Command, Common, ConfigCommand, Resize, SplitBrainCommand};
+use self::args::{Args, Command, Common, ConfigCommand, Resize, ResumeResync, SplitBrainCommand};
 use self::client::Client;
 use self::failure::Failure;
 
@@ -72,7 +74,9 @@ fn carry_out(common: &Common, command: Command) -> Result<(), Failure> {
         Command::Witness(witness) => daemon::witness(&witness),
         Command::Resize(resize) => resize_copy(common, &resize),
         Command::Later(later) => Err(later::refuse(&later)),
-        Command::ResumeResync(resume) if resume.is_later() => Err(later::refuse_resume(&resume)),
+        Command::ResumeResync(resume) if resume.without_undo => {
+            Err(later::refuse_without_undo(&resume.resource))
+        }
         online => {
             let client = Client::new(&configuration::node(common)?);
             client::block_on(ask(&client, online))
@@ -111,9 +115,15 @@ async fn ask(client: &Client, command: Command) -> Result<(), Failure> {
         Command::Connect { resource } => orders::plain(client, &resource, "connect").await,
         Command::Disconnect { resource } => orders::plain(client, &resource, "disconnect").await,
         Command::PauseResync { resource } => orders::plain(client, &resource, "pause-resync").await,
-        Command::ResumeResync(resume) => {
-            orders::plain(client, &resume.resource, "resume-resync").await
+        Command::ResumeResync(ResumeResync { resource, accept_deletes, .. }) => {
+            match accept_deletes {
+                None => orders::plain(client, &resource, "resume-resync").await,
+                Some(count) => tree::accept_deletes(client, &resource, count).await,
+            }
         }
+        Command::Sync(sync) => tree::sync(client, &sync).await,
+        Command::Generations(asked) => tree::generations(client, &asked).await,
+        Command::Rollback(rollback) => tree::rollback(client, &rollback).await,
         Command::Invalidate { resource } => orders::plain(client, &resource, "invalidate").await,
         Command::Demo(_)
         | Command::Identity(_)

@@ -4,6 +4,7 @@ use clap::builder::styling::Style;
 use comfy_table::{Table, presets};
 
 use super::say::{self, BAD, BOLD, CAREFUL, GOOD};
+use super::tree_table;
 use crate::control::status::{Direction, NodeStatus, Progress, ResourceStatus, Resync};
 use crate::units::DiskReason;
 
@@ -69,11 +70,16 @@ fn rows(resources: &[ResourceStatus]) -> String {
             peer.disk.map_or_else(unknown, |disk| disk.to_string()),
             word(&peer.replication),
             resource.out_of_sync_bytes.map_or_else(unknown, say::size),
-            resource.clients.to_string(),
+            clients(resource),
         ]);
     }
     // Its cells are padded on both sides, up to the last column of the widest row.
     table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+}
+
+/// A directory has none.
+fn clients(resource: &ResourceStatus) -> String {
+    if resource.export.is_some() { resource.clients.to_string() } else { unknown() }
 }
 
 fn role(resource: &ResourceStatus) -> String {
@@ -94,7 +100,8 @@ pub(super) fn count(number: u64, what: &str) -> String {
     format!("{number} {what}{plural}")
 }
 
-fn unknown() -> String {
+/// What stands where nothing is known.
+pub(super) fn unknown() -> String {
     "-".to_owned()
 }
 
@@ -109,19 +116,26 @@ fn word(value: &impl serde::Serialize) -> String {
 fn details(resource: &ResourceStatus) -> String {
     let peer = &resource.peer;
     let at_risk = &resource.at_risk;
+    let mode = resource.mode.map_or_else(String::new, |mode| format!(" in mode {mode}"));
     let mut lines = vec![
-        ("resource", format!("{}, {} in mode {}", resource.name, resource.kind, resource.mode)),
+        ("resource", format!("{}, {}{mode}", resource.name, resource.kind)),
         ("role", format!("{}, state {}, epoch {}", role(resource), resource.state, resource.epoch)),
         ("disk", disk(resource)),
         ("generation", resource.generation.clone().unwrap_or_else(unknown)),
-        ("size", format!("{} ({} bytes)", say::size(resource.size_bytes), resource.size_bytes)),
-        ("differs", differs(resource)),
-        ("export", format!("{}, {}", resource.export, count(resource.clients, "client"))),
+    ];
+    if let Some(size) = resource.size_bytes {
+        lines.push(("size", format!("{} ({size} bytes)", say::size(size))));
+        lines.push(("differs", differs(resource)));
+    }
+    if let Some(export) = &resource.export {
+        lines.push(("export", format!("{export}, {}", count(resource.clients, "client"))));
+    }
+    lines.extend([
         ("peer", format!("{}, {}{}", peer.node, word(&peer.link), encrypted(peer.encrypted))),
         ("peer role", peer.role.map_or_else(unknown, |role| role.to_string())),
         ("peer disk", peer.disk.map_or_else(unknown, |disk| disk.to_string())),
         ("replication", word(&peer.replication)),
-    ];
+    ]);
     if let Some(prefer) = &resource.prefer {
         lines.push(("prefers", prefer.clone()));
     }
@@ -129,7 +143,9 @@ fn details(resource: &ResourceStatus) -> String {
         let why = services.failure.as_ref().map_or(String::new(), |why| format!(" ({why})"));
         lines.push(("services", format!("{}{why}", services.state)));
     }
-    if at_risk.writes > 0 {
+    if let Some(tree) = &resource.tree {
+        lines.extend(tree_table::details(resource, tree));
+    } else if at_risk.writes > 0 {
         let (writes, age) = (count(at_risk.writes, "write"), at_risk.age_ms);
         let bytes = say::size(at_risk.bytes);
         lines.push(("at risk", format!("{writes}, {bytes}, the oldest {age} ms old")));
@@ -160,6 +176,9 @@ fn encrypted(is_so: bool) -> &'static str {
 fn below(resource: &ResourceStatus) -> Vec<String> {
     let name = &resource.name;
     let mut lines = Vec::new();
+    if let Some(tree) = &resource.tree {
+        lines.extend(tree_table::below(resource, tree));
+    }
     // Two equal copies begin to replicate with a resync of nothing.
     if let Some(resync) = resource.resync.as_ref().filter(|resync| resync.total_bytes > 0) {
         lines.push(format!("{name}: {}", resync_line(resync, &resource.peer.node)));
@@ -204,7 +223,8 @@ pub(super) fn resync_line(resync: &Resync, peer: &str) -> String {
     format!("resync {way} {peer} {bar}{pace}")
 }
 
-fn time(seconds: u64) -> String {
+/// A time in the two units that say most.
+pub(super) fn time(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds} s"),
         60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
@@ -212,7 +232,8 @@ fn time(seconds: u64) -> String {
     }
 }
 
-fn bar(progress: Progress) -> String {
+/// A bar, and how much it is of what.
+pub(super) fn bar(progress: Progress) -> String {
     let Progress { done_bytes, total_bytes } = progress;
     let done = done_bytes.min(total_bytes);
     let part = |of: u64| match total_bytes {
@@ -266,6 +287,34 @@ mod tests {
         assert!(line(200, 100).starts_with("[==============================] 100%"));
         assert!(line(0, 0).starts_with("[==============================] 100%"));
         assert!(line(u64::MAX, u64::MAX).contains("] 100%"));
+    }
+
+    #[test]
+    fn a_directory_has_no_size_and_no_clients() {
+        use crate::control::status::{Paths, sample};
+        use crate::control::tree_status::sample_tree;
+
+        let (facts, resource, mut snapshot) = sample();
+        let text = |snapshot: &crate::control::Snapshot| {
+            let status = ResourceStatus::new(&facts, &resource, snapshot);
+            let node = NodeStatus::new(&facts, None, &Paths::default(), vec![status.clone()]);
+            [of_node(&node), of_resource(&node, &status)]
+                .map(|text| anstream::adapter::strip_str(&text).to_string())
+        };
+        let [row, details] = text(&snapshot);
+        assert!(row.contains("established  0 B      1\n"), "{row}");
+        assert!(details.contains("vm1, block in mode sync\n"), "{details}");
+        assert!(details.contains("size: 20.0 GiB (21474836480 bytes)\n"), "{details}");
+        assert!(details.contains("export: unix:/run/hotpair/vm1.nbd, 1 client\n"), "{details}");
+        snapshot.tree = Some(sample_tree());
+        let [row, details] = text(&snapshot);
+        assert!(row.contains("established  -        -\n"), "{row}");
+        assert!(row.contains("\nvm1: generation 41 (fuzzy), lag 1200 ms"), "{row}");
+        assert!(details.contains("resource: vm1, directory\n"), "{details}");
+        assert!(details.contains("        root: 9f3c9f3c"), "{details}");
+        for key in [" size:", " differs:", " export:"] {
+            assert!(!details.contains(key), "{details}");
+        }
     }
 
     #[test]

@@ -75,7 +75,7 @@ fn secondary_of<'a>(client: &'a Client, found: &ResourceStatus) -> &'a str {
 }
 
 fn show(name: &str, found: &ResourceStatus, last: &LastVerify) -> Result<(), Failure> {
-    let size = say::size(found.size_bytes);
+    let size = found.size_bytes.map_or_else(|| "all".to_owned(), say::size);
     if last.differences == 0 {
         return say::result(&format!(
             "{name}: {GOOD}no differences{GOOD:#}, {size} compared with {}",

@@ -109,6 +109,7 @@ impl Check {
             resources.map(|(name, section)| self.resource(name, section, &nodes)).collect();
         let resources = resources.into_iter().collect::<Option<Vec<_>>>()?;
         self.shared_files(file, &nodes, &resources);
+        self.nesting(file, &nodes, &resources);
         Some(Config {
             cluster: cluster?,
             nodes,

@@ -4,11 +4,15 @@
 //! releases to come are known by name, so that one file serves both.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use toml::Spanned;
 
+use super::directory::{
+    Every, FreezeLabel, Generations, Guard, LeaveOut, MassDelete, Pattern, Percent, WatchWord,
+};
 use super::etcd::{EtcdEndpoint, EtcdUser};
 use super::moving::{Failback, FlapLimit};
 use super::multicast::Group;
@@ -21,6 +25,10 @@ use crate::units::ReplicationMode;
 
 /// A checked value and where it stands in the file.
 pub(super) type Field<T> = Option<Spanned<Written<T>>>;
+/// Checked values in a list, and where it stands.
+pub(super) type Words<T> = Spanned<Vec<Spanned<Written<T>>>>;
+/// Such a list, if there is one.
+pub(super) type List<T> = Option<Words<T>>;
 /// A key of a release to come: its place is kept, its value is not looked at.
 pub(super) type Later = Option<Spanned<IgnoredAny>>;
 
@@ -180,21 +188,21 @@ pub(super) struct ResourceSection {
     /// What runs at a change of role.
     pub(super) hooks: Option<Spanned<HooksSection>>,
     /// Directories only, as are all below.
-    pub(super) exclude: Later,
-    pub(super) max_lag: Later,
-    pub(super) keep_generations: Later,
-    pub(super) settle: Later,
-    pub(super) full_scan: Later,
-    pub(super) max_delete: Later,
-    pub(super) mass_delete: Later,
-    pub(super) watch: Later,
-    pub(super) guard: Later,
-    pub(super) work_dir: Later,
-    pub(super) leave_out: Later,
-    pub(super) keep_limit: Later,
-    pub(super) freeze_label: Later,
-    pub(super) freeze_every: Later,
-    pub(super) freeze_limit: Later,
+    pub(super) exclude: List<Pattern>,
+    pub(super) max_lag: Field<TimeSpan>,
+    pub(super) keep_generations: Option<Spanned<Generations>>,
+    pub(super) settle: Field<TimeSpan>,
+    pub(super) full_scan: Field<TimeSpan>,
+    pub(super) max_delete: Field<Percent>,
+    pub(super) mass_delete: Field<MassDelete>,
+    pub(super) watch: Field<WatchWord>,
+    pub(super) guard: Field<Guard>,
+    pub(super) work_dir: Field<AbsolutePath>,
+    pub(super) leave_out: List<LeaveOut>,
+    pub(super) keep_limit: Field<ByteCount>,
+    pub(super) freeze_label: Field<FreezeLabel>,
+    pub(super) freeze_every: Field<Every>,
+    pub(super) freeze_limit: Field<TimeSpan>,
 }
 
 /// `at_risk_budget = { .. }`.
@@ -211,21 +219,34 @@ pub(super) struct BudgetSection {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct OverrideSection {
-    /// As in [`ResourceSection`], as are the three below.
+    /// As in [`ResourceSection`], as are the four below.
     pub(super) path: Field<AbsolutePath>,
     pub(super) export: Field<Export>,
     pub(super) at_risk_budget: Option<Spanned<BudgetSection>>,
     pub(super) resync_rate: Field<ByteCount>,
-    /// Refused here, as are the four below: both nodes must agree on them.
+    pub(super) work_dir: Field<AbsolutePath>,
+    /// What runs at a change of role on this node.
+    pub(super) hooks: Option<Spanned<HooksSection>>,
+    /// Refused here, as are all below: both nodes must agree on them.
     pub(super) kind: Later,
     pub(super) size: Later,
     pub(super) mode: Later,
     pub(super) flush: Later,
     pub(super) prefer: Later,
-    /// What runs at a change of role on this node.
-    pub(super) hooks: Option<Spanned<HooksSection>>,
-    /// Directories only.
-    pub(super) work_dir: Later,
+    pub(super) exclude: Later,
+    pub(super) max_lag: Later,
+    pub(super) keep_generations: Later,
+    pub(super) settle: Later,
+    pub(super) full_scan: Later,
+    pub(super) max_delete: Later,
+    pub(super) mass_delete: Later,
+    pub(super) watch: Later,
+    pub(super) guard: Later,
+    pub(super) leave_out: Later,
+    pub(super) keep_limit: Later,
+    pub(super) freeze_label: Later,
+    pub(super) freeze_every: Later,
+    pub(super) freeze_limit: Later,
 }
 
 /// `[resource.NAME.hooks]`.
@@ -237,13 +258,106 @@ pub(super) struct HooksSection {
     /// Longest run of one hook.
     pub(super) timeout: Field<TimeSpan>,
     /// Files that are run, and units of systemd, in order.
-    pub(super) promote: Option<Spanned<Vec<Spanned<Written<HookWord>>>>>,
-    pub(super) demote: Option<Spanned<Vec<Spanned<Written<HookWord>>>>>,
+    pub(super) promote: List<HookWord>,
+    pub(super) demote: List<HookWord>,
     /// An address that moves with the role.
     pub(super) virtual_ip: Option<Spanned<VirtualIpSection>>,
     /// Directories only.
-    pub(super) freeze: Later,
-    pub(super) thaw: Later,
+    pub(super) freeze: List<HookWord>,
+    pub(super) thaw: List<HookWord>,
+}
+
+impl ResourceSection {
+    /// Where each key stands that only a directory has.
+    pub(super) fn directory_keys(&self) -> impl Iterator<Item = (&'static str, Range<usize>)> {
+        [
+            ("exclude", at(self.exclude.as_ref())),
+            ("max_lag", at(self.max_lag.as_ref())),
+            ("keep_generations", at(self.keep_generations.as_ref())),
+            ("settle", at(self.settle.as_ref())),
+            ("full_scan", at(self.full_scan.as_ref())),
+            ("max_delete", at(self.max_delete.as_ref())),
+            ("mass_delete", at(self.mass_delete.as_ref())),
+            ("watch", at(self.watch.as_ref())),
+            ("guard", at(self.guard.as_ref())),
+            ("work_dir", at(self.work_dir.as_ref())),
+            ("leave_out", at(self.leave_out.as_ref())),
+            ("keep_limit", at(self.keep_limit.as_ref())),
+            ("freeze_label", at(self.freeze_label.as_ref())),
+            ("freeze_every", at(self.freeze_every.as_ref())),
+            ("freeze_limit", at(self.freeze_limit.as_ref())),
+        ]
+        .into_iter()
+        .filter_map(|(key, span)| Some((key, span?)))
+    }
+
+    /// Where each key stands that only a block resource has.
+    pub(super) fn block_keys(&self) -> impl Iterator<Item = (&'static str, Range<usize>)> {
+        [
+            ("size", at(self.size.as_ref())),
+            ("mode", at(self.mode.as_ref())),
+            ("flush", at(self.flush.as_ref())),
+            ("export", at(self.export.as_ref())),
+            ("at_risk_budget", at(self.at_risk_budget.as_ref())),
+            ("resync_rate", at(self.resync_rate.as_ref())),
+        ]
+        .into_iter()
+        .filter_map(|(key, span)| Some((key, span?)))
+    }
+}
+
+impl OverrideSection {
+    /// As [`ResourceSection::block_keys`].
+    pub(super) fn block_keys(&self) -> impl Iterator<Item = (&'static str, Range<usize>)> {
+        [
+            ("export", at(self.export.as_ref())),
+            ("at_risk_budget", at(self.at_risk_budget.as_ref())),
+            ("resync_rate", at(self.resync_rate.as_ref())),
+        ]
+        .into_iter()
+        .filter_map(|(key, span)| Some((key, span?)))
+    }
+
+    /// Keys on which both nodes must agree.
+    pub(super) fn common_keys(&self) -> impl Iterator<Item = (&'static str, Range<usize>)> {
+        [
+            ("kind", &self.kind),
+            ("size", &self.size),
+            ("mode", &self.mode),
+            ("flush", &self.flush),
+            ("prefer", &self.prefer),
+            ("exclude", &self.exclude),
+            ("max_lag", &self.max_lag),
+            ("keep_generations", &self.keep_generations),
+            ("settle", &self.settle),
+            ("full_scan", &self.full_scan),
+            ("max_delete", &self.max_delete),
+            ("mass_delete", &self.mass_delete),
+            ("watch", &self.watch),
+            ("guard", &self.guard),
+            ("leave_out", &self.leave_out),
+            ("keep_limit", &self.keep_limit),
+            ("freeze_label", &self.freeze_label),
+            ("freeze_every", &self.freeze_every),
+            ("freeze_limit", &self.freeze_limit),
+        ]
+        .into_iter()
+        .filter_map(|(key, value)| Some((key, at(value.as_ref())?)))
+    }
+}
+
+impl HooksSection {
+    /// As [`ResourceSection::directory_keys`].
+    pub(super) fn directory_keys(&self) -> impl Iterator<Item = (&'static str, Range<usize>)> {
+        [("freeze", at(self.freeze.as_ref())), ("thaw", at(self.thaw.as_ref()))]
+            .into_iter()
+            .filter_map(|(key, span)| Some((key, span?)))
+    }
+}
+
+/// Where something stands, if it does.
+fn at<T>(written: Option<&Spanned<T>>) -> Option<Range<usize>> {
+    written.map(Spanned::span)
 }
 
 /// `virtual_ip = { .. }`.

@@ -8,9 +8,9 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::check::{Check, of, span_of};
-use super::file::{HooksSection, VirtualIpSection};
-use super::mistake::{Caution, Mistake};
-use super::values::{AddressWord, DeviceWord, HookWord, Written};
+use super::file::{HooksSection, VirtualIpSection, Words};
+use super::mistake::Mistake;
+use super::values::{AddressWord, DeviceWord, HookWord};
 
 /// What starts and stops with the role on one node.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -48,6 +48,11 @@ pub struct VirtualIp {
 }
 
 impl Hooks {
+    /// Whether anything starts or stops with the role.
+    pub(super) fn runs(&self) -> bool {
+        !self.promote.is_empty() || !self.demote.is_empty() || self.virtual_ip.is_some()
+    }
+
     /// How long what they started may go on once this node's right to serve is over. A virtual address
     /// goes at once, and an export needs nobody to stop it.
     pub fn stop_budget(&self) -> Duration {
@@ -65,13 +70,12 @@ impl HooksSection {
 }
 
 impl Check {
-    /// The hooks of one node: its own section first, key by key, then the common one. `None` if
-    /// nothing runs.
+    /// The hooks of one node: its own section first, key by key, then the common one.
     pub(super) fn hooks(
         &mut self,
         common: Option<&Spanned<HooksSection>>,
         own: Option<&Spanned<HooksSection>>,
-    ) -> Option<Hooks> {
+    ) -> Hooks {
         let sections = [own, common];
         let sections = || sections.into_iter().flatten().map(Spanned::get_ref);
         let timeout = sections().find_map(|it| it.timeout.as_ref());
@@ -88,19 +92,10 @@ impl Check {
             1,
             ("stop_within", stop_within, hooks.stop_within),
         );
-        for section in sections() {
-            for (key, value) in [("freeze", &section.freeze), ("thaw", &section.thaw)] {
-                if let Some(value) = value {
-                    self.warn(value.span(), Caution::DirectoryOnly { key });
-                }
-            }
-        }
-        let runs =
-            !hooks.promote.is_empty() || !hooks.demote.is_empty() || hooks.virtual_ip.is_some();
-        runs.then_some(hooks)
+        hooks
     }
 
-    fn list(&mut self, written: Option<&Spanned<Vec<Spanned<Written<HookWord>>>>>) -> Vec<Hook> {
+    pub(super) fn list(&mut self, written: Option<&Words<HookWord>>) -> Vec<Hook> {
         let Some(written) = written else { return Vec::new() };
         let words = written.get_ref();
         if words.len() > HOOKS_MAX {

@@ -170,6 +170,14 @@ pub enum Mistake {
         /// The limit.
         max: usize,
     },
+    /// More patterns than can be tried on each name.
+    #[error("`exclude` has {found} patterns, the most is {max}")]
+    TooManyPatterns {
+        /// How many there are.
+        found: usize,
+        /// The limit.
+        max: usize,
+    },
     /// A section or key names a node that is not there.
     #[error("there is no node {name:?}")]
     UnknownNode {
@@ -304,6 +312,35 @@ pub enum Mistake {
         /// The resource's mode.
         mode: String,
     },
+    /// A key of block resources.
+    #[error("`{key}` has a meaning on a block resource only, this one is a directory")]
+    BlockOnly {
+        /// The key.
+        key: &'static str,
+    },
+    /// A key of directories.
+    #[error("`{key}` has a meaning on a directory only, this resource is a block file")]
+    DirectoryOnly {
+        /// The key.
+        key: &'static str,
+    },
+    /// Something is in a tree that must not be, or the other way round.
+    #[error("on node {node} {inner} {how} {outer}")]
+    Nested {
+        /// The node.
+        node: String,
+        /// What is inside, with its path.
+        inner: String,
+        /// Inside, or the same.
+        how: &'static str,
+        /// What holds it, with its path.
+        outer: String,
+        /// How to mend it.
+        mend: &'static str,
+    },
+    /// The build has no directories.
+    #[error("kind = \"directory\", and this build of hotpair keeps block files only")]
+    NoDirectories,
     /// A size that no resource can have.
     #[error("a resource of {size} is too large, the most is 16TiB")]
     SizeTooLarge {
@@ -368,6 +405,26 @@ pub enum Mistake {
 /// How to mend paths that do not pair up.
 const UNEVEN_PATHS: &str = "the first address of one node belongs to the first of the other, and so on: name as many on both";
 
+/// What to write on a directory instead of a key of block resources.
+fn block_only(key: &str) -> &'static str {
+    match key {
+        "size" => "remove the line: a directory is as large as what is in it",
+        "mode" => {
+            "remove the line: a directory goes to the other node in complete generations, and \
+             `max_lag` bounds how far it may be behind"
+        }
+        "flush" => {
+            "remove the line: `hotpair sync RESOURCE --wait` returns when all that was written \
+             before is on both nodes"
+        }
+        "export" => "remove the line: programs use the files below `path` on the primary",
+        "at_risk_budget" => {
+            "write how old a change may be that the other node lacks instead, such as max_lag = \"5s\""
+        }
+        _ => "remove the line",
+    }
+}
+
 impl Mistake {
     /// How to mend it, as a sentence.
     pub fn mend(&self) -> String {
@@ -421,6 +478,13 @@ impl Mistake {
             Self::MulticastFamily { group } => multicast::mend(Some(*group)),
             Self::NotPerNode { section, .. } => format!("write it under [{section}]"),
             Self::AsyncOnly { .. } => "remove the line, or set mode = \"async\"".to_owned(),
+            Self::TooManyPatterns { .. } => {
+                "move what is to be left alone into one directory, and exclude that".to_owned()
+            }
+            Self::BlockOnly { key } => block_only(key).to_owned(),
+            Self::DirectoryOnly { .. } => "remove the line, or set kind = \"directory\"".to_owned(),
+            Self::Nested { mend, .. } => (*mend).to_owned(),
+            Self::NoDirectories => "build it with the feature \"directory\"".to_owned(),
             Self::SizeTooLarge { .. } => "split the data over several resources".to_owned(),
             Self::TooSmall { least, why, .. } => format!("{why}: write {least} or more"),
             Self::Timers { longer, factor, shorter, shorter_is, .. } => {
@@ -506,9 +570,9 @@ pub enum Caution {
     /// One cable decides.
     #[error("there is a single path of heartbeats")]
     SinglePath,
-    /// A key for directories in a block resource.
-    #[error("`{key}` has no effect on a block resource")]
-    DirectoryOnly {
+    /// A key of what holds writers, and nothing does.
+    #[error("`{key}` has no effect without a `freeze` hook")]
+    FreezeOnly {
         /// The key.
         key: &'static str,
     },
@@ -561,8 +625,10 @@ impl Caution {
                 "add a second network: heartbeat = [\"192.0.2.1:7789\", \"198.51.100.1:7789\"]"
                     .to_owned()
             }
-            Self::DirectoryOnly { .. } => {
-                "it is for kind = \"directory\", which comes with a later release".to_owned()
+            Self::FreezeOnly { .. } => {
+                "write under the hooks of the resource what holds its writers, and what lets them go: \
+                 freeze = [\"/etc/hotpair/freeze\"], thaw = [\"/etc/hotpair/thaw\"]; or remove it"
+                    .to_owned()
             }
             Self::InTheClear => {
                 "whoever reaches the replication port can read and alter the data; for TLS, remove \
@@ -573,7 +639,7 @@ impl Caution {
                 "name one address of this host, or use \"unix:PATH\"; else let a firewall decide"
                     .to_owned()
             }
-            Self::NoResource => "add one for each file to keep identical".to_owned(),
+            Self::NoResource => "add one for each file or directory to keep identical".to_owned(),
         }
     }
 }

@@ -6,6 +6,7 @@
 //! before trusting it.
 
 mod check;
+mod directory;
 mod etcd;
 mod fence;
 mod file;
@@ -13,6 +14,7 @@ mod hooks;
 mod mistake;
 mod moving;
 mod multicast;
+mod nesting;
 mod promotion;
 mod resources;
 mod values;
@@ -25,6 +27,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use self::check::{parse, state_dirs};
+pub use self::directory::{
+    Directory, FreezeHooks, FreezeLabel, Guard, LeaveOut, MassDelete, Watch,
+};
 pub use self::etcd::{EtcdAt, EtcdEndpoint};
 pub use self::fence::{AutoMistake, Fence};
 pub use self::hooks::{HOOKS_MAX, Hook, Hooks, VirtualIp};
@@ -33,7 +38,7 @@ pub use self::mistake::{Caution, ConfigError, Mistake, Warning};
 pub use self::moving::{Failback, FlapLimit};
 pub use self::multicast::Multicast;
 pub use self::promotion::{Arbiter, Auto, PATHS_MAX, Promotion, WitnessAt};
-pub use self::values::{Encryption, Export, Identity, is_name, parse_size};
+pub use self::values::{Encryption, Export, Identity, is_name, parse_size, parse_time};
 use crate::units::{ReplicationMode, ResourceSize, Side};
 
 /// Largest configuration in bytes; one of 256 resources has about 100 KiB.
@@ -84,12 +89,13 @@ pub struct Node {
     pub control: PathBuf,
 }
 
-/// One block resource, as both nodes have it.
+/// One resource, as both nodes have it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Resource {
     /// Its name.
     pub name: String,
-    /// Its size when it is made; a resize changes what metadata says, and wins.
+    /// Its size when it is made; a resize changes what metadata says, and wins. A directory has one
+    /// block: which of its generations is the newest is all that is replicated write by write.
     pub size: ResourceSize,
     /// When a write is acknowledged.
     pub mode: ReplicationMode,
@@ -97,6 +103,8 @@ pub struct Resource {
     pub flush_both: bool,
     /// The node that should serve it while both are well.
     pub prefer: Option<Side>,
+    /// What a directory has beside; `None` of a block resource.
+    pub directory: Option<Directory>,
     /// What each node has of it, in the order of [`Config::nodes`].
     pub on: [Local; 2],
 }
@@ -104,9 +112,9 @@ pub struct Resource {
 /// What may differ from node to node.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Local {
-    /// The file or device.
+    /// The file or device; or the directory.
     pub path: PathBuf,
-    /// Where clients connect while this node is primary.
+    /// Where clients connect while this node is primary. A directory has no clients: it is not used.
     pub export: Export,
     /// `async`: most acknowledged bytes that the peer has not applied.
     pub at_risk_bytes: u64,
@@ -116,6 +124,10 @@ pub struct Local {
     pub resync_rate: Option<u64>,
     /// What starts and stops with the role, if anything does.
     pub hooks: Option<Hooks>,
+    /// What holds the writers of a directory while a generation is captured, if anything does.
+    pub freeze: Option<FreezeHooks>,
+    /// Where a directory's generations are staged and kept, if not beside or in it.
+    pub work_dir: Option<PathBuf>,
 }
 
 /// The view of one node.
@@ -176,6 +188,8 @@ pub struct NodeResource {
     pub peer_stop_budget: Duration,
     /// The node that should serve it while both are well.
     pub prefer: Option<Side>,
+    /// What a directory has beside; `None` of a block resource.
+    pub directory: Option<Directory>,
     /// Hash of the settings both nodes must agree on; the same on both if the files are.
     pub settings_hash: u32,
 }
@@ -232,6 +246,7 @@ impl Config {
             metadata_dir: node.state_dir.join(&resource.name),
             peer_stop_budget: theirs.stop_budget(),
             prefer: resource.prefer,
+            directory: resource.directory.clone(),
             settings_hash: self.settings_hash(resource),
         }
     }
@@ -241,9 +256,12 @@ impl Config {
     fn settings_hash(&self, resource: &Resource) -> u32 {
         let [first, second] = &self.nodes;
         let budgets = resource.on.each_ref().map(|on| (on.at_risk_bytes, on.at_risk_age));
+        let kind = if resource.directory.is_some() { "directory" } else { "block" };
+        let of_directory =
+            resource.directory.as_ref().map_or_else(String::new, Directory::settings_text);
         let text = format!(
             "v1 cluster={} nodes={},{} encryption={} interval={} suspect_after={} {} resource={} \
-             kind=block mode={} flush_both={} budgets={budgets:?}",
+             kind={kind} mode={} flush_both={} budgets={budgets:?}{of_directory}",
             self.cluster,
             first.name,
             second.name,

@@ -10,13 +10,14 @@ use super::file::{BudgetSection, File, OverrideSection, ResourceSection};
 use super::mistake::{Caution, Mistake, Warning};
 use super::values::{FlushOn, Kind, Written};
 use super::{Export, Local, Node, Resource};
-use crate::units::{CHUNK_LEN, RESOURCE_LEN_MAX, ReplicationMode, ResourceSize, Side};
+use crate::units::{BLOCK_LEN, CHUNK_LEN, RESOURCE_LEN_MAX, ReplicationMode, ResourceSize, Side};
 
 /// A resource's section with its name.
 #[derive(Clone, Copy)]
 struct Named<'a> {
     name: &'a Spanned<String>,
     section: &'a ResourceSection,
+    kind: Kind,
     mode: ReplicationMode,
 }
 
@@ -29,30 +30,34 @@ impl Check {
     ) -> Option<Resource> {
         self.name(name);
         let at = format!("[resource.{}]", name.get_ref());
-        match &section.kind {
-            Some(kind) if *of(kind) == Kind::Directory => {
-                let (key, value) = ("kind", "directory".to_owned());
-                let instead = "this release keeps block files: kind = \"block\"";
-                self.wrong(kind.span(), Mistake::ComesLater { key, value, instead });
-                return None;
-            }
-            Some(_) => (),
-            None => return self.missing(name.span(), &at, "kind", "kind = \"block\""),
+        let Some(kind) = &section.kind else {
+            return self.missing(name.span(), &at, "kind", "kind = \"block\"");
+        };
+        if *of(kind) == Kind::Directory && !cfg!(feature = "directory") {
+            self.wrong(kind.span(), Mistake::NoDirectories);
+            return None;
         }
-        let mode = section.mode.as_ref().map_or(ReplicationMode::Sync, |mode| *of(mode));
-        let named = Named { name, section, mode };
+        let kind = *of(kind);
+        let mode = section.mode.as_ref().filter(|_| kind == Kind::Block);
+        let mode = mode.map_or(ReplicationMode::Sync, |mode| *of(mode));
+        let named = Named { name, section, kind, mode };
         self.other_nodes(named, nodes);
-        self.later_keys(named, nodes);
+        self.keys_of_kind(named, nodes);
         let size = self.size(named);
         let flush_both = self.flush(named);
+        let directory = self.directory(section, kind);
         let on = nodes.each_ref().map(|node| self.local(named, node));
         self.one_host(named, nodes, &on);
         let [Some(first), Some(second)] = on else { return None };
+        if kind == Kind::Directory {
+            self.freeze_keys(section, first.freeze.is_some() || second.freeze.is_some());
+        }
         let name = name.get_ref().clone();
         let prefer = section.prefer.as_ref().map(|prefer| &of(prefer).0);
         let place = nodes.iter().position(|node| Some(&node.name) == prefer);
         let prefer = place.map(|at| if at == 0 { Side::First } else { Side::Second });
-        Some(Resource { name, size: size?, mode, flush_both, prefer, on: [first, second] })
+        let on = [first, second];
+        Some(Resource { name, size: size?, mode, flush_both, prefer, directory, on })
     }
 
     fn other_nodes(&mut self, named: Named<'_>, nodes: &[Node; 2]) {
@@ -67,54 +72,40 @@ impl Check {
         }
     }
 
-    fn later_keys(&mut self, named: Named<'_>, nodes: &[Node; 2]) {
+    /// Keys that have no meaning on a resource of this kind, and those that a node cannot have for
+    /// itself.
+    fn keys_of_kind(&mut self, named: Named<'_>, nodes: &[Node; 2]) {
         let section = named.section;
-        for (key, value) in [
-            ("exclude", &section.exclude),
-            ("max_lag", &section.max_lag),
-            ("keep_generations", &section.keep_generations),
-            ("settle", &section.settle),
-            ("full_scan", &section.full_scan),
-            ("max_delete", &section.max_delete),
-            ("mass_delete", &section.mass_delete),
-            ("watch", &section.watch),
-            ("guard", &section.guard),
-            ("work_dir", &section.work_dir),
-            ("leave_out", &section.leave_out),
-            ("keep_limit", &section.keep_limit),
-            ("freeze_label", &section.freeze_label),
-            ("freeze_every", &section.freeze_every),
-            ("freeze_limit", &section.freeze_limit),
-        ] {
-            if let Some(value) = value {
-                self.warn(value.span(), Caution::DirectoryOnly { key });
+        let own = nodes.each_ref().map(|node| section.on.get(node.name.as_str()));
+        let own = || own.into_iter().flatten();
+        let hooks = own().filter_map(|own| own.hooks.as_ref()).chain(&section.hooks);
+        match named.kind {
+            Kind::Block => {
+                let of_hooks = hooks.flat_map(|hooks| hooks.get_ref().directory_keys());
+                let work_dirs = own().filter_map(|own| own.work_dir.as_ref());
+                let work_dirs = work_dirs.map(|work_dir| ("work_dir", work_dir.span()));
+                for (key, span) in section.directory_keys().chain(work_dirs).chain(of_hooks) {
+                    self.wrong(span, Mistake::DirectoryOnly { key });
+                }
+            }
+            Kind::Directory => {
+                let own = own().flat_map(OverrideSection::block_keys);
+                for (key, span) in section.block_keys().chain(own) {
+                    self.wrong(span, Mistake::BlockOnly { key });
+                }
             }
         }
-        let overrides = nodes.each_ref().map(|node| section.on.get(node.name.as_str()));
-        for section in overrides.into_iter().flatten() {
-            self.not_per_node(named, section);
+        for (key, span) in own().flat_map(OverrideSection::common_keys) {
+            let section = format!("resource.{}", named.name.get_ref());
+            self.wrong(span, Mistake::NotPerNode { key, section });
         }
     }
 
-    fn not_per_node(&mut self, named: Named<'_>, section: &OverrideSection) {
-        for (key, value) in [
-            ("kind", &section.kind),
-            ("size", &section.size),
-            ("mode", &section.mode),
-            ("flush", &section.flush),
-            ("prefer", &section.prefer),
-        ] {
-            if let Some(value) = value {
-                let section = format!("resource.{}", named.name.get_ref());
-                self.wrong(value.span(), Mistake::NotPerNode { key, section });
-            }
-        }
-        if let Some(value) = &section.work_dir {
-            self.warn(value.span(), Caution::DirectoryOnly { key: "work_dir" });
-        }
-    }
-
+    /// A directory is replicated over one block, which says what its newest generation is.
     fn size(&mut self, named: Named<'_>) -> Option<ResourceSize> {
+        if named.kind == Kind::Directory {
+            return ResourceSize::new(BLOCK_LEN);
+        }
         let at = format!("[resource.{}]", named.name.get_ref());
         let Some(written) = &named.section.size else {
             return self.missing(named.name.span(), &at, "size", "size = \"20GiB\"");
@@ -131,7 +122,7 @@ impl Check {
 
     fn flush(&mut self, named: Named<'_>) -> bool {
         let is_async = named.mode == ReplicationMode::Async;
-        match &named.section.flush {
+        match named.section.flush.as_ref().filter(|_| named.kind == Kind::Block) {
             Some(written) if !is_async => {
                 self.async_only(written.span(), "flush", named.mode);
                 true
@@ -159,14 +150,21 @@ impl Check {
             Some(of(path).0.clone())
         } else {
             let at = format!("[resource.{}]", named.name.get_ref());
-            self.missing(named.name.span(), &at, "path", "path = \"/srv/vm1.img\"")
+            let example = match named.kind {
+                Kind::Block => "path = \"/srv/vm1.img\"",
+                Kind::Directory => "path = \"/srv/uploads\"",
+            };
+            self.missing(named.name.span(), &at, "path", example)
         };
+        // Said to be wrong already where they have no meaning.
+        let is_block = named.kind == Kind::Block;
         let export = own.and_then(|own| own.export.as_ref()).or(common.export.as_ref());
-        let export = self.export(named, export, node);
+        let export = self.export(named, export.filter(|_| is_block), node);
         let budget = own.and_then(|own| own.at_risk_budget.as_ref());
-        let (at_risk_bytes, at_risk_age) =
-            self.budget(named, budget.or(common.at_risk_budget.as_ref()));
+        let budget = budget.or(common.at_risk_budget.as_ref()).filter(|_| is_block);
+        let (at_risk_bytes, at_risk_age) = self.budget(named, budget);
         let rate = own.and_then(|own| own.resync_rate.as_ref()).or(common.resync_rate.as_ref());
+        let rate = rate.filter(|_| is_block);
         let resync_rate = rate.map(|rate| {
             let bytes = of(rate).0;
             if bytes < RATE_MIN {
@@ -176,8 +174,26 @@ impl Check {
             }
             bytes
         });
-        let hooks = self.hooks(common.hooks.as_ref(), own.and_then(|own| own.hooks.as_ref()));
-        Some(Local { path: path?, export, at_risk_bytes, at_risk_age, resync_rate, hooks })
+        let own_hooks = own.and_then(|own| own.hooks.as_ref());
+        let hooks = self.hooks(common.hooks.as_ref(), own_hooks);
+        let freeze = match named.kind {
+            Kind::Block => None,
+            Kind::Directory => self.freeze_hooks(common.hooks.as_ref(), own_hooks, hooks.timeout),
+        };
+        let hooks = hooks.runs().then_some(hooks);
+        let work_dir = own.and_then(|own| own.work_dir.as_ref()).or(common.work_dir.as_ref());
+        let work_dir = work_dir.filter(|_| !is_block).map(|work_dir| of(work_dir).0.clone());
+        let path = path?;
+        Some(Local {
+            path,
+            export,
+            at_risk_bytes,
+            at_risk_age,
+            resync_rate,
+            hooks,
+            freeze,
+            work_dir,
+        })
     }
 
     fn export(
@@ -238,7 +254,7 @@ impl Check {
             let span = written.map_or(named.name.span(), Spanned::span);
             self.same(span, "path", theirs.path.display().to_string(), mend);
         }
-        if mine.export == theirs.export {
+        if mine.export == theirs.export && named.kind == Kind::Block {
             let written = own.and_then(|own| own.export.as_ref()).or(named.section.export.as_ref());
             let span = written.map_or(named.name.span(), Spanned::span);
             self.same(span, "export", theirs.export.to_string(), mend);

@@ -207,8 +207,8 @@ const CHANGES: &[(&str, &str, &str)] = &[
     ),
     (
         "kind = \"block\"",
-        "kind = \"directory\"",
-        "11: kind = \"directory\" comes with a later release: this release keeps block files: kind = \"block\"",
+        "kind = \"tree\"",
+        "11: bad value \"tree\": expected \"block\" or \"directory\"",
     ),
     (
         "size = \"20GiB\"",
@@ -437,6 +437,17 @@ fn a_pair_has_two_nodes() {
     assert!(complaints("cluster = \"c\"\n")[0].starts_with("1: there must be exactly two"));
 }
 
+#[cfg(not(feature = "directory"))]
+#[test]
+fn a_build_without_directories_says_so() {
+    let text = good().replace("kind = \"block\"", "kind = \"directory\"");
+    assert_eq!(
+        complaints(&text),
+        ["11: kind = \"directory\", and this build of hotpair keeps block files only: build it with \
+          the feature \"directory\""]
+    );
+}
+
 #[test]
 fn tls_needs_both_identities() {
     let text = good().replace("[link]\nencryption = \"none\"\n", "");
@@ -472,9 +483,9 @@ fn one_host_is_fine_when_nothing_is_shared() {
 #[test]
 fn what_has_no_effect_is_said_and_accepted() {
     let text = good().replace("[node.alpha]", "http = \"192.0.2.2:7789\"\n[node.alpha]")
-        + "prefer = \"alpha\"\nexport = \"tcp:0.0.0.0:10809\"\nmax_lag = \"5s\"\n\
+        + "prefer = \"alpha\"\nexport = \"tcp:0.0.0.0:10809\"\n\
            [promotion]\nauto = \"off\"\narbiter = \"none\"\nfailback = \"manual\"\nlease = \"3s\"\n\
-           [resource.vm1.hooks]\npromote = [\"/bin/true\"]\nfreeze = []\n";
+           [resource.vm1.hooks]\npromote = [\"/bin/true\"]\n";
     let parsed = parse(&text).unwrap();
     let said: Vec<_> = parsed.warnings.iter().map(|warning| warning.what().to_string()).collect();
     assert_eq!(
@@ -483,9 +494,7 @@ fn what_has_no_effect_is_said_and_accepted() {
             "replication is neither encrypted nor authenticated",
             "`http` has no effect yet",
             "the export tcp:0.0.0.0:10809 takes clients from any host, without asking who they are",
-            "`max_lag` has no effect on a block resource",
             "`lease` has no effect without an arbiter",
-            "`freeze` has no effect on a block resource",
         ]
     );
     let shown = parsed.warnings[1].render("f", &text, &Renderer::plain());
@@ -609,21 +618,45 @@ demote  = ["/etc/hotpair/stop-site"]
 virtual_ip = { address = "192.0.2.10/24", device = "eth0" }
 stop_within = "5s"
 timeout = "60s"
-freeze = []
-thaw = []
+
+[resource.uploads]
+kind    = "directory"
+path    = "/srv/uploads"
+exclude = ["*.tmp"]
+max_lag = "5s"
+keep_generations = 3
+settle = "200ms"
+full_scan = "10m"
+max_delete = "50%"
+mass_delete = "pin"
+watch = "auto"
+guard = "auto"
+work_dir = "/srv/work"
+leave_out = ["devices"]
+keep_limit = "10GiB"
+freeze_label = "quiesced"
+freeze_every = "15m"
+freeze_limit = "10s"
+[resource.uploads.hooks]
+promote = ["/etc/hotpair/start-site"]
+demote  = ["/etc/hotpair/stop-site"]
+freeze = ["/etc/hotpair/freeze"]
+thaw = ["/etc/hotpair/thaw"]
 "#;
 
 #[test]
 fn every_key_of_the_contract_is_known() {
     let now = FULL.replace("AUTO", "off").replace("ARBITER", "none");
-    if cfg!(feature = "_tls") {
+    let is_full = cfg!(all(feature = "_tls", feature = "directory"));
+    if is_full {
         parse(&now).unwrap_or_else(|err| panic!("{}", err.render("f", &now, &Renderer::plain())));
     }
     let pacemaker = FULL.replace("AUTO", "arbiter").replace("ARBITER", "pacemaker");
     let said = complaints(&pacemaker);
-    assert!(said.iter().all(|line| line.contains("there are hooks")), "{said:?}");
+    let of_hooks = said.iter().filter(|line| line.contains("there are hooks")).count();
+    assert_eq!((of_hooks, is_full), (2, said.len() == 2), "{said:?}");
     let witness = FULL.replace("AUTO", "arbiter").replace("ARBITER", "witness");
-    if cfg!(feature = "_tls") {
+    if is_full {
         let promotion = parse(&witness).unwrap().config.promotion;
         assert_eq!(promotion.auto, Auto::Arbiter);
         assert_eq!((promotion.arbiter.name(), promotion.lease.as_secs()), ("witness", 3));

@@ -65,6 +65,11 @@ impl Text for TimeSpan {
     }
 }
 
+/// Reads a time as the file and `sync --timeout` have it.
+pub fn parse_time(text: &str) -> Option<Duration> {
+    TimeSpan::read(text).map(|span| span.0)
+}
+
 /// Longest time span that a key may have: far above anything useful, and far below where sums of
 /// a few of them overflow nanoseconds in 64 bits.
 const TIME_SPAN_MAX: Duration = Duration::from_hours(30 * 24);

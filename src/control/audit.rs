@@ -16,7 +16,7 @@ use tokio::sync::{oneshot, watch};
 use tracing::warn;
 
 use super::Facts;
-use crate::replica::Command;
+use crate::replica::{Command, TreeCommand};
 use crate::units::{Instance, Side};
 
 /// How an action ended, or that it begins.
@@ -225,6 +225,7 @@ pub(super) fn words_of(command: &Command, facts: &Facts) -> Vec<String> {
             };
             vec!["--keep".to_owned(), kept.to_owned()]
         }
+        Command::Tree(asked) => words_of_tree(*asked),
         Command::Agent(asked) => words_of(&asked.as_typed(), facts),
         Command::Demote
         | Command::Switchover
@@ -234,6 +235,17 @@ pub(super) fn words_of(command: &Command, facts: &Facts) -> Vec<String> {
         | Command::ResumeResync
         | Command::Invalidate
         | Command::Stop => Vec::new(),
+    }
+}
+
+fn words_of_tree(command: TreeCommand) -> Vec<String> {
+    let with = |flag: &str, number: u64| vec![flag.to_owned(), number.to_string()];
+    match command {
+        TreeCommand::Sync { freeze: true } => vec!["--wait".to_owned(), "--freeze".to_owned()],
+        TreeCommand::Sync { freeze: false } => vec!["--wait".to_owned()],
+        TreeCommand::Generations => Vec::new(),
+        TreeCommand::Rollback { to } => with("--to", to),
+        TreeCommand::AcceptDeletes { count } => with("--accept-deletes", count),
     }
 }
 
@@ -251,6 +263,19 @@ mod tests {
             arguments: vec!["--force".to_owned()],
             outcome: AuditOutcome::Accepted,
             reason: None,
+        }
+    }
+
+    #[test]
+    fn commands_for_directories_are_written_as_they_are_typed() {
+        let (facts, ..) = super::super::status::sample();
+        for (command, words) in [
+            (TreeCommand::Sync { freeze: false }, &["--wait"][..]),
+            (TreeCommand::Sync { freeze: true }, &["--wait", "--freeze"]),
+            (TreeCommand::Rollback { to: 41 }, &["--to", "41"]),
+            (TreeCommand::AcceptDeletes { count: 700 }, &["--accept-deletes", "700"]),
+        ] {
+            assert_eq!(words_of(&Command::Tree(command), &facts), words);
         }
     }
 

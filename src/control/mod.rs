@@ -9,6 +9,7 @@ mod audit;
 mod events;
 mod socket;
 pub mod status;
+pub mod tree_status;
 
 use std::convert::Infallible;
 use std::io;
@@ -21,12 +22,14 @@ use tokio_util::sync::CancellationToken;
 
 use self::api::{Api, Around};
 pub(crate) use self::api::{
-    ErrorBody, NoBody, PromoteBody, ResizeBody, ResolveBody, RoleBody, SplitBrainBody, VerifyBody,
+    ErrorBody, NoBody, PromoteBody, ResizeBody, ResolveBody, ResumeBody, RoleBody, RollbackBody,
+    SplitBrainBody, SyncBody, VerifyBody,
 };
 pub use self::audit::{AuditEntry, AuditOrder, AuditOutcome, AuditTrail, AuditTrouble};
 pub use self::events::{DROPPED, EventLine, NodeEvent};
 pub use self::socket::{ControlSocket, SocketError};
 pub use self::status::{ArbiterReach, Facts, PathDrops, PathState, Paths, ResourceFacts, Snapshot};
+pub use self::tree_status::{TreeState, TreeStatus};
 use crate::replica::{Answer, Command, Refused};
 
 /// An operator's command on its way to a data thread.

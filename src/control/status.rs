@@ -9,6 +9,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::tree_status::{TreeState, TreeStatus};
 use crate::replica::{
     AtRisk, LinkStatus, PromotionStatus, ReplicationStatus, ResyncStatus, ServiceStatus,
     SplitBrain, Status,
@@ -127,10 +128,10 @@ impl PathDrops {
 pub struct ResourceStatus {
     /// Its name.
     pub name: String,
-    /// `block`.
+    /// `block` or `directory`.
     pub kind: String,
-    /// When a write is acknowledged.
-    pub mode: ReplicationMode,
+    /// When a write is acknowledged; null of a directory, which nobody writes through hotpair.
+    pub mode: Option<ReplicationMode>,
     /// Whether this node serves it.
     pub role: Role,
     /// What this node's copy is worth.
@@ -150,11 +151,11 @@ pub struct ResourceStatus {
     pub epoch: u64,
     /// Which data this is; null before the first copy is complete.
     pub generation: Option<String>,
-    /// Size of the resource.
-    pub size_bytes: u64,
-    /// What may differ from the other node; null on a secondary that cannot know.
+    /// Size of the resource; null of a directory.
+    pub size_bytes: Option<u64>,
+    /// What may differ from the other node; null on a secondary that cannot know, and of a directory.
     pub out_of_sync_bytes: Option<u64>,
-    /// `async`: what is acknowledged here only.
+    /// `async`: what is acknowledged here only. A directory: what the secondary does not have yet.
     pub at_risk: AtRisk,
     /// The other node.
     pub peer: PeerState,
@@ -164,8 +165,8 @@ pub struct ResourceStatus {
     pub verify: Option<Progress>,
     /// The node that should serve it while both are well; null if that is no matter.
     pub prefer: Option<String>,
-    /// Where clients connect.
-    pub export: String,
+    /// Where clients connect; null of a directory, which has none.
+    pub export: Option<String>,
     /// Connected clients.
     pub clients: u64,
     /// The last verify that ended since the daemon started.
@@ -176,6 +177,15 @@ pub struct ResourceStatus {
     pub promotion: Option<PromotionState>,
     /// With hooks: what runs beside the primary; else null.
     pub services: Option<ServiceState>,
+    /// Directory: number of the newest generation that is complete on this node; null before the first.
+    pub tree_generation: Option<u64>,
+    /// Directory: age of the oldest change that the secondary does not have; null on a node that cannot
+    /// know.
+    pub lag_ms: Option<u64>,
+    /// Directory: names of regular files; null before the first generation.
+    pub files: Option<u64>,
+    /// Directory: all else of it; null of a block resource.
+    pub tree: Option<TreeState>,
     /// What needs attention, in sentences.
     pub warnings: Vec<String>,
 }
@@ -351,6 +361,8 @@ pub struct ResourceFacts {
 pub struct Snapshot {
     /// What the core says.
     pub core: Status,
+    /// What a directory has beside; `None` of a block resource.
+    pub tree: Option<TreeStatus>,
     /// Connected clients.
     pub clients: u64,
     /// What the daemon found, as that the file system has less room than the file has holes.
@@ -413,10 +425,13 @@ impl ResourceStatus {
     /// The resource as `snapshot` has it.
     pub fn new(facts: &Facts, resource: &ResourceFacts, snapshot: &Snapshot) -> Self {
         let core = &snapshot.core;
+        // What the core of a directory says of sizes is about the block that names its generation.
+        let tree = snapshot.tree.as_ref();
+        let is_block = tree.is_none();
         Self {
             name: resource.name.clone(),
-            kind: "block".to_owned(),
-            mode: resource.mode,
+            kind: if is_block { "block" } else { "directory" }.to_owned(),
+            mode: is_block.then_some(resource.mode),
             role: core.role,
             disk: core.disk,
             disk_reason: core.disk_reason,
@@ -426,9 +441,9 @@ impl ResourceStatus {
             state: core.state.to_owned(),
             epoch: core.epoch.0,
             generation: core.generation.map(|generation| generation.to_string()),
-            size_bytes: core.size_bytes,
-            out_of_sync_bytes: core.out_of_sync_bytes,
-            at_risk: core.at_risk,
+            size_bytes: is_block.then_some(core.size_bytes),
+            out_of_sync_bytes: core.out_of_sync_bytes.filter(|_| is_block),
+            at_risk: tree.map_or(core.at_risk, |tree| tree.at_risk),
             peer: PeerState {
                 node: facts.peer.clone(),
                 link: core.link,
@@ -439,15 +454,19 @@ impl ResourceStatus {
                 paths: Vec::new(),
                 dropped: None,
             },
-            resync: core.resync.as_ref().map(Resync::new),
+            resync: core.resync.as_ref().filter(|_| is_block).map(Resync::new),
             verify: core.verify_progress.map(|chunks| Progress::of_chunks(chunks, core.size_bytes)),
             prefer: resource.prefer.clone(),
-            export: resource.export.clone(),
+            export: is_block.then(|| resource.export.clone()),
             clients: snapshot.clients,
             last_verify: LastVerify::new(snapshot),
             split_brain: core.split_brain.as_ref().map(|split| Histories::new(facts, split)),
             promotion: core.promotion.map(PromotionState::new),
             services: core.services.as_ref().map(ServiceState::new),
+            tree_generation: tree.and_then(|tree| tree.tree_generation),
+            lag_ms: tree.and_then(|tree| tree.lag_ms),
+            files: tree.and_then(|tree| tree.files),
+            tree: tree.map(|tree| tree.tree.shortened()),
             warnings: warnings(resource, snapshot),
         }
     }
@@ -609,6 +628,7 @@ pub(crate) fn sample() -> (Facts, ResourceFacts, Snapshot) {
     };
     let snapshot = Snapshot {
         core,
+        tree: None,
         clients: 1,
         warnings: Vec::new(),
         taken: Instant(61_000_000_000),
@@ -644,7 +664,8 @@ mod tests {
             r#""replication":"established","encrypted":true,"paths":[],"dropped":null},"resync":null,"verify":null,"#,
             r#""prefer":null,"export":"unix:/run/hotpair/vm1.nbd","clients":1,"#,
             r#""last_verify":{"at":"2026-01-01T00:00:00Z","differences":0,"ranges":[]},"#,
-            r#""split_brain":null,"promotion":null,"services":null,"warnings":[]}]}"#,
+            r#""split_brain":null,"promotion":null,"services":null,"#,
+            r#""tree_generation":null,"lag_ms":null,"files":null,"tree":null,"warnings":[]}]}"#,
         );
         assert_eq!(serde_json::to_string(&node).unwrap(), golden);
         assert_eq!(serde_json::from_str::<NodeStatus>(golden).unwrap(), node);

@@ -707,6 +707,7 @@ const OPENED_MAX: usize = 64;
 pub(super) fn snapshot(core: &Replica<MappedMap>, clients: usize, now: Instant) -> Snapshot {
     Snapshot {
         core: core.status(now),
+        tree: None,
         clients: u64::try_from(clients).unwrap_or(u64::MAX),
         warnings: Vec::new(),
         taken: now,

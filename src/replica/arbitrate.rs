@@ -173,7 +173,7 @@ impl<M: MapMemory> Replica<M> {
                 ControllerEffect::Event { kind, reason } => self.event(kind, reason),
                 ControllerEffect::Settled { request, result } => {
                     let result = result
-                        .map(|won| super::operator::Answer { text: self.tell_of(won) })
+                        .map(|won| super::operator::Answer::new(self.tell_of(won)))
                         .map_err(|obstacle| self.explain_obstacle(obstacle));
                     effects.push(Effect::Answer { request, result });
                 }

@@ -381,7 +381,7 @@ impl<M: MapMemory> Replica<M> {
     /// The process may end.
     fn answer_stop(&mut self, text: &str, effects: &mut Effects) {
         for request in self.desk_stop_askers() {
-            let result = Ok(Answer { text: text.to_owned() });
+            let result = Ok(Answer::new(text));
             effects.push(Effect::Answer { request, result });
         }
     }

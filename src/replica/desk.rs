@@ -122,6 +122,10 @@ impl<M: MapMemory> Replica<M> {
             Command::Invalidate => self.on_invalidate(request, effects),
             Command::Resolve { keep } => self.on_resolve(request, keep, effects),
             Command::Resize { size } => self.on_resize(request, size, effects),
+            Command::Tree(_) => {
+                let next = format!("hotpair status {}", self.settings.resource);
+                refuse(request, BLOCK_NEEDS_NONE, &next, effects);
+            }
             Command::Stop => self.on_stop(request, effects),
         }
     }
@@ -601,7 +605,7 @@ impl<M: MapMemory> Replica<M> {
 
 /// Answers an operator that it is done.
 pub(super) fn answer(request: u64, text: &str, effects: &mut Effects) {
-    let result = Ok(Answer { text: text.to_owned() });
+    let result = Ok(Answer::new(text));
     effects.push(Effect::Answer { request, result });
 }
 
@@ -611,6 +615,9 @@ pub(super) fn refuse(request: u64, why: &str, next: &str, effects: &mut Effects)
     effects.push(Effect::Answer { request, result });
 }
 
+/// Why a command for directories is refused.
+const BLOCK_NEEDS_NONE: &str =
+    "it is for directories: a block resource is replicated write by write";
 /// Commands that may wait for the peer.
 const ASKED_MAX: usize = 64;
 /// What a switchover says when it is done; it alone must be answered in bounded time.

@@ -36,6 +36,7 @@ impl<M: MapMemory> Replica<M> {
             | Command::Verify { .. }
             | Command::Invalidate
             | Command::Resize { .. }
+            | Command::Tree(_)
             | Command::Agent(_)
             | Command::Stop => return None,
         };

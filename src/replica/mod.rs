@@ -56,8 +56,9 @@ pub use effect::{
     Closing, DiskOutcome, Effect, GrowFailed, Input, IoId, LinkId, MetadataFailed, Ticket,
 };
 pub use operator::{
-    AgentCommand, Answer, AtRisk, Command, Event, LinkStatus, PeerStatus, PromotionStatus, Refused,
-    ReplicationStatus, ResyncStatus, ServiceStatus, SplitBrain, Status, VerifyStatus,
+    AgentCommand, Answer, AtRisk, Command, Event, KeptGeneration, LinkStatus, PeerStatus,
+    PromotionStatus, Refused, ReplicationStatus, ResyncStatus, ServiceStatus, SplitBrain, Status,
+    TreeCommand, VerifyStatus,
 };
 pub use outdate::{OutdateAnswer, OutdateAsk, OutdateNews, OutdateOrder};
 pub use request::{

@@ -1,5 +1,6 @@
 //! What an operator can ask of a resource, and what is told to people.
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::promotion::arbiter;
@@ -44,11 +45,35 @@ pub enum Command {
         /// New size in bytes.
         size: u64,
     },
+    /// What is for directories only. Who drives a directory takes it before the core does.
+    Tree(TreeCommand),
     /// What the resource agent of a cluster asks for. Where no cluster says who serves it is as good as
     /// typed.
     Agent(AgentCommand),
     /// SIGTERM: drain, flush, write the clean flag. Answered when the process may end.
     Stop,
+}
+
+/// What only a directory can be asked for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum TreeCommand {
+    /// `sync --wait`: answered when the peer has applied a generation that was captured from now on.
+    Sync {
+        /// Run the hooks that hold writers around the capture.
+        freeze: bool,
+    },
+    /// `generations`: answered with [`Answer::generations`].
+    Generations,
+    /// `rollback --to N`.
+    Rollback {
+        /// Number of the generation whose content is to come back.
+        to: u64,
+    },
+    /// `resume-resync --accept-deletes COUNT`.
+    AcceptDeletes {
+        /// Exactly as many as the refusal named.
+        count: u64,
+    },
 }
 
 /// A change of role that a resource agent asks for.
@@ -85,6 +110,39 @@ impl AgentCommand {
 pub struct Answer {
     /// One sentence for people.
     pub text: String,
+    /// The newest first; `None` unless they were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generations: Option<Vec<KeptGeneration>>,
+}
+
+impl Answer {
+    /// A sentence and nothing else.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self { text: text.into(), generations: None }
+    }
+}
+
+/// A generation of a tree that a node can go back to.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct KeptGeneration {
+    /// Its number.
+    pub number: u64,
+    /// How much it promises: `fuzzy`, `stable`, `frozen` or `quiesced`.
+    pub label: String,
+    /// When its capture ended.
+    pub captured_at: Option<Timestamp>,
+    /// One hash over all of it, in hexadecimal digits.
+    pub root: String,
+    /// Names in it.
+    pub entries: Option<u64>,
+    /// Entries that are not as in the one before.
+    pub changed: Option<u64>,
+    /// Names of the one before that are not in it.
+    pub deleted: Option<u64>,
+    /// What is held only to get back to it.
+    pub held_bytes: u64,
+    /// Why it is kept: `current`, `newest`, `labelled`, `pinned` or `in-use`.
+    pub kept: String,
 }
 
 /// A command was refused: a valid answer.

@@ -4,6 +4,7 @@
 //! all others mean that the core was not asked. `order.rs` is the way of a command.
 
 mod order;
+mod tree;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -28,6 +29,7 @@ use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 
 use self::order::{Asked, carry_out};
+pub(crate) use self::tree::{ResumeBody, RollbackBody, SyncBody};
 use super::audit::AuditTrail;
 use super::events::Events;
 use super::socket::Caller;
@@ -128,11 +130,14 @@ pub(super) fn router(api: Arc<Api>) -> Router {
         .route("/api/v1/events", get(events))
         .route("/api/v1/resources/{name}/explain", get(explain))
         .route("/api/v1/resources/{name}/split-brain", get(split_brain))
+        .route("/api/v1/resources/{name}/generations", get(tree::generations))
         .route("/api/v1/resources/{name}/split-brain/resolve", post(resolve))
         .route("/api/v1/resources/{name}/{command}", post(command))
         .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, ANSWER_WITHIN))
-        // Reads all of both copies: it ends by itself, and nobody knows when.
+        // These end by themselves, and nobody knows when: they read or send as much as there is.
         .route("/api/v1/resources/{name}/verify", post(verify))
+        .route("/api/v1/resources/{name}/sync", post(tree::sync))
+        .route("/api/v1/resources/{name}/rollback", post(tree::rollback))
         .layer(RequestBodyLimitLayer::new(BODY_LEN_MAX))
         .layer(middleware::from_fn(gate))
         .with_state(api)
@@ -377,7 +382,7 @@ fn read_command(command: &str, body: &[u8]) -> Result<Command, Failure> {
         "connect" => plain(Command::Connect),
         "disconnect" => plain(Command::Disconnect),
         "pause-resync" => plain(Command::PauseResync),
-        "resume-resync" => plain(Command::ResumeResync),
+        "resume-resync" => Ok(tree::resume(&read(body)?)),
         "invalidate" => plain(Command::Invalidate),
         "resize" => {
             let ResizeBody { size_bytes } = read(body)?;

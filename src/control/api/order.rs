@@ -123,6 +123,18 @@ fn reason_of(failure: &Failure) -> String {
     }
 }
 
+/// Asks the data thread for what changes nothing: it is not in the log.
+pub(super) async fn look(
+    api: &Arc<Api>,
+    name: &str,
+    command: Command,
+) -> Result<Json<Answer>, Failure> {
+    let resource = api.resource(name)?;
+    let permits = Arc::clone(api.under_way.get(name).unwrap_or(&api.for_nobody));
+    let _permit = permits.acquire_owned().await.map_err(|_| stopping())?;
+    ask(resource, command).await
+}
+
 async fn ask(resource: &ResourceHandle, command: Command) -> Result<Json<Answer>, Failure> {
     let (answer, answered) = oneshot::channel();
     resource.orders.send(Order { command, answer }).await.map_err(|_| stopping())?;

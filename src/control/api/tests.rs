@@ -11,7 +11,7 @@ use super::*;
 use crate::control::{
     AuditEntry, AuditOrder, AuditOutcome, ControlSocket, Handle, NodeEvent, Order, serve, status,
 };
-use crate::replica::{AgentCommand, Event};
+use crate::replica::{AgentCommand, Event, KeptGeneration, TreeCommand};
 use crate::units::{Epoch, Instance};
 
 struct Server {
@@ -129,6 +129,14 @@ const COMMANDS: &[(&str, &str, Command)] = &[
         r#"{"resource_instance":"vm1:0"}"#,
         Command::Agent(AgentCommand::Promote { force: false, accept_data_loss: false }),
     ),
+    (
+        "resume-resync",
+        r#"{"accept_deletes":700}"#,
+        Command::Tree(TreeCommand::AcceptDeletes { count: 700 }),
+    ),
+    ("sync", "", Command::Tree(TreeCommand::Sync { freeze: false })),
+    ("sync", r#"{"freeze":true}"#, Command::Tree(TreeCommand::Sync { freeze: true })),
+    ("rollback", r#"{"to":41}"#, Command::Tree(TreeCommand::Rollback { to: 41 })),
     ("resize", r#"{"size_bytes":4096}"#, Command::Resize { size: 4096 }),
     ("split-brain/resolve", r#"{"keep":"alpha"}"#, Command::Resolve { keep: Side::First }),
     ("split-brain/resolve", r#"{"keep":"beta"}"#, Command::Resolve { keep: Side::Second }),
@@ -143,12 +151,41 @@ fn commands_reach_the_data_thread_and_its_answer_comes_back() {
             let answered = async {
                 let Order { command, answer } = server.orders.recv().await.unwrap();
                 assert_eq!(command, *expected);
-                answer.send(Ok(Answer { text: "Done.".to_owned() })).unwrap();
+                answer.send(Ok(Answer::new("Done."))).unwrap();
             };
             let ((code, text), ()) =
                 tokio::join!(ask(&server.path, "POST", &target, body), answered);
             assert_eq!((code, text.as_str()), (200, r#"{"text":"Done."}"#), "{command}");
         }
+    });
+}
+
+#[test]
+fn generations_are_looked_at_without_a_line_in_the_log() {
+    run(async {
+        let (audit, lines) = trail();
+        let mut server = start_with(audit);
+        let one = KeptGeneration {
+            number: 41,
+            label: "stable".to_owned(),
+            captured_at: None,
+            root: "9f".repeat(32),
+            entries: Some(3),
+            changed: None,
+            deleted: None,
+            held_bytes: 0,
+            kept: "current".to_owned(),
+        };
+        let said = Answer { generations: Some(vec![one]), ..Answer::new("One.") };
+        let answered = async {
+            let Order { command, answer } = server.orders.recv().await.unwrap();
+            assert_eq!(command, Command::Tree(TreeCommand::Generations));
+            answer.send(Ok(said.clone())).unwrap();
+        };
+        let asked = ask(&server.path, "GET", "/api/v1/resources/vm1/generations", "");
+        let ((code, text), ()) = tokio::join!(asked, answered);
+        assert_eq!((code, serde_json::from_str::<Answer>(&text).unwrap()), (200, said));
+        assert!(lines.try_recv().is_err(), "who reads changes nothing");
     });
 }
 
@@ -173,7 +210,7 @@ fn every_error_is_json_and_changes_nothing() {
         let mut server = start();
         let deep = "[".repeat(10_000);
         let long = "x".repeat(BODY_LEN_MAX + 1);
-        let cases: [(&str, &str, &str, u16, &str); 13] = [
+        let cases: [(&str, &str, &str, u16, &str); 16] = [
             ("GET", "/", "", 404, "there is nothing at this path"),
             ("GET", "/api/v1/status?resource=vm2", "", 404, "there is no resource \"vm2\""),
             ("GET", "/api/v1/status?resource=%1b%0a", "", 404, r#"no resource "\u{1b}\n""#),
@@ -184,6 +221,15 @@ fn every_error_is_json_and_changes_nothing() {
             ("POST", "/api/v1/resources/vm1/promote", r#"{"forse":true}"#, 400, "unknown field"),
             ("POST", "/api/v1/resources/vm1/promote", r#"{"force":true}"#, 400, "`force` needs"),
             ("POST", "/api/v1/resources/vm1/resize", "", 400, "missing field"),
+            ("POST", "/api/v1/resources/vm1/rollback", "", 400, "missing field"),
+            (
+                "POST",
+                "/api/v1/resources/vm1/generations",
+                "",
+                405,
+                "this path takes another method",
+            ),
+            ("GET", "/api/v1/resources/vm2/generations", "", 404, "there is no resource"),
             ("POST", "/api/v1/resources/vm1/verify", &deep, 400, "is not what this command takes"),
             ("POST", "/api/v1/resources/vm1/demote", &long, 413, "longer than 64 KiB"),
             (
@@ -252,7 +298,7 @@ fn a_hundred_orders_at_once_are_taken_one_after_the_other() {
             let mut count = 0;
             while let Some(order) = orders.recv().await {
                 count += 1;
-                order.answer.send(Ok(Answer { text: "Done.".to_owned() })).unwrap();
+                order.answer.send(Ok(Answer::new("Done."))).unwrap();
             }
             count
         });
@@ -378,7 +424,7 @@ fn the_outcome_is_in_the_log_also_if_nobody_waits_for_the_answer() {
         drop(stream);
         written.send(()).unwrap();
         let Order { answer, .. } = server.orders.recv().await.unwrap();
-        answer.send(Ok(Answer { text: "Done.".to_owned() })).unwrap();
+        answer.send(Ok(Answer::new("Done."))).unwrap();
         assert_eq!(line(&lines).await.entry.outcome, AuditOutcome::Done);
     });
 }
@@ -418,7 +464,7 @@ fn a_log_that_cannot_be_written_stops_nobody_and_is_a_warning() {
         let mut server = start_with(audit);
         let answered = async {
             let Order { answer, .. } = server.orders.recv().await.unwrap();
-            answer.send(Ok(Answer { text: "Done.".to_owned() })).unwrap();
+            answer.send(Ok(Answer::new("Done."))).unwrap();
         };
         let asked = ask(&server.path, "POST", "/api/v1/resources/vm1/promote", "");
         let ((code, _), ()) = tokio::join!(asked, answered);
