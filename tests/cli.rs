@@ -338,6 +338,26 @@ fn what_is_wrong_with_a_configuration_is_shown_at_its_line() {
     assert!(home.wrong(&text, line).contains("4s"));
 }
 
+#[cfg(feature = "directory")]
+#[test]
+fn a_directory_can_be_configured_and_its_patterns_are_read() {
+    let home = Home::new();
+    let at = home.path("tree").display().to_string();
+    let with = |exclude: &str| {
+        let tree = format!("[resource.up]\nkind = \"directory\"\npath = \"{at}\"\n");
+        let other = format!("[resource.up.on.beta]\npath = \"{at}-of-beta\"\n");
+        format!("{}{tree}exclude = [{exclude}]\n{other}", home.text())
+    };
+    home.configure(&with(r#""*.tmp", "/cache/**", "[ab]c""#));
+    let said = home.well(&["config", "check"]);
+    assert!(said.stdout.contains("nodes alpha and beta, up, vm1"), "{said:?}");
+    home.configure(&with(r#""*.tmp", "a[""#));
+    let said = home.say(&["config", "check"]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.stderr.contains("[resource.up]: exclude has \"a[\""), "{}", said.stderr);
+    assert!(said.stderr.contains("next: correct the pattern"), "{}", said.stderr);
+}
+
 #[test]
 fn every_mistake_is_shown_at_once() {
     let home = Home::new();

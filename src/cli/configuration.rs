@@ -76,7 +76,10 @@ fn read_file(path: &Path) -> Result<Text, ReadError> {
 impl Text {
     /// Understands it.
     pub(super) fn parse(&self) -> Result<Parsed, Failure> {
-        config::parse(&self.text).map_err(|error| self.wrong(&error))
+        let parsed = config::parse(&self.text).map_err(|error| self.wrong(&error))?;
+        #[cfg(feature = "directory")]
+        check_patterns(&parsed.config)?;
+        Ok(parsed)
     }
 
     /// Shows what is worth saying about it.
@@ -98,6 +101,20 @@ impl Text {
         let path = self.path.display().to_string();
         Failure::Configuration(error.render(&path, &self.text, &Renderer::styled()))
     }
+}
+
+/// Whether the patterns of directories can be read: only what uses them knows.
+#[cfg(feature = "directory")]
+fn check_patterns(config: &config::Config) -> Result<(), Failure> {
+    for resource in &config.resources {
+        let Some(directory) = &resource.directory else { continue };
+        crate::store::tree::Exclude::new(&directory.exclude).map_err(|error| Failure::Failed {
+            why: format!("[resource.{}]: {error}", resource.name),
+            next: "correct the pattern; a backslash takes the meaning of the character behind it"
+                .to_owned(),
+        })?;
+    }
+    Ok(())
 }
 
 /// The checked configuration as this node sees it.

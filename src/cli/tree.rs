@@ -20,7 +20,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(300);
 
 pub(super) async fn sync(client: &Client, sync: &Sync) -> Result<(), Failure> {
     let name = &sync.resource;
-    let done = wait(client, name, "sync", &SyncBody { freeze: sync.freeze });
+    let body = SyncBody { freeze: sync.freeze };
+    let done = wait(client, name, "sync", &body);
     let answer = match sync.timeout {
         None => done.await?,
         Some(limit) => tokio::time::timeout(limit, done).await.unwrap_or_else(|_| {

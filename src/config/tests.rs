@@ -443,8 +443,10 @@ fn a_build_without_directories_says_so() {
     let text = good().replace("kind = \"block\"", "kind = \"directory\"");
     assert_eq!(
         complaints(&text),
-        ["11: kind = \"directory\", and this build of hotpair keeps block files only: build it with \
-          the feature \"directory\""]
+        [
+            "11: kind = \"directory\", and this build of hotpair keeps block files only: build it with \
+          the feature \"directory\""
+        ]
     );
 }
 

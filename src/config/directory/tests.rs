@@ -9,9 +9,9 @@ use crate::units::{BLOCK_LEN, ReplicationMode};
 
 /// The smallest file with a directory.
 fn with_tree(more: &str) -> String {
-    let (head, _) =
-        good().split_once("[resource.vm1]").map(|(a, b)| (a.to_owned(), b.len())).unwrap();
-    head + "[resource.up]\nkind = \"directory\"\npath = \"/srv/up\"\n" + more
+    let text = good();
+    let head = text.split("[resource.vm1]").next().unwrap();
+    format!("{head}[resource.up]\nkind = \"directory\"\npath = \"/srv/up\"\n{more}")
 }
 
 fn up(text: &str) -> NodeResource {
@@ -103,7 +103,7 @@ fn every_key_of_a_directory_is_read() {
     let parsed = parse(&text).unwrap().config;
     let dirs = parsed.resources[0].on.each_ref().map(|on| on.work_dir.as_deref());
     assert_eq!(dirs, ["/srv/work", "/data/work"].map(|path| Some(Path::new(path))));
-    assert_eq!(warned(&text), []);
+    assert!(warned(&text).is_empty());
 }
 
 #[test]
