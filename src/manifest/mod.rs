@@ -4,8 +4,9 @@
 //! operations, and what a crash may leave is enumerated in tests. Reading order: `name.rs` and `entry.rs`
 //! say what a tree is made of; `record` how that looks as bytes; `content.rs` and `fold.rs` how it is
 //! hashed; `diff.rs` what makes one tree another, `check` whether a tree may become what a peer says;
-//! `judge.rs`, `standing.rs`, `retain.rs` and `guard.rs` are decisions; `apply` is how one becomes the next
-//! across a crash. `source` and `target` say when all that is done, on the node that serves and on the other.
+//! `reconcile.rs` which objects of two trees are the same; `judge.rs`, `standing.rs`, `retain.rs` and
+//! `guard.rs` are decisions; `apply` is how one becomes the next across a crash. `source` and `target` say
+//! when all that is done, on the node that serves and on the other.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
@@ -24,6 +25,7 @@ mod kept;
 mod leave_out;
 mod limits;
 mod name;
+mod reconcile;
 mod record;
 mod retain;
 mod row;
@@ -57,6 +59,7 @@ pub use limits::{
     segment_count,
 };
 pub use name::{NAME_LEN_MAX, Name, NameError, PATH_DEPTH_MAX, PATH_LEN_MAX, RESERVED, TreePath};
+pub use reconcile::{Keep, Numbers, Preview, Wanted, Whole};
 pub use record::{Beside, Entry, Record};
 pub use retain::{Kept, Policy, retain};
 pub use row::Row;

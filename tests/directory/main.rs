@@ -9,6 +9,7 @@ mod trees;
 
 mod fidelity;
 mod pair;
+mod reconcile;
 mod renames;
 mod stops;
 mod storms;

@@ -5,15 +5,17 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use hotpair::manifest::{Deletes, Due, FileTime, Guard, LeaveOut, LeftOut, Name, Record, Scope};
+use hotpair::manifest::{
+    Deletes, Due, FileTime, Guard, Keep, LeaveOut, LeftOut, Name, Preview, Record, Scope,
+};
 use hotpair::store::tree::apply::{Folders, Moment, Outcome};
 use hotpair::store::tree::capture::{CaptureError, Captured, Progress, Subject, capture};
 use hotpair::store::tree::index::{Index, Rows};
 use hotpair::store::tree::outgoing::{Outgoing, OutgoingError};
-use hotpair::store::tree::receive::{Limits, Prepare};
+use hotpair::store::tree::receive::{Incoming, Limits, Prepare, Prepared};
 use hotpair::store::tree::target::{Agreement, Target, TargetError};
 use hotpair::store::tree::{Exclude, Folder, Observer, WorkArea};
-use hotpair::units::{Epoch, Instant, ResourceId, TreePosition};
+use hotpair::units::{Epoch, Instant, ResourceId, TreeNumber, TreePosition};
 
 /// Chunks that are asked for at once.
 const WANTS: usize = 256;
@@ -133,7 +135,7 @@ pub(crate) fn target(outer: &Path, terms: &Terms) -> Result<(Target, Outcome), T
     let root = folder(&outer.join("tree"));
     let work = area(&above, &root, ".hotpair-target");
     let state = folder(&outer.join("state"));
-    let index = Index::open(&outer.join("state/index.redb"))?;
+    let (index, _) = Index::open_in(&state)?;
     Target::open(Folders { root, work, state }, index, terms.agreement(), moment())
 }
 
@@ -152,8 +154,46 @@ pub(crate) fn ship(source: &Source, target: &mut Target) -> Result<Shipped, Ship
     if to == target.position() {
         return Ok(shipped);
     }
-    let mut incoming = target.begin(Limits::default())?;
-    outgoing.records(target.position().number, BATCH_LEN, |batch| -> Result<(), ShipError> {
+    let incoming = target.begin(Limits::default())?;
+    let base = target.position().number;
+    let prepared = stage(&mut outgoing, target, (incoming, base), &mut shipped)?;
+    target.commit(&prepared, &[7; 512])?;
+    target.apply(prepared, moment())?;
+    Ok(shipped)
+}
+
+/// Brings the newest generation of the source to a target of which nobody knows what it has. Gives what that
+/// cost and how the trees differed.
+///
+/// # Errors
+/// As [`ship`].
+pub(crate) fn ship_whole(
+    source: &Source,
+    target: &mut Target,
+    keep: Keep,
+) -> Result<(Shipped, Preview), ShipError> {
+    let mut shipped = Shipped::default();
+    let mut outgoing = source.outgoing();
+    let incoming = target.begin_whole(Limits::default(), keep)?;
+    let prepared = stage(&mut outgoing, target, (incoming, TreeNumber(0)), &mut shipped)?;
+    let preview = prepared.received.reconciled().expect("it was whole").preview;
+    target.commit(&prepared, &[7; 512])?;
+    target.apply(prepared, moment())?;
+    Ok((shipped, preview))
+}
+
+/// Takes the records of what changed after `base`, and stages all that they need.
+///
+/// # Errors
+/// As [`ship`].
+pub(crate) fn stage(
+    outgoing: &mut Outgoing<'_>,
+    target: &Target,
+    (mut incoming, base): (Incoming, TreeNumber),
+    shipped: &mut Shipped,
+) -> Result<Prepared, ShipError> {
+    let to = outgoing.position()?;
+    outgoing.records(base, BATCH_LEN, |batch| -> Result<(), ShipError> {
         shipped.records += batch.len() as u64;
         let mut rest = &*batch;
         while !rest.is_empty() {
@@ -178,13 +218,10 @@ pub(crate) fn ship(source: &Source, target: &mut Target) -> Result<Shipped, Ship
             break;
         }
     }
-    let prepared = match target.prepare(staging)? {
-        Prepare::Ready(prepared) => *prepared,
-        Prepare::Foreign(_, foreign) => return Err(ShipError::Foreign(foreign.len())),
-    };
-    target.commit(&prepared, &[7; 512])?;
-    target.apply(prepared, moment())?;
-    Ok(shipped)
+    match target.prepare(staging)? {
+        Prepare::Ready(prepared) => Ok(*prepared),
+        Prepare::Foreign(_, foreign) => Err(ShipError::Foreign(foreign.len())),
+    }
 }
 
 #[derive(Debug)]

@@ -6,7 +6,8 @@
 //! where something changed, `observer.rs` remembers it. `capture` reads what is there into the `index`.
 //! `exclude.rs` says what is not looked at, `outgoing.rs` what a peer is sent. `work_area.rs` is the folder
 //! beside the tree in which objects are born; `receive` brings them there, `apply` from there into the tree,
-//! and `target.rs` does one after the other.
+//! and `target.rs` does one after the other; `reconcile.rs` begins where nobody knows what the tree is, and
+//! `follow.rs` brings the index along.
 
 pub mod apply;
 mod attributes;
@@ -16,6 +17,8 @@ pub mod capture;
 mod exclude;
 mod folder;
 #[cfg(feature = "directory")]
+mod follow;
+#[cfg(feature = "directory")]
 pub mod index;
 mod make;
 mod observer;
@@ -23,6 +26,8 @@ mod observer;
 pub mod outgoing;
 #[cfg(feature = "directory")]
 pub mod receive;
+#[cfg(feature = "directory")]
+pub mod reconcile;
 #[cfg(feature = "directory")]
 pub mod target;
 mod watch;

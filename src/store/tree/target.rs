@@ -3,6 +3,9 @@
 //! A generation is received, staged and planned without a change to the tree. From the commit on the tree
 //! goes to it, across any crash; then the index follows. The records of a delta stay in the state folder
 //! until then, because a start goes on with a commit and has nothing else to write the index from.
+//!
+//! Where the index is not what the tree is, nobody knows which generation that is: `reconcile.rs` leads on from
+//! there. `follow.rs` brings the index along.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -11,22 +14,25 @@ use std::sync::Arc;
 use rustix::fs::{Mode, OFlags, openat2};
 use rustix::io::Errno;
 
+use tracing::warn;
+
 use super::apply::{
     Applier, ApplyError, Folders, IndexFailure, Moment, Outcome, REGISTER_LEN, Records, RecordsFile,
 };
+use super::capture::CaptureError;
 use super::exclude::Exclude;
 use super::folder::{BENEATH, Folder, os};
+use super::follow::IndexSite;
 use super::index::{Index, IndexError, Rows};
 use super::receive::{
     Base, Incoming, Limits, Prepare, Prepared, ReceiveError, Received, Sides, Site, Staging,
-    look_again, write_index,
 };
-use crate::manifest::apply::{Direction, Journal, JournalNumber};
-use crate::manifest::{LeftOut, Name, Scope, TreeClock, TreePath};
-use crate::units::TreePosition;
+use crate::manifest::apply::JournalNumber;
+use crate::manifest::{LeftOut, Name, Scope, TreePath};
+use crate::units::{TreeNumber, TreePosition};
 
 /// Name of the file in the state folder that keeps the records of the newest delta.
-const DELTA_FILE: &str = "tree.delta";
+pub(super) const DELTA_FILE: &str = "tree.delta";
 
 /// Why a secondary cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -40,15 +46,15 @@ pub enum TargetError {
     /// The index failed.
     #[error(transparent)]
     Index(#[from] IndexError),
-    /// The index is neither what the tree was nor what it becomes: it has to be made anew from the tree.
-    #[error("the index of the tree is at generation {index}, the tree at {tree}",
-        index = index.number, tree = tree.number)]
-    IndexLost {
-        /// What the index says.
-        index: TreePosition,
-        /// What the records say.
-        tree: TreePosition,
-    },
+    /// Nobody knows which generation the tree is: only records of all of a tree lead on from there.
+    #[error("nobody knows which generation the tree is")]
+    Unknown,
+    /// Nobody has looked at the tree whose generation is not known.
+    #[error("the tree was not surveyed")]
+    NotSurveyed,
+    /// The look at it failed.
+    #[error(transparent)]
+    Survey(#[from] CaptureError),
     /// The kernel refused.
     #[error("the state folder: {0}")]
     State(Errno),
@@ -71,16 +77,29 @@ pub struct Agreement {
     pub left_out: LeftOut,
 }
 
+/// What the index is worth.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Knowledge {
+    /// It is the generation that the records have.
+    Known,
+    /// It is what the tree was when it was surveyed, since the start.
+    Surveyed,
+    /// Nothing.
+    None,
+}
+
 /// A secondary's tree with all that belongs to it.
 pub struct Target {
-    applier: Applier,
-    index: Index,
-    agreement: Agreement,
-    state: Folder,
+    pub(super) applier: Applier,
+    pub(super) index: Arc<Index>,
+    pub(super) agreement: Agreement,
+    pub(super) state: Folder,
+    pub(super) knowledge: Knowledge,
 }
 
 impl Target {
     /// Opens the tree, and brings it to rest: what was committed is carried out first. Gives what that was.
+    /// If the index is not what the tree is by then, [`Target::is_known`] says so, and nothing else is changed.
     ///
     /// # Errors
     /// [`TargetError`].
@@ -96,18 +115,26 @@ impl Target {
             None => RecordsFile::make(&state, &Records::default())?,
         };
         let applier = Applier::new(folders, records, agreement.left_out.clone());
-        let mut target = Self { applier, index, agreement, state };
+        let (index, knowledge) = (Arc::new(index), Knowledge::None);
+        let mut target = Self { applier, index, agreement, state, knowledge };
         let outcome = target.apply_received(None, moment)?;
-        let (mine, tree) = (target.index.view()?.position()?, target.position());
-        if mine != tree {
-            return Err(TargetError::IndexLost { index: mine, tree });
-        }
+        target.remove_leftovers()?;
+        target.note_knowledge()?;
         Ok((target, outcome))
     }
 
-    /// The generation that the tree is, at rest.
+    /// The generation that the tree is at rest, as a peer may build on it; zero if that is not known.
     pub fn position(&self) -> TreePosition {
-        self.applier.records().applied.position
+        match self.knowledge {
+            Knowledge::Known => self.applier.records().applied.position,
+            Knowledge::Surveyed | Knowledge::None => TreePosition::default(),
+        }
+    }
+
+    /// Whether the index is the generation that the tree is, or both are empty. If not, only the records of all
+    /// of a tree lead on: [`Target::survey`], then [`Target::begin_whole`].
+    pub fn is_known(&self) -> bool {
+        self.knowledge == Knowledge::Known
     }
 
     /// What carries journals out.
@@ -128,8 +155,11 @@ impl Target {
     /// Begins to take a delta to the generation that the tree is. What was kept of an earlier one is gone.
     ///
     /// # Errors
-    /// [`TargetError`].
+    /// [`TargetError::Unknown`] if that is not known, else what failed.
     pub fn begin(&self, limits: Limits) -> Result<Incoming, TargetError> {
+        if !self.is_known() {
+            return Err(TargetError::Unknown);
+        }
         let base = Arc::new(Base::new(self.index.view()?)?);
         let left_out = self.agreement.left_out.clone();
         Ok(Incoming::new(base, left_out, limits, self.delta_file()?)?)
@@ -140,6 +170,9 @@ impl Target {
     /// # Errors
     /// [`TargetError::Receive`].
     pub fn end(&self, incoming: Incoming, to: TreePosition) -> Result<Received, TargetError> {
+        if incoming.keep().is_some() {
+            return self.end_whole(incoming, to);
+        }
         Ok(incoming.finish((self.position(), to), |path| self.is_excluded(path))?)
     }
 
@@ -164,7 +197,9 @@ impl Target {
     pub fn prepare<'t>(&'t self, staging: Staging<'t>) -> Result<Prepare<'t>, TargetError> {
         let number = self.applier.next_number()?;
         let clock = self.applier.work().clock().map_err(TargetError::State)?;
-        Ok(staging.prepare(&self.index, &self.agreement.scope, number, &clock)?)
+        let made = staging.received().reconciled().map(|it| Arc::clone(&it.index));
+        let index = made.as_ref().unwrap_or(&self.index);
+        Ok(staging.prepare(index, &self.agreement.scope, number, &clock)?)
     }
 
     /// From here on the tree goes to the generation that was prepared. `register` is stable with that.
@@ -178,6 +213,7 @@ impl Target {
     ) -> Result<(), TargetError> {
         // A start that finds the commit record finds the records that the index is written from.
         prepared.received.sync()?;
+        self.commit_whole(prepared)?;
         Ok(self.applier.commit(&prepared.journal, register)?)
     }
 
@@ -186,7 +222,19 @@ impl Target {
     /// # Errors
     /// [`TargetError`]; the next start goes on, unless it says that the tree is damaged.
     pub fn apply(&mut self, prepared: Prepared, moment: Moment) -> Result<Outcome, TargetError> {
-        self.apply_received(Some((prepared.received, prepared.sides)), moment)
+        let outcome = self.apply_received(Some((prepared.received, prepared.sides)), moment)?;
+        self.note_knowledge()?;
+        Ok(outcome)
+    }
+
+    /// Brings to the quarantine what a generation took from this node for good, if that is not all there.
+    /// Gives how much that was. [`Target::open`] and [`Target::apply`] do it, too, but go on where there is no
+    /// space for it: then it waits.
+    ///
+    /// # Errors
+    /// [`TargetError::Apply`].
+    pub fn bring_displaced(&mut self, moment: Moment) -> Result<u64, TargetError> {
+        Ok(self.applier.bring_displaced(moment)?)
     }
 
     /// `received` is what the newest journal was made from; a start reads it from its file.
@@ -195,73 +243,56 @@ impl Target {
         received: Option<(Received, Sides)>,
         moment: Moment,
     ) -> Result<Outcome, TargetError> {
-        let Self { applier, index, agreement, state } = self;
+        let Self { applier, index, agreement, state, .. } = self;
         let root = applier.root().again().map_err(TargetError::State)?;
         let clock = applier.work().clock().map_err(TargetError::State)?;
-        let site = IndexSite { root, clock, index, agreement, state };
+        let mut site = IndexSite { root, clock, index, agreement, state };
         let mut received = received;
         let outcome = applier.apply(moment, &mut |journal| {
             site.follow(journal, &mut received).map_err(|error| Box::new(error) as IndexFailure)
         })?;
+        match applier.bring_displaced(moment) {
+            Ok(_) => {}
+            // The tree is what it should be, and what waits in `undo/` is lost to nobody.
+            Err(error @ (ApplyError::NoSpace { .. } | ApplyError::Refused { .. })) => {
+                warn!(error = %error, "what was displaced waits for the quarantine");
+            }
+            Err(error) => return Err(error.into()),
+        }
         Ok(outcome)
     }
 
-    fn is_excluded(&self, path: &TreePath) -> bool {
+    /// Compares the index with the records.
+    fn note_knowledge(&mut self) -> Result<(), TargetError> {
+        let (mine, tree) =
+            (self.index.view()?.position()?, self.applier.records().applied.position);
+        let is_known = mine == tree && (tree.number > TreeNumber(0) || self.is_empty()?);
+        if !is_known {
+            warn!(index = mine.number.0, tree = tree.number.0, "nobody knows what the tree is");
+        }
+        self.knowledge = if is_known { Knowledge::Known } else { Knowledge::None };
+        Ok(())
+    }
+
+    /// Whether nothing is in the tree that would be looked at.
+    fn is_empty(&self) -> Result<bool, TargetError> {
+        let listing = self.applier.root().list().map_err(TargetError::State)?;
+        let is_kept =
+            |name: &Name| !name.is_reserved_at_top() && !self.agreement.exclude.matches(&[], name);
+        Ok(listing.too_long == 0 && !listing.names.iter().any(is_kept))
+    }
+
+    pub(super) fn is_excluded(&self, path: &TreePath) -> bool {
         is_excluded(&self.agreement.exclude, path)
     }
 
-    fn delta_file(&self) -> Result<File, TargetError> {
-        delta_file(&self.state).map_err(TargetError::State)
+    pub(super) fn delta_file(&self) -> Result<File, TargetError> {
+        file_in(&self.state, DELTA_FILE).map_err(TargetError::State)
     }
 }
 
-/// What brings the index to where a journal has brought the tree.
-struct IndexSite<'t> {
-    root: Folder,
-    clock: TreeClock,
-    index: &'t Index,
-    agreement: &'t Agreement,
-    state: &'t Folder,
-}
-
-impl IndexSite<'_> {
-    fn follow(
-        &self,
-        journal: &Journal,
-        received: &mut Option<(Received, Sides)>,
-    ) -> Result<(), TargetError> {
-        let mine = self.index.view()?.position()?;
-        if mine == journal.target {
-            // It followed before the apply was cut; or the tree went back to where the index is.
-            return Ok(());
-        }
-        // What led to the target of a way back is not kept.
-        if mine != journal.base || journal.direction == Direction::Back {
-            return Err(TargetError::IndexLost { index: mine, tree: journal.base });
-        }
-        let (received, sides) = match received.take() {
-            Some(received) => received,
-            None => self.again(journal)?,
-        };
-        let looks = look_again(&self.root, &sides.target, &self.clock)?;
-        Ok(write_index(self.index, &self.agreement.scope, &received, &looks)?)
-    }
-
-    /// Takes the records of the delta from where they were kept.
-    fn again(&self, journal: &Journal) -> Result<(Received, Sides), TargetError> {
-        let base = Arc::new(Base::new(self.index.view()?)?);
-        let left_out = self.agreement.left_out.clone();
-        let spool = delta_file(self.state).map_err(TargetError::State)?;
-        let incoming = Incoming::again(base, left_out, Limits::default(), spool)?;
-        let ends = (journal.base, journal.target);
-        let exclude = &self.agreement.exclude;
-        let received = incoming.finish(ends, |path| is_excluded(exclude, path))?;
-        let sides = Sides::of(&received)?;
-        Ok((received, sides))
-    }
-}
-
-fn is_excluded(exclude: &Exclude, path: &TreePath) -> bool {
+/// Whether a path, or one of a directory above it, is left alone.
+pub(super) fn is_excluded(exclude: &Exclude, path: &TreePath) -> bool {
     let bytes = path.bytes();
     let cuts = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
     cuts.chain([bytes.len()]).any(|end| {
@@ -275,8 +306,9 @@ fn is_excluded(exclude: &Exclude, path: &TreePath) -> bool {
     })
 }
 
-fn delta_file(state: &Folder) -> Result<File, Errno> {
-    let name = Name::new(DELTA_FILE.as_bytes()).expect("a word is a name");
+/// A file of ours in the state folder, made if it is missing.
+pub(super) fn file_in(state: &Folder, name: &str) -> Result<File, Errno> {
+    let name = Name::new(name.as_bytes()).expect("a word is a name");
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     openat2(state, os(&name), flags, Mode::RUSR | Mode::WUSR, BENEATH).map(File::from)
 }

@@ -54,6 +54,11 @@ impl Journals {
         Self { state }
     }
 
+    /// The folder.
+    pub(super) fn state(&self) -> &Folder {
+        &self.state
+    }
+
     /// Writes the journal `number`, which is stable when this returns. One that was never committed
     /// is written over.
     pub(super) fn write(

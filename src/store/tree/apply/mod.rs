@@ -5,9 +5,10 @@
 //! alone, however often it is cut, or back to the base if it cannot get there; at a start it is the
 //! recovery. Reading order: `records.rs` and `journals.rs` say what is remembered, `folders.rs`
 //! finds directories, `carrier.rs` carries operations out, `quarantine.rs` is where foreign things
-//! go, `patch.rs` writes huge files over in place.
+//! go and `displaced.rs` which of our own do, `patch.rs` writes huge files over in place.
 
 mod carrier;
+mod displaced;
 mod error;
 mod folders;
 #[cfg(test)]
@@ -29,6 +30,7 @@ use rustix::io::Errno;
 use tracing::warn;
 
 use carrier::{Carrier, Ground};
+pub use displaced::{Displaced, undo_slot};
 pub use error::ApplyError;
 use journals::{JOURNAL_LEN_MAX, Journals, Purpose, number_of};
 pub use patch::{PatchWriter, save_pre_image};
@@ -209,8 +211,27 @@ impl Applier {
         })
     }
 
-    /// Whether an apply may still take something from the folder of `number`.
+    /// The tree is what somebody else says that it is, who brought it there: at rest, and stable.
+    ///
+    /// # Errors
+    /// [`ApplyError::OutOfTurn`] if it is not at rest, [`ApplyError::Failed`].
+    pub fn adopt(&mut self, position: TreePosition) -> Result<(), ApplyError> {
+        let Records { mut committed, mut applied, register } = *self.records();
+        if committed.journal != applied.journal {
+            let (number, why) = (committed.journal, "it is not applied");
+            return Err(ApplyError::OutOfTurn { number, why });
+        }
+        // Where both are the same number the tree is at rest, and they say the same of it.
+        (committed.target, applied.position) = (position, position);
+        let records = Records { committed, applied, register };
+        self.remember(|it| it.records.write(&it.steps, &records))
+    }
+
+    /// Whether an apply may still take something from the folder of `number`, or the quarantine may.
     fn is_needed(&self, number: JournalNumber) -> Result<bool, ApplyError> {
+        if self.displaced()? == Some(number) {
+            return Ok(true);
+        }
         Ok(match self.look()? {
             Recovery::Clean | Recovery::Drop => number > self.records().applied.journal,
             Recovery::Redo(journal) | Recovery::Undo(journal) => {
@@ -242,8 +263,12 @@ impl Applier {
         if number <= committed.journal {
             return refused("its number was used");
         }
-        if journal.base != applied.position {
+        // From the zero position leads what was made without knowing what the tree is.
+        if journal.base != applied.position && journal.base != TreePosition::default() {
             return refused("its base is not what the tree is");
+        }
+        if journal.base == journal.target {
+            return refused("it leads nowhere");
         }
         self.remember(|it| {
             it.drop_uncommitted()?;
@@ -373,7 +398,11 @@ impl Applier {
         let hash = JournalHash::of(&bytes);
         let Journal { number, base, target, .. } = *journal;
         let committed = Committed { journal: number, hash, base, target };
-        let applied = self.records().applied;
+        let mut applied = self.records().applied;
+        if purpose == Purpose::On {
+            // On the way nobody knows more than the journal does; if it is taken back, neither.
+            applied.position = base;
+        }
         let records = Records { committed, applied, register: *register };
         self.records.write(&self.steps, &records)
     }

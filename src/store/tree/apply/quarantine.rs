@@ -80,6 +80,20 @@ impl<'a> Quarantine<'a> {
         above: &[Name],
         why: &str,
     ) -> Result<(), ApplyError> {
+        self.bring_as(steps, (from, name), (above, name), why)
+    }
+
+    /// The same for what `from` calls `slot` by now, and the tree called `name`.
+    ///
+    /// # Errors
+    /// As [`Quarantine::bring`].
+    pub(super) fn bring_as(
+        &mut self,
+        steps: &Steps,
+        (from, slot): (&Folder, &Name),
+        (above, name): (&[Name], &Name),
+        why: &str,
+    ) -> Result<(), ApplyError> {
         let bytes = path_bytes(above, name);
         let path = bytes.escape_ascii().to_string();
         let failed = |errno| ApplyError::kernel("bring it to the quarantine", &*path, errno);
@@ -92,7 +106,7 @@ impl<'a> Quarantine<'a> {
             _ => folder_of(steps, &epoch.folder, above, &path)?,
         };
         steps.take("bring it to the quarantine", || path.clone())?;
-        let kept_as = free_name(name, |new| from.rename(name, &folder, new)).map_err(failed)?;
+        let kept_as = free_name(name, |new| from.rename(slot, &folder, new)).map_err(failed)?;
         self.count += 1;
         let line = Line {
             time: time_text(self.moment.now),
@@ -111,11 +125,26 @@ impl<'a> Quarantine<'a> {
         Ok(())
     }
 
+    /// Whether there is a folder for what was in the directory `name` of the tree.
+    pub(super) fn has_folder(&self, above: &[Name], name: &Name) -> bool {
+        let Ok(mut folder) = self.lost.child(&self.epoch_name()) else { return false };
+        above.iter().chain([name]).all(|name| match folder.child(name) {
+            Ok(child) => {
+                folder = child;
+                true
+            }
+            Err(_) => false,
+        })
+    }
+
+    fn epoch_name(&self) -> Name {
+        Name::new(self.moment.epoch.0.to_string().as_bytes()).expect("digits are a name")
+    }
+
     /// Opens the folder of the epoch, and makes what is missing of it.
     fn open(&self, steps: &Steps, path: &str) -> Result<Opened, ApplyError> {
         let failed = |errno| ApplyError::kernel("open the quarantine for it", path, errno);
-        let digits = self.moment.epoch.0.to_string();
-        let name = Name::new(digits.as_bytes()).expect("digits are a name");
+        let name = self.epoch_name();
         make_folder(steps, self.lost, &name, path)?;
         let folder = self.lost.child(&name).map_err(failed)?;
         let name = Name::new(WHY.as_bytes()).expect("a word is a name");

@@ -72,7 +72,7 @@ impl Steps {
     }
 
     /// Asks for the next one, which is to do `action` at `path`.
-    pub(super) fn take(
+    pub(in crate::store::tree) fn take(
         &self,
         action: &'static str,
         path: impl FnOnce() -> String,

@@ -5,17 +5,22 @@
 //! row. Each generation is one transaction, and it is stable before anybody hears of the generation.
 
 mod delta;
+mod files;
 mod fold;
 mod hashes;
+mod renumber;
 mod tables;
 #[cfg(test)]
 mod tests;
 
 use std::path::Path;
 
+use redb::backends::InMemoryBackend;
 use redb::{Builder, Database, ReadableDatabase};
+use rustix::io::Errno;
 
 pub use delta::Delta;
+pub use files::INDEX_FILE;
 pub use tables::{Rows, Tables, View};
 
 use crate::manifest::ManifestError;
@@ -45,6 +50,20 @@ pub enum IndexError {
         /// What for.
         object: u64,
     },
+    /// Its file cannot be made or moved.
+    #[error("the index of the tree: cannot {action}: {errno}")]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// What the kernel said.
+        errno: Errno,
+    },
+    /// Objects of the tree cannot be given numbers that a record can say.
+    #[error("the index of the tree: there are no more object numbers")]
+    Numbers,
+    /// What its rows say is not what its root says.
+    #[error("the index of the tree: its rows are not those of its root")]
+    Root,
     /// Whoever changed it gave up, for a reason of its own.
     #[error("the index of the tree: a change was given up")]
     Abandoned,
@@ -65,7 +84,19 @@ impl Index {
     /// # Errors
     /// [`IndexError::Database`].
     pub fn open(path: &Path) -> Result<Self, IndexError> {
-        let database = Builder::new().set_cache_size(CACHE_LEN).create(path).map_err(lost)?;
+        Self::of(Builder::new().set_cache_size(CACHE_LEN).create(path).map_err(lost)?)
+    }
+
+    /// An empty index that is nowhere on disk: the base of a tree of which nothing is known.
+    ///
+    /// # Errors
+    /// [`IndexError::Database`].
+    pub fn in_memory() -> Result<Self, IndexError> {
+        let backend = InMemoryBackend::new();
+        Self::of(Builder::new().create_with_backend(backend).map_err(lost)?)
+    }
+
+    fn of(database: Database) -> Result<Self, IndexError> {
         let index = Self { database };
         // Tables are made once, so that whoever only reads finds them.
         index.change(|_| Ok(()))?;

@@ -9,6 +9,7 @@ use redb::{
 
 use super::hashes::{decode_segment, encode_segment, hash_key};
 use super::{IndexError, lost};
+use crate::manifest::apply::{JournalHash, JournalNumber};
 use crate::manifest::{
     ChunkHash, Identity, Kind, ManifestError, Name, NameError, PATH_DEPTH_MAX, Row, SEGMENT_CHUNKS,
 };
@@ -50,6 +51,8 @@ const FACTS: TableDefinition<'_, &str, [u8; 40]> = TableDefinition::new("facts")
 const POSITION: &str = "position";
 /// The number that the next new object gets.
 const NEXT_OBJECT: &str = "next object";
+/// The journal for which the index was made anew: its number and its hash.
+const MADE_FOR: &str = "made for";
 
 /// Names of one directory whose buckets are computed again one by one; of more, all are.
 const STALE_MAX: usize = 4096;
@@ -252,6 +255,27 @@ pub trait Rows {
         let mut root = [0; 32];
         root.copy_from_slice(&bytes[8..]);
         Ok(TreePosition { number: TreeNumber(number_in(&bytes)), root: TreeRoot(root) })
+    }
+
+    /// The number that the next new object gets, if any was given out.
+    ///
+    /// # Errors
+    /// [`IndexError::Database`].
+    fn next_object(&self) -> Result<Option<ObjectId>, IndexError> {
+        let bytes = self.facts().get(NEXT_OBJECT).map_err(lost)?;
+        Ok(bytes.map(|bytes| ObjectId(number_in(&bytes.value()))))
+    }
+
+    /// The journal for which the index was made anew, if it was.
+    ///
+    /// # Errors
+    /// [`IndexError::Database`].
+    fn made_for(&self) -> Result<Option<(JournalNumber, JournalHash)>, IndexError> {
+        let Some(bytes) = self.facts().get(MADE_FOR).map_err(lost)? else { return Ok(None) };
+        let bytes = bytes.value();
+        let mut hash = [0; 32];
+        hash.copy_from_slice(&bytes[8..]);
+        Ok(Some((JournalNumber(number_in(&bytes)), JournalHash(hash))))
     }
 }
 
@@ -479,6 +503,19 @@ impl<'t> Tables<'t> {
     pub fn put_position(&mut self, position: TreePosition) -> Result<(), IndexError> {
         let bytes = fact(position.number.0, &position.root.0);
         self.facts.insert(POSITION, bytes).map_err(lost)?;
+        Ok(())
+    }
+
+    /// Notes the journal for which this index was made anew.
+    ///
+    /// # Errors
+    /// [`IndexError::Database`].
+    pub fn put_made_for(
+        &mut self,
+        number: JournalNumber,
+        hash: JournalHash,
+    ) -> Result<(), IndexError> {
+        self.facts.insert(MADE_FOR, fact(number.0, &hash.0)).map_err(lost)?;
         Ok(())
     }
 

@@ -10,12 +10,13 @@ use std::sync::Arc;
 
 use super::content::{Pieces, content_of};
 use super::spool::{Records, Spool};
+use super::whole::Reconciled;
 use super::{Base, ReceiveError};
 use crate::manifest::{
-    self, Body, Check, Kind, LeaveOut, LeftOut, ManifestError, Name, Object, PATH_DEPTH_MAX,
+    self, Body, Check, Keep, Kind, LeaveOut, LeftOut, ManifestError, Name, Object, PATH_DEPTH_MAX,
     Record, TreePath, View as _,
 };
-use crate::units::{ObjectId, TreePosition};
+use crate::units::{ObjectId, TreeNumber, TreePosition};
 
 /// How much a delta may cost.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -59,6 +60,11 @@ pub struct Incoming {
     open: Option<ObjectId>,
     /// A file that is what it was: its chunks say nothing new.
     unchanged: Option<ObjectId>,
+    /// It leads from a tree of which nobody has to know which generation it is.
+    is_unordered: bool,
+    /// What becomes of what only this node has, if it tells of all of a tree.
+    pub(super) whole: Option<Keep>,
+    pub(super) limits: Limits,
 }
 
 /// A whole delta that a tree can take, as far as records can say.
@@ -69,6 +75,8 @@ pub struct Received {
     /// `None` for a name that goes.
     names: BTreeMap<(ObjectId, Name), Option<ObjectId>>,
     spool: Spool,
+    /// How it was made of all of a tree, if it was.
+    pub(super) reconciled: Option<Reconciled>,
 }
 
 impl Incoming {
@@ -117,10 +125,27 @@ impl Incoming {
             objects: BTreeMap::new(),
             names: BTreeMap::new(),
             spool,
+            reconciled: None,
         };
         let check = Check::new(base, limits.records);
         let (memory_left, idle_left) = (limits.memory, limits.records);
-        Self { check, left_out, memory_left, idle_left, received, open: None, unchanged: None }
+        Self {
+            check,
+            left_out,
+            memory_left,
+            idle_left,
+            received,
+            open: None,
+            unchanged: None,
+            is_unordered: false,
+            whole: None,
+            limits,
+        }
+    }
+
+    /// What it leads from and what it leads to have no order, so their numbers are not compared.
+    pub(in crate::store::tree) fn unordered(self) -> Self {
+        Self { is_unordered: true, ..self }
     }
 
     /// Takes the next record.
@@ -245,7 +270,8 @@ impl Incoming {
     ) -> Result<Received, ReceiveError> {
         self.close_file()?;
         let mine = self.received.base.position();
-        if from != mine || to.number <= mine.number {
+        let is_later = to.number > mine.number || (self.is_unordered && to != mine);
+        if from != mine || !is_later || to.number == TreeNumber(0) {
             return Err(ReceiveError::Position { from, to, mine });
         }
         let checked = self.check.finish();
@@ -268,6 +294,11 @@ impl Received {
     /// Where it leads to.
     pub fn target(&self) -> TreePosition {
         self.target
+    }
+
+    /// How it was made, if it was made of all of a tree.
+    pub fn reconciled(&self) -> Option<&Reconciled> {
+        self.reconciled.as_ref()
     }
 
     /// Objects and names that it tells of.

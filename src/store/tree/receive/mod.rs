@@ -6,7 +6,7 @@
 //! `stage/` where it goes. `side.rs` says what of the tree is touched, `foreign.rs` whether that is still
 //! what the index says, `births.rs` makes objects complete, `patch.rs` writes what huge files are patched
 //! with, and `prepare.rs` puts it all into a plan. `write_index.rs` is the index afterwards; `reclaim.rs`
-//! takes up what an earlier attempt has left.
+//! takes up what an earlier attempt has left. `whole.rs` makes a delta of records that tell of all of a tree.
 //!
 //! Nothing in the tree is changed here. Whatever stands in `stage/` counts only after its bytes were
 //! hashed, so nothing of it has to be synced before a commit.
@@ -27,6 +27,7 @@ mod spool;
 mod staging;
 #[cfg(test)]
 mod tests;
+mod whole;
 mod write_index;
 
 use std::io;
@@ -37,6 +38,7 @@ pub use incoming::{Incoming, Limits, Received};
 pub use prepare::{Prepare, Prepared};
 pub use side::Sides;
 pub use staging::{Site, Staging, Wants};
+pub use whole::{Here, Reconciled};
 pub use write_index::{Looks, look_again, write_index};
 
 use super::apply::ApplyError;
