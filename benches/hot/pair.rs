@@ -166,6 +166,7 @@ impl Pair {
             Effect::Connect(_) | Effect::Event(_) => return,
             Effect::Grow { .. }
             | Effect::CloseLink { .. }
+            | Effect::Settle
             | Effect::CloseExport(_)
             | Effect::AskArbiter(_)
             | Effect::SetTimer { .. }

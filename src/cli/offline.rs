@@ -39,7 +39,7 @@ pub(super) fn init(common: &Common, init: &Init) -> Result<(), Failure> {
     let node = configuration::node(common)?;
     let resources = chosen(&node, init.resource.as_deref())?;
     let plan = |resource: &NodeResource| {
-        daemon::plan_init(resource, init.from.place(), init.rebuild)
+        daemon::plan_init(&node, resource, init.from.place(), init.rebuild)
             .map(|plan| (resource.name.clone(), plan))
     };
     // All are planned before any is made: either all of them fit or nothing changes.

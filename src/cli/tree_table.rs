@@ -26,8 +26,8 @@ pub(super) fn details(resource: &ResourceStatus, tree: &TreeState) -> Vec<(&'sta
         lines.push(("skipped", listed(&tree.skipped_entries, tree.skipped.total())));
     }
     if tree.links_outside > 0 {
-        let links = count(tree.links_outside, "name");
-        lines.push(("outside", format!("{links} of files in the tree are outside of it")));
+        let names = count(tree.links_outside, "name");
+        lines.push(("outside", format!("{names} of files in the tree are outside of it")));
     }
     lines
 }
@@ -162,12 +162,12 @@ mod tests {
         ResourceStatus::new(&facts, &resource, &snapshot)
     }
 
-    fn plain(lines: Vec<String>) -> Vec<String> {
+    fn plain(lines: &[String]) -> Vec<String> {
         lines.iter().map(|line| anstream::adapter::strip_str(line).to_string()).collect()
     }
 
     fn lines_below(resource: &ResourceStatus) -> Vec<String> {
-        plain(below(resource, resource.tree.as_ref().unwrap()))
+        plain(&below(resource, resource.tree.as_ref().unwrap()))
     }
 
     #[test]

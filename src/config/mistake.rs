@@ -493,15 +493,14 @@ impl Mistake {
             }
             Self::NoTls => "build it with the feature \"tls\"".to_owned(),
             Self::Writable { .. } => "take that right away: chmod go-w FILE".to_owned(),
-            Self::Owner { .. } => {
-                "make it a file of root or of the user that runs hotpair: chown root FILE"
-                    .to_owned()
-            }
+            Self::Owner { .. } => CHOWN.to_owned(),
             Self::TooLong { .. } => "is it the right file?".to_owned(),
             Self::NotText => "save it as UTF-8".to_owned(),
         }
     }
 }
+
+const CHOWN: &str = "make it a file of root or of the user that runs hotpair: chown root FILE";
 
 /// One thing that is allowed and worth saying.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]

@@ -20,6 +20,40 @@ pub enum DaemonError {
         /// Why.
         source: StoreError,
     },
+    /// The tree of a directory, its work area or its index cannot be used.
+    #[error("{resource}: the tree at {}", path.display())]
+    Tree {
+        /// Name of the resource.
+        resource: String,
+        /// Of what.
+        path: PathBuf,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The tree carries no mark, or that of another resource.
+    #[error("{resource}: {} is not marked as the tree of this resource", path.display())]
+    OtherTree {
+        /// Name of the resource.
+        resource: String,
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A directory that is to be empty is not.
+    #[error("{resource}: {} is not empty: it has {entry}", path.display())]
+    TreeNotEmpty {
+        /// Name of the resource.
+        resource: String,
+        /// The directory.
+        path: PathBuf,
+        /// Something that is in it.
+        entry: String,
+    },
+    /// The program was built without directories.
+    #[error("{resource}: this hotpair was built without directories")]
+    NoDirectories {
+        /// Name of the resource.
+        resource: String,
+    },
     /// There is no metadata.
     #[error("{resource}: there is no metadata in {}", folder.display())]
     NotInitialised {
@@ -205,6 +239,20 @@ impl DaemonError {
             Self::WitnessListen { .. } => {
                 Some("is another witness running? else correct `--listen`".to_owned())
             }
+            Self::Tree { resource, .. } => Some(format!(
+                "look at the directory and at its file system; to read all of it anew and compare it with \
+                 the peer: hotpair init {resource} --from peer --rebuild"
+            )),
+            Self::OtherTree { resource, .. } => Some(format!(
+                "mount or restore the right directory, or make this one the resource's: hotpair init \
+                 {resource} --from this --rebuild"
+            )),
+            Self::TreeNotEmpty { resource, .. } => {
+                Some(format!("to keep what is in it: hotpair init {resource} --from this"))
+            }
+            Self::NoDirectories { .. } => Some(
+                "install a build of hotpair that has directories: cargo build --release".to_owned(),
+            ),
             Self::Control { .. } | Self::System { .. } | Self::Random { .. } => None,
         }
     }

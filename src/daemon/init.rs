@@ -7,8 +7,10 @@ use std::fs::File;
 use std::io::Read;
 
 use super::error::DaemonError;
+use super::init_tree::{make_tree, plan_tree};
 use super::random;
-use crate::config::NodeResource;
+use super::tree::{prepare_register, register_path};
+use crate::config::{NodeConfig, NodeResource};
 use crate::metadata::{Birth, Newborn, birth};
 use crate::store::{DataFile, Existing, Sidecar, StoreError, is_there, place};
 use crate::units::{ReplicaId, ResourceId};
@@ -27,6 +29,7 @@ pub enum InitFrom {
 /// What `init` would do.
 #[derive(Debug)]
 pub struct InitPlan {
+    cluster: String,
     resource: NodeResource,
     from: InitFrom,
     existing: Existing,
@@ -40,6 +43,7 @@ pub struct InitPlan {
 /// # Errors
 /// If there is metadata already and `rebuild` was not asked for, or the data file does not fit.
 pub fn plan_init(
+    node: &NodeConfig,
     resource: &NodeResource,
     from: InitFrom,
     rebuild: bool,
@@ -62,6 +66,11 @@ pub fn plan_init(
             Existing::Keep
         }
     };
+    if resource.directory.is_some() {
+        plan_tree(resource, from, &mut says)?;
+        let (cluster, resource) = (node.cluster.clone(), resource.clone());
+        return Ok(InitPlan { cluster, resource, from, existing, creates_file: false, says });
+    }
     let creates_file = !is_there(path).map_err(&failed)?;
     if let Some(parent) = path.parent().filter(|_| creates_file && from != InitFrom::This)
         && !is_there(parent).map_err(&failed)?
@@ -91,7 +100,8 @@ pub fn plan_init(
         // Everything that would refuse the file later refuses it now.
         DataFile::open(path, resource.size).map_err(failed)?;
     }
-    Ok(InitPlan { resource: resource.clone(), from, existing, creates_file, says })
+    let (cluster, resource) = (node.cluster.clone(), resource.clone());
+    Ok(InitPlan { cluster, resource, from, existing, creates_file, says })
 }
 
 impl InitPlan {
@@ -102,12 +112,18 @@ impl InitPlan {
     pub fn execute(self, progress: &mut dyn FnMut(u64, u64)) -> Result<(), DaemonError> {
         let name = self.resource.name.clone();
         let failed = DaemonError::store(&name);
-        let path = &self.resource.local.path;
+        let mut path = self.resource.local.path.clone();
+        if self.resource.directory.is_some() {
+            make_tree(&self.resource)?;
+            prepare_register(&self.cluster, &self.resource)?;
+            path = register_path(&self.resource);
+        }
+        let path = &path;
         if self.creates_file {
             DataFile::create(path, self.resource.size).map_err(&failed)?;
         }
         let data = DataFile::open(path, self.resource.size).map_err(&failed)?;
-        if self.from == InitFrom::Empty && !self.creates_file {
+        if self.from == InitFrom::Empty && !self.creates_file && self.resource.directory.is_none() {
             self.check_zero(progress)?;
         }
         let kind = match (self.from, self.existing) {

@@ -21,6 +21,7 @@ mod fence;
 mod guide;
 mod heartbeat;
 mod init;
+mod init_tree;
 mod node;
 mod open;
 mod outdate;
@@ -30,6 +31,11 @@ mod resize;
 mod services;
 mod supervisor;
 mod timers;
+#[cfg(feature = "directory")]
+mod tree;
+#[cfg(not(feature = "directory"))]
+#[path = "no_tree.rs"]
+mod tree;
 mod warnings;
 mod will;
 mod witness;

@@ -382,7 +382,9 @@ fn start_resource(
         .map_err(system("start the runtime of a data thread"))?;
     let thread = std::thread::Builder::new()
         .name(format!("data-{name}"))
-        .spawn(move || runtime.block_on(async { DataThread::new(opened, ends).run().await }))
+        .spawn(move || {
+            runtime.block_on(async { Box::pin(DataThread::new(opened, ends).run()).await });
+        })
         .map_err(system("start a data thread"))?;
     let facts = ResourceFacts {
         name: name.clone(),

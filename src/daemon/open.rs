@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use tracing::{info, warn};
 
 use super::error::DaemonError;
+use super::tree::{OpenedTree, TreeDesk, open_tree, register_path};
 use super::{clock, random};
 use crate::config::{NodeConfig, NodeResource};
-use crate::metadata::{Found, Recovered, Superblock, recover, sum_head};
+use crate::metadata::{Crash, Found, Recovered, Superblock, recover, sum_head};
 use crate::replica::{Replica, Settings, Start};
 use crate::store::{CanaryCopy, DataFile, MappedMap, Sidecar, Store, Threads, place};
 use crate::units::{Instance, ReplicaId, ResourceSize};
@@ -20,6 +21,8 @@ pub(super) struct Opened {
     /// Without it the next start counts as a power loss, which is safe.
     pub(super) canary: Option<CanaryCopy>,
     pub(super) pool: BufferPool,
+    /// Of a directory: its desk, and why its tree fell back at this start, if it did.
+    pub(super) tree: Option<(TreeDesk, Option<String>)>,
 }
 
 /// Opens, locks and recovers everything of one resource, for this run of the daemon.
@@ -56,7 +59,13 @@ pub(super) fn open(
         });
     }
     let size = ResourceSize::new(newest.size).expect("the record was validated");
-    let data = DataFile::open(&resource.local.path, size).map_err(&failed)?;
+    // It says what the tree is, which has to come to rest before.
+    let mut tree = open_tree(node, resource, newest.epoch)?;
+    let path = match &tree {
+        Some(_) => register_path(resource),
+        None => resource.local.path.clone(),
+    };
+    let data = DataFile::open(&path, size).map_err(&failed)?;
     let place = place(&data, folder).map_err(&failed)?;
     let (canary, canary_copy) = match CanaryCopy::open(&canary_paths(newest.replica_id)) {
         Ok((canary, copy)) => (Some(canary), copy),
@@ -84,16 +93,32 @@ pub(super) fn open(
     }
     info!(resource = %resource.name, crash = ?recovered.crash, doubtful = recovered.doubtful,
         marked_blocks = recovered.dirty.count(), "recovered");
+    if let (Some(tree), Crash::Power) = (&mut tree, recovered.crash) {
+        note_lost_power(resource, tree)?;
+    }
     let settings = settings(node, resource, data.zeroing_is_cheap());
     let start =
         Start { instance, fresh_ids: vec![random::id()?, random::id()?], now: clock::now(), place };
     let pool = BufferPool::new(crate::wire::payload::PoolLimits::default());
-    let threads = match std::env::var_os("HOTPAIR_ONE_THREAD") {
+    let store = Store::new(data, sidecar, pool.clone(), threads()).map_err(&failed)?;
+    let tree = tree.map(|tree| OpenedTree::start(tree, &resource.name)).transpose();
+    let tree = tree.map_err(&failed)?;
+    Ok(Opened { core: Replica::new(settings, recovered, start), store, canary, pool, tree })
+}
+
+fn threads() -> Threads {
+    match std::env::var_os("HOTPAIR_ONE_THREAD") {
         Some(_) => Threads::None,
         None => Threads::default(),
-    };
-    let store = Store::new(data, sidecar, pool.clone(), threads).map_err(&failed)?;
-    Ok(Opened { core: Replica::new(settings, recovered, start), store, canary, pool })
+    }
+}
+
+fn note_lost_power(resource: &NodeResource, tree: &mut OpenedTree) -> Result<(), DaemonError> {
+    tree.note_lost_power().map_err(|source| DaemonError::Tree {
+        resource: resource.name.clone(),
+        path: resource.local.path.clone(),
+        source: Box::new(source),
+    })
 }
 
 /// Where the copy of the canary may be: file systems that a power loss empties.
@@ -121,6 +146,7 @@ fn settings(node: &NodeConfig, resource: &NodeResource, zeroing_is_cheap: bool) 
         suspect_after: node.suspect_after,
         io_timeout: node.io_timeout(),
         prefer: resource.prefer,
+        is_register: resource.directory.is_some(),
         has_services: resource.local.hooks.is_some(),
         asks_by_datagram: !node.node.heartbeat.is_empty(),
         controller: super::arbiter::controller_settings(node, resource),

@@ -27,6 +27,7 @@ mod limits;
 mod name;
 mod reconcile;
 mod record;
+mod register;
 mod retain;
 mod row;
 pub mod source;
@@ -61,6 +62,7 @@ pub use limits::{
 pub use name::{NAME_LEN_MAX, Name, NameError, PATH_DEPTH_MAX, PATH_LEN_MAX, RESERVED, TreePath};
 pub use reconcile::{Keep, Numbers, Preview, Wanted, Whole};
 pub use record::{Beside, Entry, Record};
+pub use register::{NoRegister, REGISTER_BLOCK_LEN, decode_register, encode_register};
 pub use retain::{Kept, Policy, retain};
 pub use row::Row;
 pub use standing::{

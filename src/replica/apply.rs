@@ -17,7 +17,9 @@ use super::records::Change;
 use super::session::Fault;
 use super::{Effects, Replica};
 use crate::metadata::{MapMemory, Want};
-use crate::units::{BlockRange, ByteRange, Epoch, ExtentIndex, ReplicationMode, Sequence};
+use crate::units::{
+    BlockRange, ByteRange, Epoch, ExtentIndex, ReplicationMode, Sequence, VetoReason,
+};
 use crate::wire::message::{Ack, AckStage, Flush, Message, Write, Zero};
 
 /// Writes of the primary that are not applied, and what waits for a sync.
@@ -290,12 +292,40 @@ impl<M: MapMemory> Replica<M> {
         if self.link.session().is_none() && self.applier.is_empty() {
             return; // another write of the same session said so
         }
-        self.event("no-space", "no space is left on the disk: this copy falls behind");
-        self.records.change(Change::OutOfSpace);
+        if self.settings.is_register {
+            self.event("fell-behind", "the primary goes on without this copy");
+            self.records.change(Change::Veto {
+                reason: VetoReason::Evicted,
+                epoch: self.records.stable().promised,
+                is_outdated: true,
+            });
+        } else {
+            self.event("no-space", "no space is left on the disk: this copy falls behind");
+            self.records.change(Change::OutOfSpace);
+        }
         self.tell_peer_disk_failed(effects);
         self.orphaned.extend(self.applier.pinned());
         self.applier.give_up();
-        self.close_link(true, effects);
+        // A register is not offered again before this node is ready for it.
+        self.close_link(!self.settings.is_register, effects);
+    }
+
+    /// What this node reported as written, and maybe as stable, is not there any more. The driver says so
+    /// again at each start until the peer has filled it.
+    pub(super) fn on_fallen_back(&mut self, why: &str, effects: &mut Effects) {
+        if !self.settings.is_register || self.role.is_primary() {
+            return;
+        }
+        self.event("fell-back", why);
+        self.dirty.set_all();
+        self.background.note_change();
+        self.has_marked = true;
+        self.records.change(Change::OutOfSpace);
+        if self.link.session().is_some() {
+            self.tell_peer_disk_failed(effects);
+            self.applier.give_up();
+            self.close_link(true, effects);
+        }
     }
 
     fn is_zero(&self, sequence: Sequence) -> bool {

@@ -121,6 +121,10 @@ impl<M: MapMemory> Replica<M> {
             }
             Command::Invalidate => self.on_invalidate(request, effects),
             Command::Resolve { keep } => self.on_resolve(request, keep, effects),
+            Command::Resize { .. } if self.settings.is_register => {
+                let next = format!("hotpair status {}", self.settings.resource);
+                refuse(request, "a directory has no size of its own", &next, effects);
+            }
             Command::Resize { size } => self.on_resize(request, size, effects),
             Command::Tree(_) => {
                 let next = format!("hotpair status {}", self.settings.resource);

@@ -84,6 +84,11 @@ pub enum Input {
         /// What.
         frame: Frame,
     },
+    /// The peer said something that is none of the core's business, so it lives.
+    Heard {
+        /// On which connection.
+        link: LinkId,
+    },
     /// The connection broke, or the peer broke the protocol.
     LinkLost {
         /// Which.
@@ -109,6 +114,19 @@ pub enum Input {
     Controller(ControllerInput),
     /// A request or reply of the peer by datagram.
     Outdate(OutdateNews),
+    /// The peer of this session has staged what the register names: it may be transferred. Only with
+    /// [`Settings::is_register`](super::Settings::is_register).
+    Admit,
+    /// What was reported as written had to be taken back: this copy is what it was before.
+    FellBack {
+        /// For people.
+        why: String,
+    },
+    /// Answer to [`Effect::Settle`].
+    Settled {
+        /// Why the peer does not have all that clients did, if so.
+        result: Result<(), String>,
+    },
     /// A run of hooks ended; it was the newest when it did.
     ServicesEnded {
         /// Which.
@@ -273,6 +291,10 @@ pub enum Effect {
     Connect(bool),
     /// Accept clients.
     OpenExport(ServeGrant),
+    /// Bring what clients did up to now to the peer, by further requests; answered by
+    /// [`Input::Settled`]. What runs beside the primary has stopped. A later one takes the place of an
+    /// earlier one. Only with [`Settings::is_register`](super::Settings::is_register).
+    Settle,
     /// Take no more requests and close every client. `Drained`: all requests were answered, what
     /// is unread was never begun. `Fenced`: no reply may leave from this instant.
     CloseExport(Closing),

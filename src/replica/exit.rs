@@ -57,6 +57,8 @@ enum Stage {
     Pairing,
     /// What runs beside the primary stops first, while clients are served.
     StoppingServices,
+    /// Of a register: the last of what clients did goes to the peer.
+    Settling,
     Draining,
     Flushing {
         sync: u64,
@@ -90,6 +92,7 @@ impl Exit {
             Stage::Recording | Stage::AskingArbiter | Stage::TakingBack => self.hand = None,
             Stage::Pairing
             | Stage::StoppingServices
+            | Stage::Settling
             | Stage::Draining
             | Stage::Flushing { .. }
             | Stage::AskingPeer
@@ -122,7 +125,7 @@ impl Exit {
 
     /// Whether requests are still taken.
     pub(super) fn takes_requests(&self) -> bool {
-        matches!(self.stage, Stage::Pairing | Stage::StoppingServices)
+        matches!(self.stage, Stage::Pairing | Stage::StoppingServices | Stage::Settling)
     }
 
     /// Why the services beside the primary stop, once they do.
@@ -223,6 +226,9 @@ impl<M: MapMemory> Replica<M> {
                 }
                 _ => self.wait_for_services(why, effects),
             },
+            Stage::Settling if why == ExitWhy::Switchover && !self.is_in_sync() => {
+                self.abort_exit("the peer is not in sync any more", effects);
+            }
             Stage::Draining | Stage::Flushing { .. } | Stage::AskingPeer
                 if why == ExitWhy::Switchover && (is_late || !self.is_in_sync()) =>
             {
@@ -253,6 +259,7 @@ impl<M: MapMemory> Replica<M> {
             }
             Stage::AskingArbiter | Stage::TakingBack => {}
             Stage::Pairing
+            | Stage::Settling
             | Stage::Flushing { .. }
             | Stage::AskingPeer
             | Stage::ClosingClients
@@ -268,14 +275,38 @@ impl<M: MapMemory> Replica<M> {
         match (self.services_are_off(), why) {
             (Ok(false), _) => {}
             (Ok(true), _) | (Err(_), ExitWhy::Stop) => {
-                if let Some(exit) = &mut self.role.exit {
-                    (exit.stage, exit.since) = (Stage::Draining, self.now);
+                if self.settings.is_register && self.role.is_exported() {
+                    self.set_exit_stage(Stage::Settling);
+                    effects.push(Effect::Settle);
+                } else {
+                    self.drain(effects);
                 }
-                self.bound_succession();
-                self.pump_exit(effects);
             }
             (Err(why), ExitWhy::Demote | ExitWhy::Switchover) => self.abort_exit(&why, effects),
         }
+    }
+
+    /// The driver of a register brought the last of what clients did to the peer, or could not. Who is
+    /// told to stop, or has no peer to hand over to, stops all the same: then the record says that this
+    /// node has what the peer lacks.
+    pub(super) fn on_settled(&mut self, result: Result<(), String>, effects: &mut Effects) {
+        let Some(exit) = &self.role.exit else { return };
+        if exit.stage != Stage::Settling {
+            return;
+        }
+        match (result, exit.why) {
+            (Ok(()), _) | (Err(_), ExitWhy::Stop) => self.drain(effects),
+            (Err(_), ExitWhy::Demote) if self.ack_need() == AckNeed::Alone => self.drain(effects),
+            (Err(why), ExitWhy::Demote | ExitWhy::Switchover) => self.abort_exit(&why, effects),
+        }
+    }
+
+    fn drain(&mut self, effects: &mut Effects) {
+        if let Some(exit) = &mut self.role.exit {
+            (exit.stage, exit.since) = (Stage::Draining, self.now);
+        }
+        self.bound_succession();
+        self.pump_exit(effects);
     }
 
     /// Writes are held and nothing that would release them comes: a demotion is taken back, but a
@@ -551,6 +582,7 @@ impl<M: MapMemory> Replica<M> {
         match exit.stage {
             Stage::Pairing
             | Stage::StoppingServices
+            | Stage::Settling
             | Stage::Draining
             | Stage::Flushing { .. }
             | Stage::AskingPeer
@@ -631,7 +663,7 @@ impl Exit {
 
     /// Whether the services beside the primary are still to be stopped.
     pub(super) fn is_before_drain(&self) -> bool {
-        matches!(self.stage, Stage::Pairing | Stage::StoppingServices)
+        matches!(self.stage, Stage::Pairing | Stage::StoppingServices | Stage::Settling)
     }
 
     /// Whether it is given up, or nobody knows how it ended: there is nothing to wait for.
@@ -646,7 +678,7 @@ impl Exit {
             Stage::Pairing | Stage::StoppingServices => Stage::StoppingServices,
             Stage::Draining | Stage::AskingPeer | Stage::PeerReady => Stage::Draining,
             // Both go on as they are: a stop flushes and lets its clients go, too.
-            stage @ (Stage::Flushing { .. } | Stage::ClosingClients) => stage,
+            stage @ (Stage::Settling | Stage::Flushing { .. } | Stage::ClosingClients) => stage,
             Stage::AskingArbiter
             | Stage::TakingBack
             | Stage::Recording

@@ -57,6 +57,33 @@ pub(super) enum Purpose {
 }
 
 impl Purpose {
+    /// Whether it makes the data file stable.
+    fn is_sync(self) -> bool {
+        match self {
+            Self::Flush(_)
+            | Self::Fua(_)
+            | Self::Role(_)
+            | Self::Cool
+            | Self::Checkpoint(_)
+            | Self::ApplySync
+            | Self::TargetSync
+            | Self::OrphanSync => true,
+            Self::Part(_)
+            | Self::Read(_)
+            | Self::Apply(_)
+            | Self::SourceHash(_)
+            | Self::SourceRead(_)
+            | Self::TargetHash(_)
+            | Self::TargetWrite(_)
+            | Self::TargetCheck(_)
+            | Self::VerifyMine(_)
+            | Self::VerifyForPeer(_)
+            | Self::Probe
+            | Self::Orphan
+            | Self::Forgotten => false,
+        }
+    }
+
     /// Whether it changes the data file, or tells whether what changed it is lost.
     fn writes(self) -> bool {
         match self {
@@ -201,10 +228,13 @@ impl IoTable {
         self.tickets.remove(&ticket.0);
     }
 
-    /// How long the oldest of all that is under way has been so since `awake`.
-    pub(super) fn oldest_age(&self, awake: Instant) -> Duration {
+    /// How long the oldest of all that is under way has been so since `awake`. Syncs of a register may
+    /// wait for the tree to come to rest, which says nothing of the disk.
+    pub(super) fn oldest_age(&self, awake: Instant, is_register: bool) -> Duration {
         // Numbers only count up, so the first is the oldest.
-        let oldest = self.pending.values().next().map(|pending| pending.since);
+        let mut counted =
+            self.pending.values().filter(|pending| !is_register || !pending.purpose.is_sync());
+        let oldest = counted.next().map(|pending| pending.since);
         let oldest = oldest.into_iter().chain(self.tickets.values().next().copied()).min();
         oldest.map_or(Duration::ZERO, |since| self.now.since(since.max(awake)))
     }

@@ -357,6 +357,7 @@ impl<M: MapMemory> Replica<M> {
             target: is_target.then_some((transfer, source_generation)),
             needs_peer: i_am_primary && transfer == Transfer::Replay,
             memsync_secondary: peer_is_primary && self.settings.mode == ReplicationMode::MemSync,
+            is_register: self.settings.is_register,
         };
         // As it was said: an arbiter may have named a higher one since.
         let said = self.link.up.as_ref().and_then(|up| up.mine.as_ref()).map(|mine| mine.epoch);

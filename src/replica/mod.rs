@@ -64,6 +64,7 @@ pub use outdate::{OutdateAnswer, OutdateAsk, OutdateNews, OutdateOrder};
 pub use request::{
     PART_LEN_MAX, Request, RequestError, RequestId, RequestKind, RequestResult, ZERO_PART_LEN_MAX,
 };
+pub use session::Following;
 pub use settings::Settings;
 pub use stall::DiskAnswers;
 
@@ -149,10 +150,12 @@ impl<M: MapMemory> Replica<M> {
     pub fn new(settings: Settings, recovered: Recovered<M>, start: Start) -> Self {
         let size = ResourceSize::new(recovered.superblock.size)
             .expect("recovery refuses a size outside the limits");
+        // What was written to a register is stable since it was reported.
+        let doubt = recovered.doubt().filter(|_| !settings.is_register);
         Self {
             size,
             now: start.now,
-            doubt: recovered.doubt(),
+            doubt,
             records: Records::new(recovered.superblock),
             dirty: recovered.dirty,
             log: recovered.log,
@@ -196,6 +199,7 @@ impl<M: MapMemory> Replica<M> {
                 self.on_link_up(link, nonce, exporter, effects);
             }
             Input::Peer { link, frame } => self.on_peer(link, frame, effects),
+            Input::Heard { link } => self.on_heard(link),
             Input::LinkLost { link } => self.on_link_lost(link, effects),
             Input::NoLink { why, next } => self.on_no_link(why, next),
             Input::Tick => self.on_tick(effects),
@@ -204,6 +208,9 @@ impl<M: MapMemory> Replica<M> {
             Input::Operator { request, command } => self.on_operator(request, &command, effects),
             Input::Controller(input) => self.on_controller(input, effects),
             Input::Outdate(news) => self.on_outdate_news(news, effects),
+            Input::Admit => self.on_admit(),
+            Input::FellBack { why } => self.on_fallen_back(&why, effects),
+            Input::Settled { result } => self.on_settled(result, effects),
             Input::ServicesEnded { run, result } => self.on_services(run, result),
         }
         self.settle(effects);

@@ -74,6 +74,7 @@ pub(super) enum Change {
 }
 
 /// What a node notes of the other before anything of a session is written.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, Debug, Hash, PartialEq)]
 pub(super) struct Join {
     pub(super) resource_id: ResourceId,
@@ -93,6 +94,8 @@ pub(super) struct Join {
     /// from here on.
     pub(super) needs_peer: bool,
     pub(super) memsync_secondary: bool,
+    /// A write is whole or not there, so that no transfer makes the copy inconsistent.
+    pub(super) is_register: bool,
 }
 
 /// What a node stores of the other, to tell later whether that is still what it met.
@@ -481,6 +484,13 @@ fn apply_join(join: &Join, side: Side, record: &mut Superblock) {
         }
     }
     match join.target {
+        Some((Transfer::Resync | Transfer::ResyncAll, _))
+            if join.is_register && is_whole(record) =>
+        {
+            record.disk = DiskState::Outdated;
+            record.disk_reason = DiskReason::Resync;
+            record.veto = Some(Veto { reason: VetoReason::Superseded, epoch: record.promised });
+        }
         Some((transfer @ (Transfer::Resync | Transfer::ResyncAll), source)) => {
             record.disk = DiskState::Inconsistent;
             record.disk_reason = DiskReason::Resync;
@@ -490,6 +500,11 @@ fn apply_join(join: &Join, side: Side, record: &mut Superblock) {
         }
         Some((Transfer::Replay, _)) | None => {}
     }
+}
+
+/// Whether this copy is one that clients could have seen.
+fn is_whole(record: &Superblock) -> bool {
+    record.generation.is_some() && matches!(record.disk, DiskState::UpToDate | DiskState::Outdated)
 }
 
 fn fail_disk(reason: DiskReason, record: &mut Superblock) {

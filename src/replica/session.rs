@@ -62,6 +62,19 @@ pub(super) enum Phase {
     Session(Box<Session>),
 }
 
+/// A session in which one node follows the other.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Following {
+    /// The connection.
+    pub link: LinkId,
+    /// Its name; frames carry it.
+    pub session: SessionId,
+    /// The epoch of its frames.
+    pub epoch: Epoch,
+    /// Whether the peer follows this node.
+    pub is_source: bool,
+}
+
 /// What both agreed on.
 #[derive(Clone, Debug, Hash)]
 pub(super) struct Session {
@@ -469,6 +482,27 @@ impl<M: MapMemory> Replica<M> {
             self.send_refusal(RefusalCode::Protocol, &fault.to_string(), effects);
             self.close_link(true, effects);
         }
+    }
+
+    pub(super) fn on_heard(&mut self, link: LinkId) {
+        if let Some(up) = self.link.up.as_mut().filter(|up| up.id == link) {
+            up.last_heard = self.now;
+        }
+    }
+
+    /// The session that runs, if one node follows the other in it: a driver may say things of its own
+    /// there.
+    pub fn following(&self) -> Option<Following> {
+        let up = self.link.up.as_ref()?;
+        let session = self.link.session()?;
+        let is_source = match &session.part {
+            SessionPart::Idle => return None,
+            SessionPart::Source(_) => true,
+            // Before that its record may say something else than what the session is about.
+            SessionPart::Target(_) if session.is_joined => false,
+            SessionPart::Target(_) => return None,
+        };
+        Some(Following { link: up.id, session: up.session?, epoch: session.epoch, is_source })
     }
 
     /// A message whose session is the current one, or which needs none.

@@ -60,6 +60,14 @@ pub struct Settings {
     pub prefer: Option<Side>,
     /// Hooks start and stop services beside a primary.
     pub has_services: bool,
+    /// The data is the register of a directory tree: a write of it is whole or not there, and stable
+    /// when it is reported. So a copy that is being filled stays one that clients could have seen, and
+    /// nothing of it is lost with the power. A transfer waits for [`Input::Admit`], the end of serving
+    /// for [`Input::Settled`].
+    ///
+    /// [`Input::Admit`]: super::effect::Input::Admit
+    /// [`Input::Settled`]: super::effect::Input::Settled
+    pub is_register: bool,
     /// There are paths of heartbeats: a primary without a connection asks its peer there to veto
     /// itself.
     pub asks_by_datagram: bool,
@@ -111,6 +119,7 @@ impl Default for Settings {
             checkpoint_every: Duration::from_secs(30),
             prefer: None,
             has_services: false,
+            is_register: false,
             asks_by_datagram: false,
             controller: None,
             alone: None,

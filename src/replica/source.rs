@@ -34,6 +34,8 @@ pub(super) struct Source {
     maps_are_here: bool,
     target_is_ready: bool,
     gated: bool,
+    /// Of a register: the target has staged what it says.
+    is_admitted: bool,
     cursor: u64,
     motion: BTreeMap<ChunkIndex, Motion>,
     offers: Vec<ChunkHash>,
@@ -172,6 +174,13 @@ impl<M: MapMemory> Replica<M> {
         Ok(())
     }
 
+    /// What the register says is staged on the target.
+    pub(super) fn on_admit(&mut self) {
+        if let Some(source) = self.link.source_mut() {
+            source.is_admitted = true;
+        }
+    }
+
     pub(super) fn on_resync_pause(&mut self, is_paused: bool) {
         if let Some(source) = self.link.source_mut() {
             source.paused_there = is_paused;
@@ -277,9 +286,14 @@ impl<M: MapMemory> Replica<M> {
     /// the target, so that what remains can only shrink.
     fn maybe_gate(&mut self, hard: u64) {
         let gate_blocks = self.settings.gate_bytes / BLOCK_LEN;
+        let is_register = self.settings.is_register;
         let Some(session) = self.link.session_mut() else { return };
         let SessionPart::Source(source) = &mut session.part else { return };
         if source.gated || session.transfer == Transfer::Replay {
+            return;
+        }
+        // It may take long until the target can follow, and clients need not wait for that.
+        if is_register && !source.is_admitted {
             return;
         }
         if hard <= gate_blocks {
@@ -294,7 +308,8 @@ impl<M: MapMemory> Replica<M> {
         let Some(session) = self.link.session() else { return };
         let window = window.min(usize::try_from(session.resync_credit.frames).unwrap_or(window));
         let Some(source) = self.link.source() else { return };
-        if source.is_paused() || source.motion.len() >= window {
+        let is_admitted = source.is_admitted || !self.settings.is_register;
+        if !is_admitted || source.is_paused() || source.motion.len() >= window {
             return;
         }
         let mut room = window - source.motion.len();

@@ -88,7 +88,7 @@ impl<M: MapMemory> Replica<M> {
         if self.background.disk_has_failed() {
             return;
         }
-        let age = self.io.oldest_age(watch.awake);
+        let age = self.io.oldest_age(watch.awake, self.settings.is_register);
         let is_stalled = age >= self.settings.io_timeout;
         if is_stalled != watch.is_stalled {
             watch.is_stalled = is_stalled;

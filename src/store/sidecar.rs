@@ -64,6 +64,14 @@ impl Sidecar {
         is_there(&folder.join(SUPERBLOCK_FILE))
     }
 
+    /// Makes `folder` if it is not there, for what lies beside the metadata.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn make_folder(folder: &Path) -> Result<(), StoreError> {
+        make_folder(folder).map(|_| ())
+    }
+
     /// Makes all files in `folder`, which is made too if it is not there, and makes them stable.
     ///
     /// # Errors

@@ -28,6 +28,9 @@ pub const TREE_PAYLOAD_LEN_MAX: u32 = 1 << 20;
 /// Runs of chunks in one `Want`, and chunks in one `Chunks`, of a tree.
 pub const TREE_CHUNKS_MAX: usize = 2048;
 
+/// Most batches of records of a tree that were sent and not taken.
+pub const TREE_RECORDS_AHEAD_MAX: u32 = 8;
+
 /// Longest chunk, in bytes.
 const CHUNK_LEN: u32 = 64 << 10;
 

@@ -34,7 +34,7 @@ pub(crate) use bounded::{TEXT_LEN_MAX, cut_text, list_at_most, text_at_most};
 pub use error::ProtocolError;
 pub use kind::{
     ACKS_MAX, CHUNK_ACKS_MAX, CHUNK_HASHES_MAX, HEAT_MAX, Kind, MAP_PAGE_LEN, MAP_PAGES_MAX,
-    TREE_CHUNKS_MAX, TREE_PAYLOAD_LEN_MAX, WRITE_LEN_MAX, ZERO_LEN_MAX,
+    TREE_CHUNKS_MAX, TREE_PAYLOAD_LEN_MAX, TREE_RECORDS_AHEAD_MAX, WRITE_LEN_MAX, ZERO_LEN_MAX,
 };
 pub use message::{
     Ack, AckStage, Ask, Beat, ChunkAck, ChunkData, ChunkHash, ChunkNeed, ChunkPlace, ChunkStage,

@@ -290,6 +290,7 @@ fn tree_samples() -> Vec<(&'static str, Message)> {
         note("tree-staged", TreeNote::Staged { position }),
         note("tree-committed", TreeNote::Committed { position }),
         note("tree-applied", TreeNote::Applied { position }),
+        note("tree-records-taken", TreeNote::RecordsTaken { count: 8 }),
         note(
             "tree-refused",
             TreeNote::TreeRefused { why: TreeRefusal::Space, words: "no room for 9 GiB".into() },

@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::bounded;
-use super::kind::TREE_CHUNKS_MAX;
+use super::kind::{TREE_CHUNKS_MAX, TREE_RECORDS_AHEAD_MAX};
 use super::payload::Payload;
 use super::plausible::Checked;
 use crate::units::{
@@ -112,6 +112,11 @@ pub enum TreeNote {
         )]
         words: String,
     },
+    /// Target: it took so many batches of records. No more than [`TREE_RECORDS_AHEAD_MAX`] are under way.
+    RecordsTaken {
+        /// How many more than it said before.
+        count: u32,
+    },
 }
 
 /// Chunks of one file that follow each other.
@@ -193,7 +198,8 @@ impl TreeMessage {
             | TreeNote::Staged { .. }
             | TreeNote::Committed { .. }
             | TreeNote::Applied { .. }
-            | TreeNote::TreeRefused { .. } => self.payload.is_empty(),
+            | TreeNote::TreeRefused { .. }
+            | TreeNote::RecordsTaken { .. } => self.payload.is_empty(),
         };
         if !may_be {
             return Err("records without bytes, or bytes that belong to nothing");
@@ -229,6 +235,8 @@ impl TreeMessage {
             | TreeNote::Committed { position }
             | TreeNote::Applied { position } => check_generation(*position),
             TreeNote::DeltaRecords | TreeNote::TreeRefused { .. } => Ok(()),
+            TreeNote::RecordsTaken { count: 1..=TREE_RECORDS_AHEAD_MAX } => Ok(()),
+            TreeNote::RecordsTaken { .. } => Err("batches of records that were not sent"),
         }
     }
 }
@@ -338,7 +346,7 @@ mod tests {
                 different.push(*kind);
             }
         }
-        assert_eq!(different.len(), 11);
+        assert_eq!(different.len(), 12);
     }
 
     #[test]

@@ -399,6 +399,7 @@ impl Rig {
             | Effect::Outdate(_)
             | Effect::Connect(_)
             | Effect::OpenExport(_)
+            | Effect::Settle
             | Effect::CloseExport(_)
             | Effect::Answer { .. } => {}
         }

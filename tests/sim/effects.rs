@@ -88,10 +88,7 @@ impl World {
             Effect::Outdate(order) => self.order_outdate(at, order),
             Effect::Services(order) => self.order_services(at, order)?,
             Effect::Fence(order) => self.order_fence(at, order),
-            Effect::DrawId => {
-                let life = self.nodes[at].life;
-                self.after(1_000, Event::FreshId { node: at, life });
-            }
+            Effect::DrawId => self.draw_id(at),
             Effect::Answer { request, result } => self.operator.answered(request, result),
             Effect::Event(event) if event.kind == "protocol-error" => {
                 let detail = format!("node {at} blames an honest peer: {}", event.reason);
@@ -104,6 +101,7 @@ impl World {
                 self.ghost.power_lost(at, is_other_whole);
             }
             Effect::Event(event) => self.note_event(at, &event),
+            Effect::Settle => self.settle(at),
             Effect::Write { .. }
             | Effect::Zero { .. }
             | Effect::ReadForClient { .. }
@@ -224,6 +222,10 @@ pub(crate) fn input_code(input: &Input) -> u64 {
         Input::Grown { ticket, result } => 13 + (ticket.0 << 16) + (u64::from(result.is_ok()) << 8),
         // Only a driver with a network says it.
         Input::NoLink { .. } => 14,
+        Input::Heard { link } => 17 + (link.0 << 8),
+        Input::Admit => 18,
+        Input::FellBack { .. } => 19,
+        Input::Settled { result } => 44 + (u64::from(result.is_ok()) << 8),
     }
 }
 
@@ -244,6 +246,7 @@ fn effect_code(effect: &Effect) -> u64 {
         Effect::Connect(wanted) => 31 + (u64::from(*wanted) << 8),
         Effect::OpenExport(grant) => 32 + (grant.epoch().0 << 8),
         Effect::CloseExport(_) => 33,
+        Effect::Settle => 45,
         Effect::Reply { request, result } => {
             34 + (request.0 << 8) + (u64::from(result.is_ok()) << 40)
         }

@@ -62,6 +62,8 @@ pub(crate) struct Plan {
     pub(crate) alone: Option<AlonePlan>,
     /// With hooks.
     pub(crate) services: Option<ServicesPlan>,
+    /// The data is the register of a directory. Only scenarios have one: its disk is not simulated.
+    pub(crate) is_register: bool,
     /// The bug to be found.
     #[cfg(feature = "planted-bugs")]
     pub(crate) planted: Option<hotpair::replica::planted::Planted>,
@@ -155,6 +157,7 @@ impl Plan {
             witness: None,
             alone: None,
             services: None,
+            is_register: false,
             #[cfg(feature = "planted-bugs")]
             planted: None,
         };
@@ -256,6 +259,7 @@ impl Plan {
             witness: None,
             alone: None,
             services: None,
+            is_register: false,
             #[cfg(feature = "planted-bugs")]
             planted: None,
         }
@@ -291,6 +295,7 @@ impl Plan {
             checkpoint_every: limits.checkpoint_every,
             gate_bytes: limits.gate_bytes,
             prefer: self.witness.as_ref().and_then(|witness| witness.moving.prefer),
+            is_register: self.is_register,
             has_services: self.services.is_some(),
             asks_by_datagram: self.witness.is_some() || self.alone.is_some(),
             controller: self.witness.as_ref().map(|witness| ControllerSettings {

@@ -10,7 +10,7 @@ use fastrand::Rng;
 use hotpair::metadata::Birth;
 use hotpair::promotion::fencing::{FenceAnswer, FenceOrder};
 use hotpair::replica::{Input, LinkId};
-use hotpair::units::ResourceSize;
+use hotpair::units::{ResourceSize, SessionId};
 
 use crate::broken::{Broken, Checked};
 use crate::checks::Differences;
@@ -55,6 +55,11 @@ pub(crate) enum Event {
         run: u64,
         fails: bool,
     },
+    Register {
+        node: usize,
+        life: u64,
+        says: RegisterSays,
+    },
     FenceCuts {
         node: usize,
         life: u64,
@@ -83,6 +88,14 @@ pub(crate) enum Event {
     Mend(usize),
     Operator,
     Witness(WitnessEvent),
+}
+
+/// What the driver of a register says.
+#[derive(Clone, Debug)]
+pub(crate) enum RegisterSays {
+    Admit,
+    Settled(Result<(), String>),
+    FellBack,
 }
 
 /// Time between ticks.
@@ -124,6 +137,12 @@ pub(crate) struct World {
     pub(crate) counts_on_veto: [bool; 2],
     /// Chaos is over: no more faults.
     pub(crate) is_healing: bool,
+    /// Of registers: whether targets have staged what the source's says.
+    pub(crate) admits: bool,
+    /// Of registers: how the last of what clients did is brought to the peer; `None`: not at all.
+    pub(crate) settles: Option<Result<(), String>>,
+    /// Sessions in which that was said, by node.
+    pub(crate) admitted: [Option<SessionId>; 2],
 }
 
 /// A duration in the simulator's nanoseconds.
@@ -196,6 +215,9 @@ impl World {
             marks: Marks::default(),
             counts_on_veto: [false; 2],
             is_healing: false,
+            admits: true,
+            settles: Some(Ok(())),
+            admitted: [None; 2],
             plan,
         }
     }
@@ -248,6 +270,9 @@ impl World {
             Event::Services { node, life, run, fails } if self.lives(node, life) => {
                 self.on_services(node, run, fails)
             }
+            Event::Register { node, life, says } if self.lives(node, life) => {
+                self.feed(node, says.input())
+            }
             Event::FenceAnswers { node, life, run, answer } if self.lives(node, life) => {
                 self.on_fence_answers(node, run, answer)
             }
@@ -261,6 +286,7 @@ impl World {
             Event::Tick { .. }
             | Event::FenceAnswers { .. }
             | Event::Services { .. }
+            | Event::Register { .. }
             | Event::Io { .. }
             | Event::FreshId { .. }
             | Event::ClientsGone { .. } => Ok(()),
@@ -290,6 +316,7 @@ impl World {
             | Event::FreshId { node, .. }
             | Event::ClientsGone { node, .. }
             | Event::FenceAnswers { node, .. }
+            | Event::Register { node, .. }
             | Event::Services { node, .. } => *node,
             Event::Net(NetEvent::Arrive { to: node, .. } | NetEvent::Reset { at: node, .. }) => {
                 *node
@@ -467,7 +494,46 @@ impl World {
             self.check_record(at, &old)?;
         }
         self.collect_changes(at)?;
+        self.admit(at);
         self.end_if_stopped(at)
+    }
+
+    pub(crate) fn draw_id(&mut self, at: usize) {
+        let life = self.nodes[at].life;
+        self.after(1_000, Event::FreshId { node: at, life });
+    }
+
+    /// The driver of a register brings the last of what clients did to the peer, or cannot.
+    pub(crate) fn settle(&mut self, at: usize) {
+        if let Some(result) = self.settles.clone() {
+            let (life, says) = (self.nodes[at].life, RegisterSays::Settled(result));
+            self.after(millis(1), Event::Register { node: at, life, says });
+        }
+    }
+
+    /// The driver of a register says once in each session that a transfer may go on.
+    fn admit(&mut self, at: usize) {
+        if !self.plan.is_register || !self.admits {
+            return;
+        }
+        let following = self.nodes[at].core().and_then(hotpair::replica::Replica::following);
+        let Some(session) = following.filter(|it| it.is_source).map(|it| it.session) else {
+            return;
+        };
+        if self.admitted[at].replace(session) != Some(session) {
+            let life = self.nodes[at].life;
+            self.after(millis(1), Event::Register { node: at, life, says: RegisterSays::Admit });
+        }
+    }
+}
+
+impl RegisterSays {
+    fn input(self) -> Input {
+        match self {
+            Self::Admit => Input::Admit,
+            Self::Settled(result) => Input::Settled { result },
+            Self::FellBack => Input::FellBack { why: "it was told to".to_owned() },
+        }
     }
 }
 

@@ -126,6 +126,8 @@ impl Source {
             TreeNote::TreeRefused { why, .. } => self.on_refused(now, why, effects),
             // It comes as an input of its own, with what the index says of it.
             TreeNote::Position { .. } => {}
+            // Whoever sends records goes by it.
+            TreeNote::RecordsTaken { .. } => {}
             TreeNote::ChunkGone { object, chunk } => {
                 if let Some(peer) = &mut self.peer {
                     peer.gone = peer.gone.filter(|gone| *gone != (object, chunk));
@@ -169,15 +171,20 @@ impl Source {
 
     fn on_committed(&mut self, position: TreePosition, effects: &mut Vec<SourceEffect>) {
         let Some(peer) = &mut self.peer else { return };
-        if peer.staged.is_some_and(|it| it.position == position) {
+        // It may have had what it is being sent, whatever was known of that.
+        let is_sent = peer.sending.is_some_and(|it| it.position == position);
+        if is_sent || peer.staged.is_some_and(|it| it.position == position) {
             (peer.position, peer.is_known) = (position, true);
             self.sends_whole = false;
+            if is_sent {
+                self.stop_sending(effects);
+            }
         } else if peer.position != position {
             let what = "the target has a generation that it did not stage";
             effects.push(SourceEffect::Close { what });
             return;
         }
-        if let Some(number) = peer.complete() {
+        if let Some(number) = self.peer.as_ref().and_then(Peer::complete) {
             self.on_complete(number);
         }
     }

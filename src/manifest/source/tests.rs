@@ -405,3 +405,22 @@ fn records_that_lost_sessions_leave_behind_are_limited() {
     };
     assert_eq!(said.iter().filter(is_complete).count(), 8);
 }
+
+#[test]
+fn a_target_that_had_what_it_is_sent_is_sent_the_next_generation_from_there() {
+    let mut rig = Rig { source: Source::new(SETTINGS), said: Vec::new() };
+    // Before this node serves nobody can say what the position means.
+    let position = closed(1).position;
+    rig.step(0, SourceInput::Position { position, scope_digest: [4; 32], is_known: false });
+    let register = Some(Register::of(&closed(1)));
+    let newest = Some(closed(1));
+    rig.step(0, SourceInput::Serve(Serving { newest, register, is_alone: false, since: at(0) }));
+    assert!(rig.take().contains(&SourceEffect::Send { to: closed(1), base: None }));
+    rig.captured(10, 2, true);
+    assert_eq!(rig.take(), [], "one at a time");
+    rig.say(20, TreeNote::Committed { position });
+    let all = rig.take();
+    assert!(all.contains(&SourceEffect::StopSending), "{all:?}");
+    let next = SourceEffect::Send { to: closed(2), base: Some(position) };
+    assert!(all.contains(&next), "{all:?}");
+}

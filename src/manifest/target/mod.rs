@@ -188,7 +188,8 @@ impl Target {
             | TreeNote::Want { .. }
             | TreeNote::Staged { .. }
             | TreeNote::Committed { .. }
-            | TreeNote::Applied { .. } => {
+            | TreeNote::Applied { .. }
+            | TreeNote::RecordsTaken { .. } => {
                 effects.push(TargetEffect::Close { what: "the source says what a target says" });
             }
         }

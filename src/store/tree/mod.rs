@@ -38,6 +38,6 @@ pub use attributes::{read_xattrs, write_xattrs};
 pub use exclude::{Exclude, ExcludeError};
 pub use folder::{Folder, Found, Listing};
 pub use make::set_metadata;
-pub use observer::Observer;
+pub use observer::{DirtyLook, Observer};
 pub use watch::{Hint, Watch, WatchError};
 pub use work_area::{WorkArea, WorkAreaError};

@@ -33,6 +33,44 @@ struct State {
     overflows: u64,
     /// When something was said last.
     seen: Instant,
+    /// When the first thing was said of what was taken out and is not dealt with.
+    taken: Option<Instant>,
+}
+
+impl State {
+    fn take(&mut self, now: Instant, pace: Pace) -> Due {
+        let due = self.dirty.take_due(now, pace);
+        self.taken = self.taken.into_iter().chain(due.oldest).min();
+        due
+    }
+}
+
+/// What is known to have changed, for whoever looks on from another thread.
+#[derive(Clone, Debug)]
+pub struct DirtyLook(Arc<Shared>);
+
+impl DirtyLook {
+    /// When something will have settled, if nothing more is said.
+    pub fn next_due(&self, pace: Pace) -> Option<Instant> {
+        self.0.state().dirty.next_due(pace)
+    }
+
+    /// When the first thing was said that is in no generation yet: also of what a capture has taken
+    /// out and is looking at.
+    pub fn oldest(&self) -> Option<Instant> {
+        let state = self.0.state();
+        state.taken.into_iter().chain(state.dirty.oldest()).min()
+    }
+
+    /// Entries that may differ, as far as they are known one by one.
+    pub fn count(&self) -> usize {
+        self.0.state().dirty.count()
+    }
+
+    /// How often events were lost.
+    pub fn overflows(&self) -> u64 {
+        self.0.state().overflows
+    }
 }
 
 impl Shared {
@@ -139,20 +177,36 @@ impl Observer {
 
     /// Takes out what has settled.
     pub fn take_due(&self, now: Instant, pace: Pace) -> Due {
-        self.shared.state().dirty.take_due(now, pace)
+        self.shared.state().take(now, pace)
     }
 
     /// Takes out everything, settled or not.
     pub fn take_all(&self) -> Due {
         let pace = Pace { settle: Duration::ZERO, oldest_max: Duration::ZERO };
-        self.shared.state().dirty.take_due(Instant(u64::MAX), pace)
+        self.shared.state().take(Instant(u64::MAX), pace)
+    }
+
+    /// What was taken out is in a generation.
+    pub fn dealt_with(&self) {
+        self.shared.state().taken = None;
+    }
+
+    /// A way to look on from another thread.
+    pub fn look(&self) -> DirtyLook {
+        DirtyLook(Arc::clone(&self.shared))
     }
 
     /// Puts back what was taken out and not dealt with.
     pub fn put_back(&self, due: Due) {
         let mut state = self.shared.state();
         let seen = state.seen;
+        state.taken = None;
         state.dirty.put_back(seen, due);
+    }
+
+    /// An entry may have changed.
+    pub fn touch(&self, now: Instant, directory: ObjectId, name: Name) {
+        self.shared.state().dirty.touch(now, directory, name);
     }
 
     /// Anything may have changed.

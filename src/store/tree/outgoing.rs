@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use rustix::io::Errno;
 
@@ -58,15 +59,15 @@ struct Open {
 
 /// One generation on its way to a peer.
 pub struct Outgoing<'r> {
-    view: View,
+    view: Arc<View>,
     root: &'r Folder,
     open: Option<Open>,
 }
 
 impl<'r> Outgoing<'r> {
     /// The newest generation of the index that `view` shows, of the tree at `root`.
-    pub fn new(view: View, root: &'r Folder) -> Self {
-        Self { view, root, open: None }
+    pub fn new(view: impl Into<Arc<View>>, root: &'r Folder) -> Self {
+        Self { view: view.into(), root, open: None }
     }
 
     /// Which generation it is.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use super::apply::{Displaced, undo_slot};
+use super::apply::{Displaced, REGISTER_LEN, undo_slot};
 use super::capture::{CaptureError, Captured, Progress, Subject, capture};
 use super::follow::WHOLE_INDEX;
 use super::index::{Index, Rows};
@@ -139,13 +139,16 @@ impl Target {
     }
 
     /// The tree is the generation that its index has: this node has captured it as the source, last with
-    /// nobody writing.
+    /// nobody writing. The caller's block changes with that, if one is given.
     ///
     /// # Errors
     /// [`TargetError::Apply`].
-    pub fn adopt(&mut self) -> Result<TreePosition, TargetError> {
+    pub fn adopt(
+        &mut self,
+        register: Option<&[u8; REGISTER_LEN]>,
+    ) -> Result<TreePosition, TargetError> {
         let position = self.index.view()?.position()?;
-        self.applier.adopt(position)?;
+        self.applier.adopt(position, register)?;
         self.knowledge = Knowledge::Known;
         Ok(position)
     }

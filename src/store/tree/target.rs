@@ -202,6 +202,27 @@ impl Target {
         Ok(staging.prepare(index, &self.agreement.scope, number, &clock)?)
     }
 
+    /// Makes what is prepared, and all that it needs, stable, so that little is left for the commit.
+    ///
+    /// # Errors
+    /// [`TargetError`]; if the disk did not fail, nothing has changed.
+    pub fn make_ready(&mut self, prepared: &Prepared) -> Result<(), TargetError> {
+        // A start that finds the commit record finds the records that the index is written from.
+        prepared.received.sync()?;
+        self.commit_whole(prepared)?;
+        Ok(self.applier.make_ready(&prepared.journal)?)
+    }
+
+    /// Somebody may have written to the tree, so nobody knows what it is.
+    pub fn doubt(&mut self) {
+        self.knowledge = Knowledge::None;
+    }
+
+    /// What both nodes agree on.
+    pub fn agreement(&self) -> &Agreement {
+        &self.agreement
+    }
+
     /// From here on the tree goes to the generation that was prepared. `register` is stable with that.
     ///
     /// # Errors
@@ -211,9 +232,9 @@ impl Target {
         prepared: &Prepared,
         register: &[u8; REGISTER_LEN],
     ) -> Result<(), TargetError> {
-        // A start that finds the commit record finds the records that the index is written from.
-        prepared.received.sync()?;
-        self.commit_whole(prepared)?;
+        if !self.applier.is_ready(prepared.journal.number) {
+            self.make_ready(prepared)?;
+        }
         Ok(self.applier.commit(&prepared.journal, register)?)
     }
 

@@ -444,7 +444,7 @@ fn a_node_that_goes_from_source_to_target_knows_what_it_captured() {
     drop(old);
     let mut there = world.open();
     assert!(!there.is_known());
-    assert_eq!(there.adopt().unwrap(), last);
+    assert_eq!(there.adopt(None).unwrap(), last);
     assert_eq!(there.position(), last);
     drop(there);
     let there = world.open();

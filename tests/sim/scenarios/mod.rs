@@ -9,6 +9,7 @@ mod moving;
 mod pacemaker;
 pub(crate) mod pledge;
 mod reconnect;
+mod register;
 mod resize;
 pub(crate) mod services;
 mod split_brain;

@@ -94,6 +94,8 @@ pub struct Applier {
     steps: Steps,
     failed: bool,
     quarantined: u64,
+    /// The journal that is stable with all that it needs, and not committed.
+    ready: Option<(JournalNumber, JournalHash)>,
 }
 
 impl Applier {
@@ -109,6 +111,7 @@ impl Applier {
             steps: Steps::unlimited(),
             failed: false,
             quarantined: 0,
+            ready: None,
         }
     }
 
@@ -211,19 +214,24 @@ impl Applier {
         })
     }
 
-    /// The tree is what somebody else says that it is, who brought it there: at rest, and stable.
+    /// The tree is what somebody else says that it is, who brought it there: at rest, and stable. The
+    /// caller's block changes with it, if one is given.
     ///
     /// # Errors
     /// [`ApplyError::OutOfTurn`] if it is not at rest, [`ApplyError::Failed`].
-    pub fn adopt(&mut self, position: TreePosition) -> Result<(), ApplyError> {
-        let Records { mut committed, mut applied, register } = *self.records();
+    pub fn adopt(
+        &mut self,
+        position: TreePosition,
+        register: Option<&[u8; REGISTER_LEN]>,
+    ) -> Result<(), ApplyError> {
+        let Records { mut committed, mut applied, register: before } = *self.records();
         if committed.journal != applied.journal {
             let (number, why) = (committed.journal, "it is not applied");
             return Err(ApplyError::OutOfTurn { number, why });
         }
         // Where both are the same number the tree is at rest, and they say the same of it.
         (committed.target, applied.position) = (position, position);
-        let records = Records { committed, applied, register };
+        let records = Records { committed, applied, register: *register.unwrap_or(&before) };
         self.remember(|it| it.records.write(&it.steps, &records))
     }
 
@@ -241,19 +249,49 @@ impl Applier {
         })
     }
 
-    /// Makes `journal` what the tree goes by, together with the caller's block: from here on it goes
-    /// to the target of the journal. All that it takes from `stage/` is whole by now, and the
-    /// pre-images of its patches are in its folder.
+    /// Makes everything stable that `journal` needs, and the journal itself, so that little is left for
+    /// [`Self::commit`]. All that it takes from `stage/` is whole by now, and the pre-images of its
+    /// patches are in its folder.
     ///
     /// # Errors
     /// [`ApplyError::OutOfTurn`] if the one before is not applied, or it does not follow on it;
-    /// [`ApplyError::Missing`] if what it takes is not staged, [`ApplyError::NoSpace`]. Then
-    /// nothing has changed. [`ApplyError::Failed`]: what counts is found at the next start.
+    /// [`ApplyError::Missing`] if what it takes is not staged, [`ApplyError::NoSpace`].
+    pub fn make_ready(&mut self, journal: &Journal) -> Result<(), ApplyError> {
+        self.check_turn(journal)?;
+        self.remember(|it| {
+            it.drop_uncommitted()?;
+            it.sync_staged(journal)?;
+            let hash = it.write_journal(Purpose::On, journal)?;
+            it.ready = Some((journal.number, hash));
+            Ok(())
+        })
+    }
+
+    /// Makes `journal` what the tree goes by, together with the caller's block: from here on it goes
+    /// to the target of the journal. What [`Self::make_ready`] did not do before is done now.
+    ///
+    /// # Errors
+    /// Those of [`Self::make_ready`]; then nothing has changed. [`ApplyError::Failed`]: what counts is
+    /// found at the next start.
     pub fn commit(
         &mut self,
         journal: &Journal,
         register: &[u8; REGISTER_LEN],
     ) -> Result<(), ApplyError> {
+        self.check_turn(journal)?;
+        if !self.is_ready(journal.number) {
+            self.make_ready(journal)?;
+        }
+        let Some((_, hash)) = self.ready.take() else { return Err(ApplyError::FailedBefore) };
+        self.remember(|it| it.write_commit(Purpose::On, (journal, hash), register))
+    }
+
+    /// Whether [`Self::make_ready`] was done for this journal, and nothing else since.
+    pub fn is_ready(&self, number: JournalNumber) -> bool {
+        self.ready.is_some_and(|(ready, _)| ready == number)
+    }
+
+    fn check_turn(&self, journal: &Journal) -> Result<(), ApplyError> {
         let Records { committed, applied, register: _ } = *self.records();
         let number = journal.number;
         let refused = |why| Err(ApplyError::OutOfTurn { number, why });
@@ -270,11 +308,7 @@ impl Applier {
         if journal.base == journal.target {
             return refused("it leads nowhere");
         }
-        self.remember(|it| {
-            it.drop_uncommitted()?;
-            it.sync_staged(journal)?;
-            it.write(Purpose::On, journal, register)
-        })
+        Ok(())
     }
 
     /// Brings the tree to rest: carries out what is committed, or takes it back if that cannot be
@@ -289,6 +323,7 @@ impl Applier {
         moment: Moment,
         index: &mut dyn FnMut(&Journal) -> Result<(), IndexFailure>,
     ) -> Result<Outcome, ApplyError> {
+        self.ready = None;
         self.remember(|it| match it.look()? {
             Recovery::Clean | Recovery::Drop => {
                 it.drop_uncommitted()?;
@@ -389,13 +424,30 @@ impl Applier {
         journal: &Journal,
         register: &[u8; REGISTER_LEN],
     ) -> Result<(), ApplyError> {
+        let hash = self.write_journal(purpose, journal)?;
+        self.write_commit(purpose, (journal, hash), register)
+    }
+
+    fn write_journal(
+        &self,
+        purpose: Purpose,
+        journal: &Journal,
+    ) -> Result<JournalHash, ApplyError> {
         let bytes = encode(journal);
         if bytes.len() as u64 > JOURNAL_LEN_MAX {
             let (number, why) = (journal.number, "it is too long");
             return Err(ApplyError::OutOfTurn { number, why });
         }
         self.journals.write(&self.steps, (purpose, journal.number), &bytes)?;
-        let hash = JournalHash::of(&bytes);
+        Ok(JournalHash::of(&bytes))
+    }
+
+    fn write_commit(
+        &mut self,
+        purpose: Purpose,
+        (journal, hash): (&Journal, JournalHash),
+        register: &[u8; REGISTER_LEN],
+    ) -> Result<(), ApplyError> {
         let Journal { number, base, target, .. } = *journal;
         let committed = Committed { journal: number, hash, base, target };
         let mut applied = self.records().applied;

@@ -121,6 +121,7 @@ pub fn capture(
             for directory in gone {
                 observer.forget(directory);
             }
+            observer.dealt_with();
             Ok(captured)
         }
         Err(error) => {

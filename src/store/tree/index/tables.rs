@@ -44,6 +44,8 @@ const COUNTS: TableDefinition<'_, u64, u64> = TableDefinition::new("counts");
 const HASHES: TableDefinition<'_, HashKey, ()> = TableDefinition::new("hashes");
 /// Objects with several names.
 const LINKED: TableDefinition<'_, u64, ()> = TableDefinition::new("linked");
+/// Generation -> its root: those from which all changes are known.
+const ROOTS: TableDefinition<'_, u64, [u8; 32]> = TableDefinition::new("roots");
 /// Single numbers, by name.
 const FACTS: TableDefinition<'_, &str, [u8; 40]> = TableDefinition::new("facts");
 
@@ -293,6 +295,7 @@ pub struct Tables<'t> {
     pub(super) linked: Table<'t, u64, ()>,
     changed: Table<'t, (u64, u64), ()>,
     changed_names: Table<'t, PlaceKey, ()>,
+    roots: Table<'t, u64, [u8; 32]>,
     facts: Table<'t, &'static str, [u8; 40]>,
     /// Names whose bucket is to be computed again, by their directories.
     pub(super) stale: BTreeMap<ObjectId, Stale>,
@@ -317,6 +320,7 @@ impl<'t> Tables<'t> {
             linked: transaction.open_table(LINKED).map_err(lost)?,
             changed: transaction.open_table(CHANGED).map_err(lost)?,
             changed_names: transaction.open_table(CHANGED_NAMES).map_err(lost)?,
+            roots: transaction.open_table(ROOTS).map_err(lost)?,
             facts: transaction.open_table(FACTS).map_err(lost)?,
             stale: BTreeMap::new(),
             relinked: BTreeSet::new(),
@@ -503,6 +507,7 @@ impl<'t> Tables<'t> {
     pub fn put_position(&mut self, position: TreePosition) -> Result<(), IndexError> {
         let bytes = fact(position.number.0, &position.root.0);
         self.facts.insert(POSITION, bytes).map_err(lost)?;
+        self.roots.insert(position.number.0, position.root.0).map_err(lost)?;
         Ok(())
     }
 
@@ -535,6 +540,7 @@ impl<'t> Tables<'t> {
             !is_old
         })
         .map_err(lost)?;
+        self.roots.retain(|known, _| known.saturating_add(1) >= number.0).map_err(lost)?;
         failed.map_or(Ok(()), |error| Err(lost(error)))
     }
 
@@ -629,6 +635,7 @@ pub struct View {
     segments: ReadOnlyTable<(u64, u32), &'static [u8]>,
     changed: ReadOnlyTable<(u64, u64), ()>,
     changed_names: ReadOnlyTable<PlaceKey, ()>,
+    roots: ReadOnlyTable<u64, [u8; 32]>,
     facts: ReadOnlyTable<&'static str, [u8; 40]>,
 }
 
@@ -643,8 +650,51 @@ impl View {
             segments: transaction.open_table(SEGMENTS).map_err(lost)?,
             changed: transaction.open_table(CHANGED).map_err(lost)?,
             changed_names: transaction.open_table(CHANGED_NAMES).map_err(lost)?,
+            roots: transaction.open_table(ROOTS).map_err(lost)?,
             facts: transaction.open_table(FACTS).map_err(lost)?,
         })
+    }
+
+    /// Gives all objects in their order to `take`.
+    ///
+    /// # Errors
+    /// [`IndexError`], and what `take` returns.
+    pub fn all_objects<E: From<IndexError>>(
+        &self,
+        mut take: impl FnMut(ObjectId, Row) -> Result<(), E>,
+    ) -> Result<(), E> {
+        for row in self.objects.iter().map_err(lost)? {
+            let (id, row) = row.map_err(lost)?;
+            let row = Row::decode(row.value());
+            let row = row.map_err(|why| IndexError::Row { table: "objects", why })?;
+            take(ObjectId(id.value()), row)?;
+        }
+        Ok(())
+    }
+
+    /// Gives all names in their order to `take`: directory, name, and the object that it leads to.
+    ///
+    /// # Errors
+    /// [`IndexError`], and what `take` returns.
+    pub fn all_names<E: From<IndexError>>(
+        &self,
+        mut take: impl FnMut(ObjectId, Name, ObjectId) -> Result<(), E>,
+    ) -> Result<(), E> {
+        for row in self.names.iter().map_err(lost)? {
+            let (key, value) = row.map_err(lost)?;
+            let (directory, name) = key.value();
+            take(ObjectId(directory), name_of("names", name)?, ObjectId(value.value().0))?;
+        }
+        Ok(())
+    }
+
+    /// Whether the index was at this generation, and tells of all that changed since.
+    ///
+    /// # Errors
+    /// [`IndexError::Database`].
+    pub fn reaches(&self, position: TreePosition) -> Result<bool, IndexError> {
+        let root = self.roots.get(position.number.0).map_err(lost)?;
+        Ok(root.is_some_and(|root| root.value() == position.root.0))
     }
 }
 

@@ -10,14 +10,12 @@
 use std::fs::File;
 use std::sync::Arc;
 
-use redb::ReadableTable;
-
-use super::super::index::{Index, IndexError, Rows, View};
+use super::super::index::{Index, Rows, View};
 use super::incoming::{Incoming, Limits, Received};
 use super::spool::Records;
 use super::{Base, ReceiveError};
 use crate::manifest::{
-    Keep, LeftOut, Name, Numbers, Object, Preview, Record, Row, Scope, TreePath, Whole,
+    Keep, LeftOut, Name, Numbers, Object, Preview, Record, Scope, TreePath, Whole,
 };
 use crate::units::{ObjectId, TreePosition};
 
@@ -113,13 +111,10 @@ fn find_moved(numbers: &mut Numbers, whole: &Received, here: &View) -> Result<()
     if wanted.is_empty() {
         return Ok(());
     }
-    for row in here.objects().iter().map_err(lost)? {
-        let (id, row) = row.map_err(lost)?;
-        let row = Row::decode(row.value());
-        let row = row.map_err(|why| IndexError::Row { table: "objects", why })?;
-        numbers.offer(&mut wanted, ObjectId(id.value()), row.entry.object());
-    }
-    Ok(())
+    here.all_objects(|id, row| -> Result<(), ReceiveError> {
+        numbers.offer(&mut wanted, id, row.entry.object());
+        Ok(())
+    })
 }
 
 /// Objects that are other than here, with their chunks.
@@ -152,26 +147,18 @@ fn push_names(delta: &mut Incoming, whole: &Received, here: &View) -> Result<(),
         name: name.clone(),
         id,
     };
-    for row in here.names().iter().map_err(lost)? {
-        let (key, value) = row.map_err(lost)?;
-        let (directory, bytes) = key.value();
-        let why = |why| IndexError::Row { table: "names", why };
-        let mine = Name::new(bytes).map_err(|error| why(error.into()))?;
-        let key = (ObjectId(directory), mine);
+    here.all_names(|directory, mine, id| -> Result<(), ReceiveError> {
+        let key = (directory, mine);
         while let Some(other) = told.next_if(|(other, _)| **other < key) {
             delta.push(name(other))?;
         }
         match told.next_if(|(other, _)| **other == key) {
-            Some(same) if same.1 == ObjectId(value.value().0) => {}
-            Some(same) => delta.push(name(same))?,
-            None => delta.push(Record::Gone { directory: key.0, name: key.1 })?,
+            Some(same) if same.1 == id => Ok(()),
+            Some(same) => delta.push(name(same)),
+            None => delta.push(Record::Gone { directory: key.0, name: key.1 }),
         }
-    }
+    })?;
     told.try_for_each(|other| delta.push(name(other)))
-}
-
-fn lost(error: impl Into<redb::Error>) -> ReceiveError {
-    ReceiveError::Index(IndexError::Database(Box::new(error.into())))
 }
 
 impl Whole for Received {

@@ -4,6 +4,8 @@
 //! clients last, and those only while the core takes requests. Then what was answered leaves, in
 //! batches. Nothing is handed to another task, since waking one costs more than a write.
 
+mod tree;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -20,6 +22,7 @@ use super::open::Opened;
 use super::outdate::OutdateEnds;
 use super::reads::Reads;
 use super::services::ServiceEnds;
+use super::tree::TreeDesk;
 use super::{clock, random, warnings};
 use crate::control::{NodeEvent, Order, Snapshot};
 use crate::hooks::{FenceNews, HookNews};
@@ -28,7 +31,9 @@ use crate::metadata::Superblock;
 use crate::nbd::{Clients, Export, Extent, Incoming, Opened as Client};
 use crate::promotion::Clocks;
 use crate::promotion::controller::ControllerInput;
-use crate::replica::{Closing, Effect, Event, Input, LinkId, Replica, RequestError, RequestId};
+use crate::replica::{
+    Closing, Command, Effect, Event, Input, LinkId, Replica, RequestError, RequestId,
+};
 use crate::store::{CanaryCopy, Completion, MappedMap, Run, Shortage, Store, Via};
 use crate::units::{Epoch, Instant};
 use crate::wire::BufferPool;
@@ -61,6 +66,8 @@ pub(super) struct DataThread {
     core: Replica<MappedMap>,
     store: Store,
     canary: Option<CanaryCopy>,
+    /// Of a directory.
+    tree: Option<TreeDesk>,
     pool: BufferPool,
     clients: Clients,
     opened: mpsc::Receiver<Client>,
@@ -123,7 +130,9 @@ const TURNS_MAX: usize = 16;
 impl DataThread {
     /// Takes over a resource. Call it on the runtime of the data thread.
     pub(super) fn new(opened: Opened, ends: Ends) -> Self {
-        let Opened { core, store, canary, pool } = opened;
+        let Opened { core, store, canary, pool, tree } = opened;
+        let (tree, fell_back) = tree.unzip();
+        let fell_back = fell_back.flatten().map(|why| Input::FellBack { why });
         let (opened_sender, opened) = mpsc::channel(OPENED_MAX);
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -133,6 +142,7 @@ impl DataThread {
             core,
             store,
             canary,
+            tree,
             clients: Clients::new(pool.clone()),
             pool,
             opened,
@@ -140,7 +150,7 @@ impl DataThread {
             link: None,
             leaving: Vec::new(),
             last_link: 0,
-            inputs: VecDeque::from([Input::Started]),
+            inputs: [Input::Started].into_iter().chain(fell_back).collect(),
             effects: Vec::new(),
             completions: Vec::new(),
             frames: Vec::new(),
@@ -200,6 +210,7 @@ impl DataThread {
         }
         self.poll_services(cx);
         self.poll_fence(cx);
+        self.poll_tree(cx);
         self.run_inputs();
         has_more |= self.poll_clients(cx);
         self.run_inputs();
@@ -227,7 +238,14 @@ impl DataThread {
 
     fn complete(&mut self, completion: Completion) {
         let input = match completion {
-            Completion::Disk { io, outcome } => Input::Disk { io, outcome },
+            Completion::Disk { io, outcome } => {
+                if let Some(tree) = &mut self.tree
+                    && tree.takes_disk(io, &outcome)
+                {
+                    return self.carry_out_deeds();
+                }
+                Input::Disk { io, outcome }
+            }
             Completion::ClientRead { io, buffer, outcome } => {
                 self.reads.end(io, buffer);
                 Input::Disk { io, outcome }
@@ -345,6 +363,9 @@ impl DataThread {
                 controller.is_alive(now);
             }
             self.clients.tick(now);
+            if let Some(tree) = &mut self.tree {
+                tree.tick(now);
+            }
             self.leaving.retain(|(since, _)| now.since(*since) < FAREWELL);
             if let IdentityCheck::Ended(at) = self.identity_check
                 && now.since(at) >= IDENTITY_PERIOD
@@ -365,11 +386,14 @@ impl DataThread {
         while let Poll::Ready(Some(Order { command, answer })) = self.ends.orders.poll_recv(cx) {
             self.last_answer += 1;
             let request = self.last_answer;
-            if command == crate::replica::Command::Stop {
+            if command == Command::Stop {
                 self.stop_request = Some(request);
             }
             self.answers.insert(request, answer);
-            self.inputs.push_back(Input::Operator { request, command });
+            match (command, &mut self.tree) {
+                (Command::Tree(command), Some(tree)) => tree.on_command(request, command),
+                (command, _) => self.inputs.push_back(Input::Operator { request, command }),
+            }
         }
     }
 
@@ -428,7 +452,12 @@ impl DataThread {
     fn run_inputs(&mut self) {
         while let Some(input) = self.inputs.pop_front() {
             self.fire_timers();
+            let input = self.take_tree_message(input);
             self.step(input);
+            if let Some(tree) = &mut self.tree {
+                tree.follow(self.core.following());
+                self.carry_out_deeds();
+            }
         }
     }
 
@@ -481,6 +510,7 @@ impl DataThread {
     }
 
     fn carry_out(&mut self, effect: Effect) {
+        let Some(effect) = self.carry_out_by_tree(effect) else { return };
         let done = match effect {
             Effect::Reply { request, result } => return self.reply(request, result),
             Effect::OpenExport(grant) => return self.open_export(grant.epoch()),
@@ -540,6 +570,8 @@ impl DataThread {
                 }
                 None
             }
+            // Only the core of a directory settles.
+            Effect::Settle => None,
             Effect::Services(order) => {
                 if let Some(services) = &self.ends.services {
                     services.order(order);
@@ -679,6 +711,7 @@ impl DataThread {
         self.has_news = false;
         self.last_snapshot = now;
         let mut snapshot = snapshot(&self.core, self.clients.count(), now);
+        snapshot.tree = self.tree.as_ref().map(TreeDesk::status);
         let path = self.store.data().path();
         let folder = self.store.sidecar().folder();
         let warnings = &mut snapshot.warnings;

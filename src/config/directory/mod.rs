@@ -9,7 +9,7 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::check::{Check, of, span_of};
-use super::file::{HooksSection, List, ResourceSection};
+use super::file::{HooksSection, ResourceSection, Words};
 use super::hooks::Hook;
 use super::mistake::{Caution, Mistake};
 use super::values::{Kind, Text, TimeSpan};
@@ -314,8 +314,8 @@ impl Check {
         let limit = section.keep_limit.as_ref().map(|limit| of(limit).0);
         let percent = section.max_delete.as_ref().map(|percent| of(percent).0);
         Some(Directory {
-            exclude: self.exclude(&section.exclude),
-            leave_out: set_of(&section.leave_out),
+            exclude: self.exclude(section.exclude.as_ref()),
+            leave_out: set_of(section.leave_out.as_ref()),
             max_lag,
             settle,
             full_scan,
@@ -358,7 +358,7 @@ impl Check {
         );
     }
 
-    fn exclude(&mut self, written: &List<Pattern>) -> BTreeSet<String> {
+    fn exclude(&mut self, written: Option<&Words<Pattern>>) -> BTreeSet<String> {
         let Some(list) = written else { return BTreeSet::new() };
         let found = list.get_ref().len();
         if found > PATTERNS_MAX {
@@ -422,8 +422,8 @@ impl Check {
     }
 }
 
-fn set_of<T: Copy + Ord + Text>(written: &List<T>) -> BTreeSet<T> {
-    written.iter().flat_map(Spanned::get_ref).map(|word| *of(word)).collect()
+fn set_of<T: Copy + Ord + Text>(written: Option<&Words<T>>) -> BTreeSet<T> {
+    written.into_iter().flat_map(Spanned::get_ref).map(|word| *of(word)).collect()
 }
 
 /// Defaults. Source: directory.md 4, 5, 10 and 14.
@@ -443,5 +443,6 @@ const GENERATIONS_MAX: u32 = 1000;
 const PATTERNS_MAX: usize = 256;
 const PATTERN_LEN_MAX: usize = 1024;
 
-#[cfg(all(test, feature = "directory"))]
+#[cfg(test)]
+#[cfg(feature = "directory")]
 mod tests;
