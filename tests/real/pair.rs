@@ -25,6 +25,7 @@ pub(crate) const RESOURCE: &str = "r";
 const DEPTH: usize = 32;
 
 /// What a pair looks like.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     /// Size of the resource in bytes.
@@ -36,6 +37,8 @@ pub(crate) struct Plan {
     pub(crate) has_relays: bool,
     /// Where each node keeps data and metadata, if not in the pair's own folder.
     pub(crate) folders: [Option<PathBuf>; 2],
+    /// The resource is a directory; `size` and `mode` mean nothing.
+    pub(crate) is_directory: bool,
     /// More lines for the resource's section.
     pub(crate) resource_lines: &'static str,
     /// A third party says who serves: nodes promote themselves.
@@ -68,6 +71,7 @@ impl Default for Plan {
             encryption: "tls",
             has_relays: false,
             folders: [None, None],
+            is_directory: false,
             resource_lines: "",
             has_witness: false,
             etcd: Vec::new(),
@@ -100,7 +104,7 @@ impl Plan {
 pub(crate) struct Node {
     pub(crate) name: &'static str,
     pub(crate) config: PathBuf,
-    /// Data file.
+    /// Data file, or the directory.
     pub(crate) data: PathBuf,
     /// Keys and metadata.
     pub(crate) state_dir: PathBuf,
@@ -167,7 +171,7 @@ impl Pair {
             Node {
                 name,
                 config: folder.path().join(format!("{name}.toml")),
-                data: home.join("data.img"),
+                data: home.join(if plan.is_directory { "tree" } else { "data.img" }),
                 state_dir: home.join("state"),
                 export: folder.path().join(format!("{name}.nbd")),
                 control: folder.path().join(format!("{name}.control")),
@@ -243,20 +247,9 @@ impl Pair {
     /// for the peer.
     pub(crate) fn config_of(&self, reader: usize, identities: &[String; 2]) -> String {
         let mut text = format!(
-            "cluster = \"test\"\n[link]\nencryption = \"{}\"\n[resource.{RESOURCE}]\n\
-             kind = \"block\"\npath = \"{}\"\nsize = \"{}B\"\nmode = \"{}\"\nexport = \"unix:{}\"\n{}\n",
+            "cluster = \"test\"\n[link]\nencryption = \"{}\"\n{}",
             self.plan.encryption,
-            self.nodes[0].data.display(),
-            self.plan.size,
-            self.plan.mode,
-            self.nodes[0].export.display(),
-            self.plan.resource_lines,
-        );
-        let _ = write!(
-            text,
-            "[resource.{RESOURCE}.on.beta]\npath = \"{}\"\nexport = \"unix:{}\"\n",
-            self.nodes[1].data.display(),
-            self.nodes[1].export.display(),
+            self.resource_section(),
         );
         if let Some(witness) = &self.witness {
             let _ = write!(
@@ -310,6 +303,24 @@ impl Pair {
         }
         text.push_str(&self.plan.tail);
         text
+    }
+
+    fn resource_section(&self) -> String {
+        let [mine, theirs] = [0, 1].map(|at| self.nodes[at].data.display());
+        let lines = self.plan.resource_lines;
+        if self.plan.is_directory {
+            return format!(
+                "[resource.{RESOURCE}]\nkind = \"directory\"\npath = \"{mine}\"\n{lines}\n\
+                 [resource.{RESOURCE}.on.beta]\npath = \"{theirs}\"\n",
+            );
+        }
+        let [exported, theirs_exported] = [0, 1].map(|at| self.nodes[at].export.display());
+        format!(
+            "[resource.{RESOURCE}]\nkind = \"block\"\npath = \"{mine}\"\nsize = \"{}B\"\n\
+             mode = \"{}\"\nexport = \"unix:{exported}\"\n{lines}\n\
+             [resource.{RESOURCE}.on.beta]\npath = \"{theirs}\"\nexport = \"unix:{theirs_exported}\"\n",
+            self.plan.size, self.plan.mode,
+        )
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -526,7 +537,7 @@ impl Node {
             status["disk"] == "up-to-date"
                 && status["peer"]["disk"] == "up-to-date"
                 && status["peer"]["replication"] == "established"
-                && status["out_of_sync_bytes"] == 0
+                && (status["out_of_sync_bytes"] == 0 || status["kind"] == "directory")
         })
     }
 
