@@ -207,9 +207,7 @@ impl<'c, 't> Capture<'c, 't> {
             }
         }
         if !is_closed {
-            for ((directory, name), why) in std::mem::take(&mut self.moving).listed() {
-                self.fuzzy.note(*directory, name.clone(), why);
-            }
+            self.fuzzy.add(std::mem::take(&mut self.moving));
         }
         let (deleted, gone) = self.sweep()?;
         let is_pinned = self.judge_deletes(deleted)?;
@@ -270,6 +268,17 @@ impl<'c, 't> Capture<'c, 't> {
     fn changed(&mut self, directory: ObjectId, name: &Name) {
         self.changes += 1;
         self.moving.note(directory, name.clone(), FuzzyWhy::Skewed);
+    }
+
+    /// A directory itself is not what the index has, or not where.
+    fn directory_changed(&mut self, id: ObjectId) -> Result<(), CaptureError> {
+        self.changes += 1;
+        match self.tables.places_of(id, 1)?.pop() {
+            Some((above, name)) => self.moving.note(above, name, FuzzyWhy::Skewed),
+            // The root has no name.
+            None => self.moving.note_nameless(),
+        }
+        Ok(())
     }
 
     /// A number for a new object.

@@ -136,13 +136,12 @@ impl Capture<'_, '_> {
         let object = Object { metadata, body: Body::Directory };
         let seen = Seen { object, stamp: found.stamp, is_mixed: false };
         match row {
-            None => self.put_new(spot.id, seen),
-            Some(old) => {
-                if self.update(spot.id, &old, seen)? {
-                    self.changes += 1;
-                }
-                Ok(())
+            None => {
+                self.put_new(spot.id, seen)?;
+                self.directory_changed(spot.id)
             }
+            Some(old) if self.update(spot.id, &old, seen)? => self.directory_changed(spot.id),
+            Some(_) => Ok(()),
         }
     }
 
@@ -184,7 +183,6 @@ impl Capture<'_, '_> {
             entry: Entry::new(seen.object, beside).map_err(tree)?,
         };
         self.tables.put_object(id, &row)?;
-        self.changes += 1;
         Ok(())
     }
 

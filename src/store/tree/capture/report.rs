@@ -36,6 +36,19 @@ impl Fuzzy {
         self.unlisted += said.directories.len() as u64 + u64::from(said.everything);
     }
 
+    /// Notes what has no name to be listed by.
+    pub(super) fn note_nameless(&mut self) {
+        self.unlisted += 1;
+    }
+
+    /// Notes all that `other` has, also what it has no list of.
+    pub(super) fn add(&mut self, other: Self) {
+        for ((directory, name), why) in other.listed {
+            self.note(directory, name, why);
+        }
+        self.unlisted += other.unlisted;
+    }
+
     /// Those that are listed.
     pub fn listed(&self) -> impl Iterator<Item = (&(ObjectId, Name), FuzzyWhy)> {
         self.listed.iter().map(|(key, why)| (key, *why))
@@ -117,4 +130,27 @@ pub struct Captured {
     pub unwatched: u64,
     /// Something was not found where it should be: only a look at everything tells.
     pub needs_scan: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_touched_as_a_whole_is_counted_though_nothing_of_it_is_listed() {
+        let name = Name::new(b"file").unwrap();
+        let said = [
+            Due { everything: true, ..Due::default() },
+            Due { directories: vec![ObjectId(3), ObjectId(4)], ..Due::default() },
+            Due { names: vec![(ObjectId(3), name)], ..Due::default() },
+        ];
+        let mut all = Fuzzy::default();
+        for (said, count) in said.iter().zip([1, 3, 4]) {
+            let mut moving = Fuzzy::default();
+            moving.note_said(said);
+            all.add(moving);
+            assert_eq!(all.count(), count);
+        }
+        assert_eq!(all.listed().count(), 1);
+    }
 }

@@ -416,6 +416,33 @@ fn a_name_that_comes_and_goes_all_the_time_is_listed_if_it_keeps_a_generation_op
 }
 
 #[test]
+fn a_directory_that_is_touched_all_the_time_is_told_of_if_it_keeps_a_generation_open() {
+    let mut world = World::new(true);
+    fs::create_dir(world.path("folder")).unwrap();
+    world.scan();
+    let stop = Arc::new(AtomicBool::new(false));
+    let (paths, stopped) = ([world.path("folder"), world.path(".")], Arc::clone(&stop));
+    let writer = std::thread::spawn(move || {
+        for round in 0_u64.. {
+            if stopped.load(Ordering::Relaxed) {
+                break;
+            }
+            let time = SystemTime::UNIX_EPOCH + Duration::from_secs(round);
+            for path in &paths {
+                File::open(path).unwrap().set_modified(time).unwrap();
+            }
+        }
+    });
+    for round in 0..20_u8 {
+        world.write("calm", &[round; 10]);
+        let captured = world.capture();
+        assert_eq!(captured.fuzzy.count() == 0, captured.is_closed, "{captured:?}");
+    }
+    stop.store(true, Ordering::Relaxed);
+    writer.join().unwrap();
+}
+
+#[test]
 fn what_matches_a_pattern_is_not_there() {
     let mut world = World::with(true, &["*.tmp", "cache/**"]);
     fs::create_dir(world.path("cache")).unwrap();

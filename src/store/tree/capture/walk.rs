@@ -114,7 +114,7 @@ impl Capture<'_, '_> {
         for directory in left {
             // One that lost its last name is gone; any other stands where the index does not have it.
             if self.way_to(directory)?.is_some() {
-                self.changes += 1;
+                self.directory_changed(directory)?;
                 self.missing.insert(directory);
             }
         }
