@@ -65,7 +65,7 @@ impl Target {
                 if self.knowledge != Knowledge::Known || at_least > was.number {
                     // Whatever it finds is no generation that anybody else has.
                     let number = at_least.max(applied.number).max(was.number);
-                    let number = TreeNumber(number.0.saturating_add(1));
+                    let number = TreeNumber(number.0.saturating_add(1)).min(TreeNumber::MAX);
                     index.change(|tables| tables.put_position(TreePosition { number, ..was }))?;
                     self.knowledge = Knowledge::None;
                 }
@@ -75,7 +75,7 @@ impl Target {
                 // One that cannot be read says nothing of its numbers.
                 let (was, next) = known.unwrap_or_default();
                 let number = at_least.max(applied.number).max(was.number);
-                self.look_at_everything(number, next, progress)?
+                self.look_at_everything(number.min(TreeNumber::MAX), next, progress)?
             }
         };
         let is_known = captured.position == applied && self.knowledge == Knowledge::Known;
@@ -90,7 +90,8 @@ impl Target {
         next: Option<ObjectId>,
         progress: &Progress,
     ) -> Result<Captured, TargetError> {
-        let last = next.map_or_else(|| last_object_of(number), |next| ObjectId(next.0 - 1));
+        let last =
+            next.map_or_else(|| last_object_of(number), |next| ObjectId(next.0.saturating_sub(1)));
         let made = Arc::new(Index::make_in(&self.state, SURVEY_INDEX)?);
         made.change(|tables| {
             tables.note_objects(last.min(ObjectId(ObjectId::MAX.0 / 2)))?;
@@ -140,6 +141,7 @@ impl Target {
 
     /// The tree is the generation that its index has: this node has captured it as the source, last with
     /// nobody writing. The caller's block changes with that, if one is given.
+    /// Gives which; zero if it is none.
     ///
     /// # Errors
     /// [`TargetError::Apply`].
@@ -149,8 +151,8 @@ impl Target {
     ) -> Result<TreePosition, TargetError> {
         let position = self.index.view()?.position()?;
         self.applier.adopt(position, register)?;
-        self.knowledge = Knowledge::Known;
-        Ok(position)
+        self.note_knowledge()?;
+        Ok(self.position())
     }
 
     /// Begins to take the records of all of a tree, whatever the tree is here; [`Target::end`] says how the

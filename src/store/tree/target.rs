@@ -284,7 +284,7 @@ impl Target {
     }
 
     /// Compares the index with the records.
-    fn note_knowledge(&mut self) -> Result<(), TargetError> {
+    pub(super) fn note_knowledge(&mut self) -> Result<(), TargetError> {
         let (mine, tree) =
             (self.index.view()?.position()?, self.applier.records().applied.position);
         let is_known = mine == tree && (tree.number > TreeNumber(0) || self.is_empty()?);
