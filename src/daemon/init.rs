@@ -9,7 +9,7 @@ use std::io::Read;
 use super::error::DaemonError;
 use super::init_tree::{make_tree, plan_tree};
 use super::random;
-use super::tree::{prepare_register, register_path};
+use super::tree::{capture_first, prepare_register, register_path};
 use crate::config::{NodeConfig, NodeResource};
 use crate::metadata::{Birth, Newborn, birth};
 use crate::store::{DataFile, Existing, Sidecar, StoreError, is_there, place};
@@ -116,6 +116,9 @@ impl InitPlan {
         if self.resource.directory.is_some() {
             make_tree(&self.resource)?;
             prepare_register(&self.cluster, &self.resource)?;
+            if self.from != InitFrom::Peer {
+                capture_first(&self.cluster, &self.resource)?;
+            }
             path = register_path(&self.resource);
         }
         let path = &path;

@@ -24,7 +24,9 @@ pub(super) fn plan_tree(
         InitFrom::This if is_made => {
             return Err(failed(resource, path)(std::io::Error::from(std::io::ErrorKind::NotFound)));
         }
-        InitFrom::This => says.push(format!("what is in {shown} is kept: it is the resource")),
+        InitFrom::This => says.push(format!(
+            "what is in {shown} is kept: it is the resource; all of it is read now"
+        )),
         InitFrom::Empty | InitFrom::Peer if is_made => {
             says.push(format!("the directory {shown} is made"));
         }

@@ -132,6 +132,10 @@ pub(super) fn prepare_register(_cluster: &str, resource: &NodeResource) -> Resul
     Err(refused(resource))
 }
 
+pub(super) fn capture_first(_cluster: &str, resource: &NodeResource) -> Result<(), DaemonError> {
+    Err(refused(resource))
+}
+
 pub(super) fn register_path(resource: &NodeResource) -> PathBuf {
     resource.metadata_dir.clone()
 }

@@ -18,6 +18,7 @@ mod trees;
 mod losses;
 mod nodes;
 mod steady;
+mod watched;
 
 use std::process::ExitCode;
 
@@ -27,6 +28,16 @@ const CASES: &[Case] = &[
     case("01_everything_that_is_kept_is_equal_after_a_sync", steady::everything_is_equal),
     case("a_storm_of_changes_is_equal_after_each_sync", steady::a_storm_is_equal),
     case("changes_arrive_by_themselves", steady::changes_arrive_by_themselves),
+    case(
+        "a_new_pair_is_equal_before_anybody_serves",
+        watched::a_new_pair_is_equal_before_anybody_serves,
+    ),
+    case(
+        "a_tree_that_nobody_serves_and_somebody_writes_to_waits",
+        watched::a_tree_that_nobody_serves_and_somebody_writes_to_waits,
+    ),
+    case("the_loss_of_a_primary_needs_nobody", watched::the_loss_of_a_primary_needs_nobody),
+    case("each_node_in_turn_takes_over", watched::each_node_in_turn_takes_over),
     case("a_switchover_hands_over_every_change", steady::a_switchover_hands_over_every_change),
     case("31_what_was_synced_survives_the_loss_of_the_primary", losses::what_was_synced_survives),
     case("48_killed_daemons_leave_a_generation", losses::killed_daemons_leave_a_generation),

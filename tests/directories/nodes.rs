@@ -14,8 +14,13 @@ pub(crate) fn plan() -> Plan {
     Plan { is_directory: true, resource_lines: "max_lag = \"60s\"", ..Plan::default() }
 }
 
-/// A pair whose first node is primary, with what `fill` put into its tree.
-pub(crate) fn start(plan: Plan, fill: impl FnOnce(&Path)) -> Pair {
+/// The same, with a witness that says who serves.
+pub(crate) fn watched() -> Plan {
+    Plan { has_witness: true, ..plan() }
+}
+
+/// A new pair that runs, with what `fill` put into the tree of its first node. Nobody was promoted.
+pub(crate) fn meet(plan: Plan, fill: impl FnOnce(&Path)) -> Pair {
     let mut pair = Pair::prepare(plan);
     fs::create_dir(&pair.nodes[0].data).unwrap();
     fill(&pair.nodes[0].data);
@@ -24,6 +29,12 @@ pub(crate) fn start(plan: Plan, fill: impl FnOnce(&Path)) -> Pair {
     pair.nodes[0].run();
     pair.nodes[1].run();
     pair.wait_connected();
+    pair
+}
+
+/// A pair whose first node is primary, with what `fill` put into its tree.
+pub(crate) fn start(plan: Plan, fill: impl FnOnce(&Path)) -> Pair {
+    let pair = meet(plan, fill);
     pair.nodes[0].well(&["promote", RESOURCE]);
     pair.wait_in_sync();
     pair

@@ -24,7 +24,7 @@ use std::task::{Context, Poll};
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
-pub(super) use start::{OpenedTree, open_tree, prepare_register, register_path};
+pub(super) use start::{OpenedTree, capture_first, open_tree, prepare_register, register_path};
 
 use crate::control::tree_status::Halted;
 use crate::manifest::source::{Closed, Register, Source, SourceEffect, SourceInput};
@@ -77,6 +77,10 @@ pub(super) enum Deed {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Service {
     Off,
+    /// The tree rests, and the peer follows: the worker looks what could be sent.
+    Looking,
+    /// What the register names is sent.
+    Lending,
     /// The worker begins to watch.
     Starting,
     On,
@@ -219,7 +223,7 @@ impl TreeDesk {
     /// Time has passed.
     pub(super) fn tick(&mut self, now: Instant) {
         self.now = now;
-        if self.service == Service::On {
+        if self.takes_notes() {
             let facts = self.facts();
             self.tell_source(SourceInput::Tick(facts));
         }
@@ -241,6 +245,7 @@ impl TreeDesk {
                 self.tell_target(TargetInput::SessionLost);
             }
         }
+        self.stop_lending();
         self.session = session;
         self.session_number += 1;
         self.is_asking = false;
@@ -248,6 +253,7 @@ impl TreeDesk {
         self.admits = false;
         self.untaken = 0;
         self.greet();
+        self.lend();
     }
 
     /// The first word of a target, once it is certain what the tree is.
@@ -282,7 +288,7 @@ impl TreeDesk {
             // No peer of this version writes a part of it.
             return self.input(Input::Disk { io, outcome: DiskOutcome::NoSpace });
         };
-        if self.service == Service::Off {
+        if self.rests() {
             self.on_commit_asked(io, Box::new(*block));
         } else {
             // An earlier write that the peer never got is not undone by the order in which it is repeated:
@@ -372,6 +378,17 @@ impl TreeDesk {
             self.input(Input::ClientsGone);
         }
         self.greet();
+        self.lend();
+    }
+
+    /// Whether nobody writes to the tree by this node's leave.
+    fn rests(&self) -> bool {
+        matches!(self.service, Service::Off | Service::Looking | Service::Lending)
+    }
+
+    /// Whether it is known what a position of the target means: the index was looked at.
+    fn takes_notes(&self) -> bool {
+        matches!(self.service, Service::On | Service::Lending)
     }
 
     fn tell_source(&mut self, input: SourceInput) {
@@ -399,6 +416,7 @@ impl TreeDesk {
     fn on_report(&mut self, report: Report) {
         match report {
             Report::Serves { newest, look } => self.on_serves(newest, look),
+            Report::Lends { newest } => self.on_lends(newest),
             Report::Rests { position } => {
                 self.rested = Some(position);
                 self.on_rests();

@@ -13,6 +13,8 @@ use crate::wire::{ChunkPlace, Payload, TreeMessage, WantedChunks};
 pub(super) enum Order {
     /// This node serves the tree from here on: watch it.
     Serve,
+    /// It does not serve, but the peer follows it: say what the tree is.
+    Lend,
     /// It does not any more. `at`: nobody has written to it since it was captured as this generation.
     Rest {
         at: Option<Closed>,
@@ -71,6 +73,10 @@ pub(super) enum Report {
     Serves {
         newest: Option<Closed>,
         look: DirtyLook,
+    },
+    /// What the tree is, ready to be sent; `None`: nobody knows.
+    Lends {
+        newest: Option<Closed>,
     },
     /// It is not watched any more, and is this generation; zero: nobody knows.
     Rests {

@@ -40,6 +40,35 @@ impl TreeDesk {
         }
     }
 
+    /// The peer follows, and nobody serves: it gets what the register names, if the tree is that.
+    pub(super) fn lend(&mut self) {
+        let is_source = self.session.is_some_and(|session| session.is_source);
+        if is_source && self.service == Service::Off {
+            self.service = Service::Looking;
+            self.order(Order::Lend);
+        }
+    }
+
+    pub(super) fn on_lends(&mut self, newest: Option<Closed>) {
+        // Of a session that is over, or this node serves by now.
+        if self.service != Service::Looking {
+            return;
+        }
+        let named = self.register.as_ref().and_then(Register::position);
+        if let Some(newest) = newest.filter(|newest| named == Some(newest.position)) {
+            self.service = Service::Lending;
+            self.tell_source(SourceInput::Lend { newest });
+            self.take_notes();
+        }
+    }
+
+    pub(super) fn stop_lending(&mut self) {
+        if matches!(self.service, Service::Looking | Service::Lending) {
+            self.service = Service::Off;
+            self.tell_source(SourceInput::StopServing);
+        }
+    }
+
     pub(super) fn on_captured(&mut self, end: CaptureEnd, captured: &Captured, entries: u64) {
         self.view.captured(end, captured, entries);
         self.tell_source(SourceInput::Captured(end));
@@ -61,7 +90,7 @@ impl TreeDesk {
     /// A note of the target. What follows on its position waits until that is understood.
     pub(super) fn on_note(&mut self, note: TreeNote) {
         // What the position means is known only to who has looked at the index to serve it.
-        if self.is_asking || self.service != Service::On {
+        if self.is_asking || !self.takes_notes() {
             if self.notes.len() == NOTES_MAX {
                 let what = "the target does not wait for an answer";
                 self.deeds.push_back(Deed::CloseLink { what });
@@ -114,6 +143,11 @@ impl TreeDesk {
                 self.tell_source(SourceInput::ChunksSent { count });
             }
             Sent::Gone { session, object, chunk } if session == self.session_number => {
+                if self.service == Service::Lending {
+                    let reason = "the tree was changed while nobody served it, so it is not sent;                                   promote this node"
+                        .to_owned();
+                    self.deeds.push_back(Deed::Event { kind: "tree-changed", reason });
+                }
                 // No event may have told of it.
                 self.order(Order::Touch { object });
                 self.tell_source(SourceInput::ChunkGone { object, chunk });
@@ -183,10 +217,10 @@ impl TreeDesk {
 
     /// Gives the core what is stable in the file.
     pub(super) fn pump_record(&mut self, around: Around) {
-        if self.service != Service::On {
-            return;
+        if self.service == Service::Lending && std::mem::take(&mut self.admits) {
+            self.input(Input::Admit);
         }
-        if self.record.is_some() && !self.is_record_ready {
+        if self.service != Service::On || (self.record.is_some() && !self.is_record_ready) {
             return;
         }
         if let Some(number) = self.record {

@@ -16,22 +16,23 @@ use super::orders::{Order, Report, Sent};
 use super::register_file::{Block, RegisterFile};
 use super::sender::{Sender, ToSender};
 use super::view::TreeView;
-use super::worker::{RootMark, Terms, Worker, closed_of, marker_of};
+use super::worker::{RootMark, Terms, Worker, closed_as, closed_of, local_register, marker_of};
 use super::{ORDERS_MAX, Service, TreeDesk};
 use crate::config::{self, NodeConfig, NodeResource};
-use crate::manifest::source::{Register, Source, SourceSettings};
+use crate::manifest::source::{Closed, Register, Source, SourceSettings};
 use crate::manifest::target::Target as TargetMachine;
 use crate::manifest::{
-    Allowed, EntryHash, FileTime, LeaveOut, LeftOut, MARKER, MassDelete, Name, Pace,
+    Allowed, EntryHash, FileTime, Held, LeaveOut, LeftOut, MARKER, MassDelete, Name, Pace,
     REGISTER_BLOCK_LEN, RESERVED, Scope, decode_register, encode_register,
 };
 use crate::store::tree::apply::{ApplyError, Folders, Moment, Outcome, REGISTER_LEN};
 use crate::store::tree::capture::Progress;
 use crate::store::tree::index::Index;
+use crate::store::tree::reconcile::Reading;
 use crate::store::tree::target::{Agreement, Target};
 use crate::store::tree::{Exclude, Folder, WorkArea, WorkAreaError};
 use crate::store::{DataFile, Sidecar, StoreError};
-use crate::units::{Epoch, Instant, ResourceId, TreePosition};
+use crate::units::{Epoch, Instant, ResourceId, TreeNumber, TreePosition};
 
 /// Messages of the sender that wait for the connection: a few MiB.
 const SENT_MAX: usize = 4;
@@ -114,27 +115,10 @@ pub(in crate::daemon) fn open_tree(
     epoch: Epoch,
 ) -> Result<Option<OpenedTree>, DaemonError> {
     let Some(directory) = &resource.directory else { return Ok(None) };
-    let failed = |source: Box<dyn std::error::Error + Send + Sync>| DaemonError::Tree {
-        resource: resource.name.clone(),
-        path: resource.local.path.clone(),
-        source,
-    };
-    let root = root_of(resource)?;
-    check_mark(&node.cluster, resource, &root)?;
-    let (work, work_dir) = work_area(resource, &root)?;
-    let state = Folder::open(&resource.metadata_dir).map_err(|errno| failed(io_error(errno)))?;
-    let agreement = agreement(&node.cluster, resource, directory).map_err(failed)?;
-    let scope_digest = agreement.scope.root(EntryHash([0; 32])).0;
-    let held = root.again().map_err(|errno| failed(io_error(errno)))?;
-    let (index, damage) = Index::open_in(&state).map_err(|error| failed(Box::new(error)))?;
-    if let Some(error) = damage {
-        warn!(resource = %resource.name, error = &error as &dyn std::error::Error,
-            "the index of the tree is damaged: it is made anew from the tree");
-    }
-    let moment = Moment { epoch, now: time_of_day() };
-    let folders = Folders { root, work, state };
-    let (mut target, outcome) =
-        Target::open(folders, index, agreement, moment).map_err(|error| failed(Box::new(error)))?;
+    let failed = |source| failed(resource, source);
+    let AtRest { mut target, outcome, root: held, work_dir } =
+        bring_to_rest(&node.cluster, resource, directory, epoch)?;
+    let scope_digest = target.agreement().scope.root(EntryHash([0; 32])).0;
     if is_serving(&target.applier().records().register) {
         // Whoever wrote to it has not been seen to stop.
         target.doubt();
@@ -183,6 +167,72 @@ pub(in crate::daemon) fn open_tree(
         fell_back,
         work_dir,
     }))
+}
+
+/// A tree that is a generation, or of which nobody knows what it is.
+struct AtRest {
+    target: Target,
+    outcome: Outcome,
+    root: Folder,
+    work_dir: PathBuf,
+}
+
+/// Opens a tree, and carries out what was committed.
+fn bring_to_rest(
+    cluster: &str,
+    resource: &NodeResource,
+    directory: &config::Directory,
+    epoch: Epoch,
+) -> Result<AtRest, DaemonError> {
+    let failed = |source| failed(resource, source);
+    let root = root_of(resource)?;
+    check_mark(cluster, resource, &root)?;
+    let (work, work_dir) = work_area(resource, &root)?;
+    let state = Folder::open(&resource.metadata_dir).map_err(|errno| failed(io_error(errno)))?;
+    let agreement = agreement(cluster, resource, directory).map_err(failed)?;
+    let held = root.again().map_err(|errno| failed(io_error(errno)))?;
+    let (index, damage) = Index::open_in(&state).map_err(|error| failed(Box::new(error)))?;
+    if let Some(error) = damage {
+        warn!(resource = %resource.name, error = &error as &dyn std::error::Error,
+            "the index of the tree is damaged: it is made anew from the tree");
+    }
+    let moment = Moment { epoch, now: time_of_day() };
+    let folders = Folders { root, work, state };
+    let (target, outcome) =
+        Target::open(folders, index, agreement, moment).map_err(|error| failed(Box::new(error)))?;
+    Ok(AtRest { target, outcome, root: held, work_dir })
+}
+
+/// Reads all of the tree of a new replica that others get their data from, and makes it a generation, which
+/// the register names: so the peer can be given it before anybody serves.
+///
+/// # Errors
+/// [`DaemonError`]; there is no register then that names anything.
+pub(in crate::daemon) fn capture_first(
+    cluster: &str,
+    resource: &NodeResource,
+) -> Result<(), DaemonError> {
+    let Some(directory) = &resource.directory else { return Ok(()) };
+    let failed = |source| failed(resource, source);
+    let AtRest { mut target, .. } = bring_to_rest(cluster, resource, directory, Epoch(0))?;
+    let captured = target
+        .survey(Reading::Everything, TreeNumber(0), &Progress::default())
+        .map_err(|error| failed(Box::new(error)))?;
+    let Closed { position, label, .. } = closed_as(&captured, Held::Nobody);
+    let register = Register::Complete { position, label };
+    target
+        .adopt(Some(&local_register(Some(&register), false)))
+        .map_err(|error| failed(Box::new(error)))?;
+    // The index and the records are stable, so the register may name them.
+    write_block(&register_path(resource), &encode_register(Some(&register)))
+        .map_err(|error| failed(Box::new(error)))
+}
+
+fn failed(
+    resource: &NodeResource,
+    source: Box<dyn std::error::Error + Send + Sync>,
+) -> DaemonError {
+    DaemonError::Tree { resource: resource.name.clone(), path: resource.local.path.clone(), source }
 }
 
 /// For people.

@@ -120,6 +120,7 @@ impl TreeDesk {
                 self.release_syncs();
             }
             Report::Serves { .. }
+            | Report::Lends { .. }
             | Report::Rests { .. }
             | Report::Captured { .. }
             | Report::CaptureFailed { .. }

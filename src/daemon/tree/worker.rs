@@ -120,6 +120,7 @@ impl Worker {
         while let Some(order) = behind.pop_front().or_else(|| self.orders.blocking_recv()) {
             match order {
                 Order::Serve => self.serve(),
+                Order::Lend => self.lend(),
                 Order::Rest { at } => self.rest(at),
                 Order::Capture { everything, is_quiesced } => {
                     self.capture(everything, is_quiesced);
@@ -220,6 +221,19 @@ impl Worker {
         self.say(Report::Serves { newest, look });
     }
 
+    /// Nobody has written to the tree since it was the generation that the records name.
+    fn lend(&self) {
+        let position = self.target.position();
+        let recorded = closed_of(&self.target.applier().records().register);
+        let recorded = recorded.filter(|it| self.target.is_known() && it.position == position);
+        if recorded.is_some()
+            && let Err(error) = self.fresh_view()
+        {
+            return self.fail("the index of the tree cannot be read", &error);
+        }
+        self.say(Report::Lends { newest: recorded });
+    }
+
     /// No number is used twice, also by a node whose index was lost.
     fn raise_number(&self) -> Result<(), TargetError> {
         let applied = self.target.applier().records().applied.position.number;
@@ -305,14 +319,7 @@ impl Worker {
     ) {
         self.accepted = None;
         let held = if is_quiesced { Held::Application } else { Held::Nobody };
-        let fuzzy_count = captured.fuzzy.count();
-        let window = Window {
-            held,
-            change_seen: captured.change_seen,
-            is_closed: captured.is_closed,
-            fuzzy_count,
-        };
-        let found = Closed { position: captured.position, label: label(&window), fuzzy_count };
+        let found = closed_as(&captured, held);
         // What was seen again as it was keeps the better of two labels.
         let before = self.newest.filter(|it| it.position == found.position);
         let closed = match before {
@@ -339,6 +346,8 @@ impl Worker {
     }
 
     fn begin(&mut self, attempt: Attempt, base: Option<TreePosition>) -> Delta {
+        // A view of when this node lent its tree would keep what the index replaces.
+        let _ = self.sender.send(ToSender::Forget);
         let base = base.unwrap_or_default();
         let begun = if base == self.target.position() && self.target.is_known() {
             self.target.begin(Limits::default())
@@ -561,6 +570,18 @@ fn capture_tree(
         guard: &go,
     };
     capture(target.index(), &subject, observer, due, progress)
+}
+
+/// What a capture closed, with what it promises.
+pub(super) fn closed_as(captured: &Captured, held: Held) -> Closed {
+    let fuzzy_count = captured.fuzzy.count();
+    let window = Window {
+        held,
+        change_seen: captured.change_seen,
+        is_closed: captured.is_closed,
+        fuzzy_count,
+    };
+    Closed { position: captured.position, label: label(&window), fuzzy_count }
 }
 
 /// What a node keeps with the records of its tree: the head of the register's block, and whether somebody

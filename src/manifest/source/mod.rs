@@ -6,6 +6,9 @@
 //! generation only once the target has said in this session that it can commit it; and a target that
 //! is too far behind is excluded before it could take over.
 //!
+//! A node that does not serve can be what its peer follows, too: in a new pair, or when the peer missed the end
+//! of serving. It sends what its register names and captures nothing, so the register stays as it is.
+//!
 //! `terms.rs` has inputs and effects, `changes.rs` says how old what is not complete is, `captures.rs` when to
 //! capture, `syncs.rs` who waits for what, `peer.rs` what follows from notes of the target.
 
@@ -58,11 +61,22 @@ struct Record {
     is_stale: bool,
 }
 
+/// What of a source a node is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Service {
+    /// Nothing.
+    Off,
+    /// It only sends what the register names.
+    Lending,
+    /// It serves.
+    On,
+}
+
 /// The source of one tree, on the node that serves.
 #[derive(Clone, Debug)]
 pub struct Source {
     settings: SourceSettings,
-    is_serving: bool,
+    service: Service,
     newest: Option<Closed>,
     /// As the core acknowledged it last.
     register: Option<Register>,
@@ -91,7 +105,7 @@ impl Source {
     pub fn new(settings: SourceSettings) -> Self {
         Self {
             settings,
-            is_serving: false,
+            service: Service::Off,
             newest: None,
             register: None,
             record: None,
@@ -114,6 +128,7 @@ impl Source {
     pub fn step(&mut self, now: Instant, input: SourceInput, effects: &mut Vec<SourceEffect>) {
         match input {
             SourceInput::Serve(serving) => self.on_serve(now, serving, effects),
+            SourceInput::Lend { newest } => self.on_lend(now, newest),
             SourceInput::StopServing => self.on_stop_serving(effects),
             SourceInput::Tick(facts) => self.on_tick(facts),
             SourceInput::Captured(end) => self.on_captured(now, &end, effects),
@@ -135,12 +150,17 @@ impl Source {
             SourceInput::Sync { request, freeze } => self.on_sync(request, freeze, effects),
             SourceInput::SyncGivenUp { request } => self.syncs.give_up(request),
         }
-        if self.is_serving {
+        if self.is_serving() {
             self.exclude(now, effects);
             self.record(now, effects);
             self.send(now, effects);
             self.capture(now, effects);
             self.tell_standing(now, effects);
+        } else if self.service == Service::Lending
+            && let Some(newest) = self.newest
+        {
+            self.send(now, effects);
+            self.admit(newest.position, effects);
         }
     }
 
@@ -162,7 +182,7 @@ impl Source {
 
     fn on_serve(&mut self, now: Instant, serving: Serving, effects: &mut Vec<SourceEffect>) {
         let Serving { newest, register, is_alone, since } = serving;
-        self.is_serving = true;
+        self.service = Service::On;
         self.newest = newest;
         self.register = register;
         let position = register.as_ref().and_then(Register::position);
@@ -190,10 +210,24 @@ impl Source {
         }
     }
 
+    fn on_lend(&mut self, now: Instant, newest: Closed) {
+        if self.is_serving() {
+            return;
+        }
+        self.service = Service::Lending;
+        self.newest = Some(newest);
+        self.register = Some(Register::of(&newest));
+        self.record = None;
+        self.is_given_up = false;
+        self.captures.restart(now);
+        self.sends = Pause::default();
+        self.sends_whole = false;
+    }
+
     fn on_stop_serving(&mut self, effects: &mut Vec<SourceEffect>) {
         self.syncs.fail(SyncError::Stopped, effects);
         self.lose_peer(effects);
-        self.is_serving = false;
+        self.service = Service::Off;
         self.record = None;
         self.standing = None;
     }
@@ -246,7 +280,7 @@ impl Source {
     }
 
     fn on_sync(&mut self, request: u64, freeze: bool, effects: &mut Vec<SourceEffect>) {
-        let taken = match (self.is_serving, &self.peer) {
+        let taken = match (self.is_serving(), &self.peer) {
             (false, _) => Err(SyncError::Stopped),
             (true, None) => Err(SyncError::PeerLost),
             (true, Some(_)) => self.syncs.ask(request, freeze),
@@ -270,7 +304,7 @@ impl Source {
 
     /// Whatever is written from here on, only this node has.
     fn on_became_alone(&mut self, effects: &mut Vec<SourceEffect>) {
-        if !self.is_serving {
+        if !self.is_serving() {
             return;
         }
         if self.is_member() {
@@ -288,6 +322,10 @@ impl Source {
         effects.push(SourceEffect::Exclude);
         self.lose_peer(effects);
         self.open(effects);
+    }
+
+    fn is_serving(&self) -> bool {
+        self.service == Service::On
     }
 
     fn is_member(&self) -> bool {

@@ -301,7 +301,7 @@ impl Source {
     }
 
     /// The core may transfer what the register says, if the peer can take it.
-    fn admit(&mut self, position: TreePosition, effects: &mut Vec<SourceEffect>) {
+    pub(super) fn admit(&mut self, position: TreePosition, effects: &mut Vec<SourceEffect>) {
         if let Some(peer) = &mut self.peer
             && peer.holds(position)
             && !peer.is_admitted

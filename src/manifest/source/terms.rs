@@ -101,7 +101,13 @@ pub struct CaptureEnd {
 pub enum SourceInput {
     /// This node serves from here on.
     Serve(Serving),
-    /// It does not any more; the session with the peer ends, too.
+    /// It does not serve, and will not change the tree, but the peer follows it: what the register names is
+    /// brought to the peer, and nothing else.
+    Lend {
+        /// The generation that the register names, which is the tree.
+        newest: Closed,
+    },
+    /// It does neither any more; the session with the peer ends, too.
     StopServing,
     /// Time has passed. Comes at least every twentieth part of `max_lag`, and when a hint has settled.
     Tick(DirtyFacts),

@@ -424,3 +424,60 @@ fn a_target_that_had_what_it_is_sent_is_sent_the_next_generation_from_there() {
     let next = SourceEffect::Send { to: closed(2), base: Some(position) };
     assert!(all.contains(&next), "{all:?}");
 }
+
+/// A node that nobody writes to sends what its register names, and only that.
+fn lending() -> Rig {
+    let mut rig = Rig { source: Source::new(SETTINGS), said: Vec::new() };
+    rig.step(0, SourceInput::Lend { newest: closed(1) });
+    let position = TreePosition::default();
+    rig.step(1, SourceInput::Position { position, scope_digest: [4; 32], is_known: false });
+    assert_eq!(rig.take(), [SourceEffect::Send { to: closed(1), base: None }]);
+    rig
+}
+
+#[test]
+fn a_node_that_does_not_serve_sends_what_the_register_names_and_captures_nothing() {
+    let mut rig = lending();
+    rig.tick(60_000, None);
+    assert_eq!(rig.take(), []);
+    rig.say(60_000, TreeNote::Staged { position: closed(1).position });
+    assert_eq!(rig.take(), [SourceEffect::StopSending, SourceEffect::Admit]);
+    rig.say(60_010, TreeNote::Committed { position: closed(1).position });
+    rig.say(60_020, TreeNote::Applied { position: closed(1).position });
+    rig.step(60_030, SourceInput::Sync { request: 1, freeze: false });
+    let result = Err(SyncError::Stopped);
+    assert_eq!(rig.take(), [SourceEffect::AnswerSync { request: 1, result }]);
+}
+
+#[test]
+fn a_node_that_does_not_serve_sends_nothing_of_a_tree_that_was_changed() {
+    let mut rig = lending();
+    let (object, chunk) = (ObjectId(9), 0);
+    rig.step(10, SourceInput::ChunkGone { object, chunk });
+    let gone = SourceEffect::Say(TreeNote::ChunkGone { object, chunk });
+    assert_eq!(rig.take(), [SourceEffect::StopSending, gone]);
+    rig.say(20, TreeNote::ChunkGone { object, chunk });
+    rig.tick(600_000, None);
+    assert_eq!(rig.take(), []);
+    // Once it serves the change is captured, and what was captured is sent.
+    let register = Some(Register::of(&closed(1)));
+    let newest = Some(closed(1));
+    let since = at(600_000);
+    rig.step(600_000, SourceInput::Serve(Serving { newest, register, is_alone: false, since }));
+    rig.take();
+    rig.captured(600_100, 2, true);
+    let sent = rig.take();
+    assert!(sent.contains(&SourceEffect::Send { to: closed(2), base: None }), "{sent:?}");
+}
+
+#[test]
+fn what_is_being_sent_goes_on_when_the_node_begins_to_serve() {
+    let mut rig = lending();
+    let register = Some(Register::of(&closed(1)));
+    let serving = Serving { newest: Some(closed(1)), register, is_alone: false, since: at(10) };
+    rig.step(10, SourceInput::Serve(serving));
+    assert_eq!(rig.take(), [capture(true)]);
+    rig.captured(20, 1, true);
+    rig.say(30, TreeNote::Staged { position: closed(1).position });
+    assert_eq!(rig.take(), [SourceEffect::StopSending, SourceEffect::Admit]);
+}
