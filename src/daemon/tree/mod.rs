@@ -262,7 +262,8 @@ impl TreeDesk {
         if is_target && self.service == Service::Off {
             let position = self.rested.take().unwrap_or_else(|| self.target.position());
             let space = crate::manifest::target::Space::default();
-            self.tell_target(TargetInput::SessionUp { position, space });
+            let register = self.register.as_ref().and_then(Register::position);
+            self.tell_target(TargetInput::SessionUp { position, space, register });
         }
     }
 

@@ -59,9 +59,12 @@ impl TreeDesk {
         }
     }
 
-    fn order_commit(&mut self, io: Io, attempt: crate::manifest::target::Attempt) {
-        let Some(block) = self.asked.get(&io.0) else { return };
-        let register = decode_register(&**block).ok().flatten();
+    fn order_commit(&mut self, io: Option<Io>, attempt: crate::manifest::target::Attempt) {
+        let register = match io.map(|io| self.asked.get(&io.0)) {
+            Some(Some(block)) => decode_register(&**block).ok().flatten(),
+            Some(None) => return,
+            None => self.register,
+        };
         let register = local_register(register.as_ref(), false);
         self.order(Order::Commit { attempt, register });
     }

@@ -59,9 +59,16 @@ pub(super) struct Captures {
 }
 
 impl Captures {
-    /// Begins anew, as if nothing was ever looked at; a capture that runs is not forgotten.
+    /// Begins anew, as if nothing was ever looked at; a capture that runs is not forgotten, nor that what is
+    /// newest cannot be sent.
     pub(super) fn restart(&mut self, now: Instant) {
-        *self = Self { running: self.running, scan_at: now, ..Self::default() };
+        let Self { running, again, .. } = *self;
+        *self = Self { running, again, scan_at: now, ..Self::default() };
+    }
+
+    /// Whatever could not be sent may be tried once more.
+    pub(super) fn on_try_again(&mut self) {
+        self.again = false;
     }
 
     pub(super) fn is_running(&self) -> bool {

@@ -220,6 +220,7 @@ impl Source {
         self.record = None;
         self.is_given_up = false;
         self.captures.restart(now);
+        self.captures.on_try_again();
         self.sends = Pause::default();
         self.sends_whole = false;
     }

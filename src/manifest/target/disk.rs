@@ -15,8 +15,8 @@ const STORES_MAX: usize = 16;
 enum Phase {
     /// Nothing.
     Rest,
-    /// A commit record is written, for this request.
-    Committing { io: Io, to: TreePosition },
+    /// A commit record is written, for this request if there is one.
+    Committing { io: Option<Io>, to: TreePosition },
     /// The tree goes to what was committed.
     Applying,
     /// The disk has failed: nothing from it counts.
@@ -27,6 +27,8 @@ enum Phase {
 pub(super) struct Disk {
     /// What the tree is, or goes to across any crash.
     position: TreePosition,
+    /// What the register names.
+    named: Option<TreePosition>,
     phase: Phase,
     syncs: Vec<Io>,
     /// More writes of a register that names what is being committed.
@@ -35,7 +37,7 @@ pub(super) struct Disk {
 
 impl Disk {
     pub(super) fn new(position: TreePosition) -> Self {
-        Self { position, phase: Phase::Rest, syncs: Vec::new(), stores: Vec::new() }
+        Self { position, named: None, phase: Phase::Rest, syncs: Vec::new(), stores: Vec::new() }
     }
 
     pub(super) fn position(&self) -> TreePosition {
@@ -67,6 +69,10 @@ impl Disk {
         if self.is_at_rest() {
             self.position = position;
         }
+    }
+
+    pub(super) fn on_register(&mut self, named: Option<TreePosition>) {
+        self.named = named;
     }
 
     pub(super) fn on_sync_asked(&mut self, io: Io, effects: &mut Vec<TargetEffect>) {
@@ -106,6 +112,26 @@ impl Disk {
 }
 
 impl Target {
+    /// Whether what is prepared is what the register names.
+    pub(super) fn is_named(&self) -> bool {
+        let prepared = self.stage.as_ref().and_then(|stage| stage.prepared());
+        prepared.is_some() && prepared == self.disk.named
+    }
+
+    /// The core has decided already for what is prepared, and both nodes have that register: nobody will write
+    /// it again.
+    pub(super) fn commit_named(&mut self, effects: &mut Vec<TargetEffect>) {
+        if !self.disk.is_at_rest() || !self.is_named() {
+            return;
+        }
+        if let Some(stage) = self.stage.take()
+            && let Some(position) = stage.to
+        {
+            self.disk.phase = Phase::Committing { io: None, to: position };
+            effects.push(TargetEffect::Commit { io: None, attempt: stage.attempt, position });
+        }
+    }
+
     /// A register that names what is prepared is the order to commit it.
     pub(super) fn on_register_asked(
         &mut self,
@@ -120,6 +146,7 @@ impl Target {
             return;
         };
         if position == self.disk.position && !self.disk.is_committing() {
+            self.disk.named = Some(position);
             effects.push(TargetEffect::Store { io });
             return;
         }
@@ -135,30 +162,39 @@ impl Target {
             return;
         };
         // It is prepared only while the tree is at rest, and nothing but a commit ends that.
+        let io = Some(io);
         self.disk.phase = Phase::Committing { io, to: position };
         effects.push(TargetEffect::Commit { io, attempt: stage.attempt, position });
     }
 
     pub(super) fn on_committed(&mut self, end: CommitEnd, effects: &mut Vec<TargetEffect>) {
         let Phase::Committing { io, to } = self.disk.phase else { return };
+        let complete = |outcome| io.map(|io| TargetEffect::Complete { io, outcome });
         match end {
             CommitEnd::Done => {
                 self.disk.position = to;
+                self.disk.named = Some(to);
                 self.disk.phase = Phase::Applying;
-                effects.push(TargetEffect::Complete { io, outcome: Outcome::Done });
+                effects.extend(complete(Outcome::Done));
                 self.disk.release_stores(None, effects);
-                self.say(TreeNote::Committed { position: to }, effects);
+                if io.is_some() {
+                    self.say(TreeNote::Committed { position: to }, effects);
+                } else {
+                    // Of what the source has not recorded in this session it hears by these.
+                    self.say(TreeNote::Staged { position: to }, effects);
+                    self.say_position(effects);
+                }
                 effects.push(TargetEffect::Apply);
             }
             CommitEnd::Refused(refusal) => {
                 self.disk.phase = Phase::Rest;
-                effects.push(TargetEffect::Complete { io, outcome: Outcome::NotStaged });
+                effects.extend(complete(Outcome::NotStaged));
                 self.disk.release_stores(Some(Outcome::NotStaged), effects);
                 self.disk.complete_syncs(Outcome::Done, effects);
                 self.refuse(refusal, effects);
             }
             CommitEnd::Failed => {
-                effects.push(TargetEffect::Complete { io, outcome: Outcome::Failed });
+                effects.extend(complete(Outcome::Failed));
                 self.disk.fail(effects);
             }
         }

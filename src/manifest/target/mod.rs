@@ -2,8 +2,8 @@
 //!
 //! It is told what happened ([`TargetInput`]) and answers what to do ([`TargetEffect`]), in order. One delta is
 //! staged while the generation before it is applied, and prepared after that. What is prepared is committed
-//! when the core writes a register that names it, and for no other reason: who serves, and what counts, is
-//! the core's to decide. What is whole survives a lost session.
+//! when the core writes a register that names it, or if the register names it already, which the core may never
+//! write again: who serves, and what counts, is the core's to decide. What is whole survives a lost session.
 //!
 //! `terms.rs` has inputs and effects, `stage.rs` a delta on its way, `disk.rs` what follows from the core and from
 //! what was committed.
@@ -66,7 +66,8 @@ impl Target {
     /// Takes one input and appends what follows from it to `effects`.
     pub fn step(&mut self, input: TargetInput, effects: &mut Vec<TargetEffect>) {
         match input {
-            TargetInput::SessionUp { position, space } => {
+            TargetInput::SessionUp { position, space, register } => {
+                self.disk.on_register(register);
                 self.on_session_up(position, space, effects);
             }
             TargetInput::SessionLost => self.on_session_lost(effects),
@@ -93,6 +94,7 @@ impl Target {
             TargetInput::Applied { end, space } => self.on_applied(end, space, effects),
             TargetInput::SyncAsked { io } => self.disk.on_sync_asked(io, effects),
         }
+        self.commit_named(effects);
         self.prepare(effects);
     }
 
@@ -117,6 +119,7 @@ impl Target {
         self.disk.on_found(position);
         self.drop_outdated(effects);
         self.session = Session::Owed;
+        self.commit_named(effects);
         self.say_first(effects);
     }
 
@@ -354,7 +357,10 @@ impl Target {
         match result {
             Preparation::Ready => {
                 stage.step = Step::Prepared;
-                self.say_staged(effects);
+                // The source hears that it is committed if that follows now.
+                if !self.is_named() {
+                    self.say_staged(effects);
+                }
             }
             Preparation::Foreign => {
                 let words = "the tree was changed by somebody else".to_owned();

@@ -91,6 +91,9 @@ pub enum TargetInput {
         position: TreePosition,
         /// What room there is.
         space: Space,
+        /// The generation that the register of this node names. After a crash of a node that served, the tree may
+        /// be another one.
+        register: Option<TreePosition>,
     },
     /// It is over.
     SessionLost,
@@ -209,8 +212,8 @@ pub enum TargetEffect {
     },
     /// Make the register and the commit record stable, together; answered by `Committed`.
     Commit {
-        /// The request whose bytes the register gets.
-        io: Io,
+        /// The request whose bytes the register gets; `None`: it says so already.
+        io: Option<Io>,
         /// Of which delta.
         attempt: Attempt,
         /// Where the tree goes.

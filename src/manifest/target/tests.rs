@@ -23,7 +23,7 @@ impl Rig {
     /// In a session, with generation 1.
     fn new() -> Self {
         let mut rig = Self { target: Target::new([4; 32], position(1)), did: Vec::new() };
-        rig.step(TargetInput::SessionUp { position: position(1), space: SPACE });
+        rig.step(TargetInput::SessionUp { position: position(1), space: SPACE, register: None });
         let applied = TargetEffect::Say(TreeNote::Applied { position: position(1) });
         assert_eq!(rig.take(), [said_position(1), applied]);
         rig
@@ -108,7 +108,7 @@ fn complete(io: u64, outcome: Outcome) -> TargetEffect {
 }
 
 fn commit(io: u64, attempt: u64, number: u64) -> TargetEffect {
-    TargetEffect::Commit { io: Io(io), attempt: Attempt(attempt), position: position(number) }
+    TargetEffect::Commit { io: Some(Io(io)), attempt: Attempt(attempt), position: position(number) }
 }
 
 fn refusal(why: TreeRefusal) -> Refusal {
@@ -223,7 +223,7 @@ fn what_is_whole_survives_a_lost_session_and_what_is_not_does_not() {
     rig.step(TargetInput::SessionLost);
     rig.step(TargetInput::Prepared { attempt: Attempt(1), result: Preparation::Ready });
     assert_eq!(rig.take(), [], "nobody to tell");
-    rig.step(TargetInput::SessionUp { position: position(1), space: SPACE });
+    rig.step(TargetInput::SessionUp { position: position(1), space: SPACE, register: None });
     let applied = TargetEffect::Say(TreeNote::Applied { position: position(1) });
     assert_eq!(rig.take(), [said_position(1), applied, staged(2)]);
     rig.open(2, position(1));
@@ -286,7 +286,7 @@ fn the_first_word_waits_for_a_commit_and_not_for_an_apply() {
     rig.ask(1, 2);
     rig.step(TargetInput::SessionLost);
     rig.take();
-    rig.step(TargetInput::SessionUp { position: position(1), space: SPACE });
+    rig.step(TargetInput::SessionUp { position: position(1), space: SPACE, register: None });
     rig.open(3, position(1));
     assert_eq!(rig.take(), []);
     rig.step(TargetInput::Committed(CommitEnd::Done));
@@ -356,7 +356,7 @@ fn nothing_comes_from_a_disk_that_failed() {
     rig.ask(4, 1);
     rig.step(TargetInput::SyncAsked { io: Io(5) });
     assert_eq!(rig.take(), [4, 5].map(|io| complete(io, Outcome::Failed)));
-    rig.step(TargetInput::SessionUp { position: position(1), space: SPACE });
+    rig.step(TargetInput::SessionUp { position: position(1), space: SPACE, register: None });
     assert_eq!(rig.take(), []);
 }
 
@@ -376,4 +376,28 @@ fn requests_that_wait_are_limited() {
     let refused = |it: &&TargetEffect, outcome| matches!(it, TargetEffect::Complete { outcome: found, .. } if *found == outcome);
     assert_eq!(did.iter().filter(|it| refused(it, Outcome::Busy)).count(), 1998 - 1024);
     assert_eq!(did.iter().filter(|it| refused(it, Outcome::NotStaged)).count(), 84);
+}
+
+#[test]
+fn what_the_register_names_already_is_committed_as_soon_as_it_is_prepared() {
+    // It served, and crashed: what its tree is nobody knows, what its register names is true.
+    let mut rig = Rig { target: Target::new([4; 32], TreePosition::default()), did: Vec::new() };
+    let (register, space) = (Some(position(2)), SPACE);
+    rig.step(TargetInput::SessionUp { position: TreePosition::default(), space, register });
+    rig.open(2, TreePosition::default());
+    rig.say(TreeNote::DeltaRecords);
+    rig.end(position(2));
+    let attempt = Attempt(1);
+    rig.step(TargetInput::Checked { attempt, result: Ok(()) });
+    rig.step(TargetInput::Wants { attempt, chunks: vec![], is_all: true });
+    rig.step(TargetInput::AllStaged { attempt });
+    rig.take();
+    rig.step(TargetInput::Prepared { attempt, result: Preparation::Ready });
+    assert_eq!(rig.take(), [TargetEffect::Commit { io: None, attempt, position: position(2) }]);
+    // A transfer that writes it all the same waits for the commit, and is answered.
+    rig.ask(1, 2);
+    assert_eq!(rig.take(), []);
+    rig.step(TargetInput::Committed(CommitEnd::Done));
+    let store = TargetEffect::Store { io: Io(1) };
+    assert_eq!(rig.take(), [store, staged(2), said_position(2), TargetEffect::Apply]);
 }

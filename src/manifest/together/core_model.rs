@@ -26,7 +26,10 @@ impl World {
 
     pub(super) fn transfer_register(&mut self) {
         let number = self.source.pending.last().map_or(0, |(number, _)| *number);
-        if let Some(register) = self.source.register {
+        if self.source.register == self.target.register {
+            // What is equal on both nodes is not sent.
+            self.register_done(number, true);
+        } else if let Some(register) = self.source.register {
             self.send(Wire::Register { number, register });
         }
     }

@@ -138,7 +138,13 @@ impl World {
                 let delta = self.target.delta.take().expect("something is prepared");
                 assert!(delta.is_prepared && delta.attempt == attempt);
                 assert_eq!(delta.to, Some(position));
-                self.target.committing = Some(self.target.asked[&io].1);
+                let register = io.map_or(self.target.register, |io| {
+                    self.target.asked.get(&io).map(|(_, register)| *register)
+                });
+                if io.is_none() {
+                    self.seen.note("named already");
+                }
+                self.target.committing = register;
                 let is_bad = self.is_faulty && self.dice.percent(4);
                 let refused = CommitEnd::Refused(refusal(TreeRefusal::Space));
                 let end = if is_bad { refused } else { CommitEnd::Done };
@@ -317,5 +323,11 @@ impl World {
         (self.target.delta, self.target.committing) = (None, None);
         self.target.asked.clear();
         self.target.is_refusing = false;
+        if self.dice.percent(30) {
+            // It served meanwhile and crashed: nobody knows what its tree is. What its register names is true.
+            self.target.position = TreePosition::default();
+            self.target.tree = TreePosition::default();
+            self.target.machine = Target::new(SCOPE, TreePosition::default());
+        }
     }
 }

@@ -101,6 +101,7 @@ impl Seen {
             "unknown",
             "late",
             "waited",
+            "named already",
         ];
         for what in all {
             assert!(self.0.get(what).is_some_and(|count| *count > 5), "{what}: {:?}", self.0);
@@ -291,7 +292,8 @@ impl World {
         self.source_met();
         self.target.is_refusing = false;
         let (position, space) = (self.target.position, self.target.space());
-        self.tell_target(TargetInput::SessionUp { position, space });
+        let register = self.target.register.as_ref().and_then(Register::position);
+        self.tell_target(TargetInput::SessionUp { position, space, register });
     }
 
     fn fault(&mut self) {
