@@ -17,6 +17,7 @@ pub(super) fn details(resource: &ResourceStatus, tree: &TreeState) -> Vec<(&'sta
         ("watch", watch(tree)),
         ("guard", tree.guard.clone()),
         ("work area", shown(&tree.work_dir)),
+        ("sent", say::size(tree.sent_bytes)),
         ("undo", undo(tree)),
     ];
     if tree.fuzzy_count > 0 {
@@ -218,6 +219,7 @@ mod tests {
             ("behind", "lag 1200 ms, at risk 3 entries, 8.0 KiB"),
             ("unseen", "a change without event is at most 41 s old"),
             ("watch", "inotify, events lost 1 time, stores through mappings are not seen"),
+            ("sent", "5.0 MiB"),
             ("undo", "3 generations, 1.0 MiB, pinned: 38"),
             ("fuzzy", "log/a\\u{1b}b (mixed) and 1 more"),
             ("skipped", "m\\xff (mounts)"),

@@ -57,6 +57,8 @@ pub struct TreeState {
     pub guard: String,
     /// Where generations are staged and kept.
     pub work_dir: String,
+    /// Records and content that were sent to the other node since the daemon started.
+    pub sent_bytes: u64,
     /// What is in the tree and not kept.
     pub skipped: Skipped,
     /// The first of these, with the name of the count that they are in.
@@ -214,6 +216,7 @@ pub(crate) fn sample_tree() -> TreeStatus {
             mmap_blind: true,
             guard: "watch".to_owned(),
             work_dir: "/srv/.hotpair-uploads".to_owned(),
+            sent_bytes: 5 << 20,
             skipped: Skipped { mounts: 1, ..Skipped::default() },
             skipped_entries: vec![entry("m\\xff", Some("bf8="), "mounts")],
             links_outside: 4,
@@ -265,7 +268,7 @@ mod tests {
             r#""tree":{"label":"fuzzy","captured_at":"2026-01-01T00:00:00Z","root":"ROOT","entries":81234,"#,
             r#""fuzzy":[{"path":"log/a\u001bb","why":"mixed"}],"fuzzy_count":2,"unseen_bound_ms":41000,"#,
             r#""watch":"inotify","overflows":1,"mmap_blind":true,"guard":"watch","#,
-            r#""work_dir":"/srv/.hotpair-uploads","#,
+            r#""work_dir":"/srv/.hotpair-uploads","sent_bytes":5242880,"#,
             r#""skipped":{"mounts":1,"flags":0,"kinds":0,"devices":0,"paths":0},"#,
             r#""skipped_entries":[{"path":"m\\xff","path_base64":"bf8=","why":"mounts"}],"#,
             r#""links_outside":4,"quarantine":{"files":2,"bytes":4096},"#,

@@ -269,6 +269,7 @@ impl TreeDesk {
 
     fn say(&mut self, message: TreeMessage) {
         if let Some(to) = self.session {
+            self.view.sent_bytes += message.payload.bytes().len() as u64;
             self.deeds.push_back(Deed::Say { to, message });
         }
     }

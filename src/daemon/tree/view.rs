@@ -16,6 +16,8 @@ use crate::store::tree::capture::{Captured, SkippedWhy};
 pub(super) struct TreeView {
     pub(super) standing: Option<Standing>,
     work_dir: PathBuf,
+    /// Records and content that were handed to connections.
+    pub(super) sent_bytes: u64,
     captured_at: Option<Timestamp>,
     entries: Option<u64>,
     fuzzy: Vec<crate::control::tree_status::ListedEntry>,
@@ -31,6 +33,7 @@ impl TreeView {
         Self {
             standing: None,
             work_dir,
+            sent_bytes: 0,
             captured_at: None,
             entries: None,
             fuzzy: Vec::new(),
@@ -105,6 +108,7 @@ impl TreeDesk {
                 mmap_blind: false,
                 guard: "watch".to_owned(),
                 work_dir: self.view.work_dir.display().to_string(),
+                sent_bytes: self.view.sent_bytes,
                 skipped: self.view.skipped,
                 skipped_entries: self.view.skipped_entries.clone(),
                 links_outside: 0,
