@@ -514,13 +514,47 @@ fn is_a_log(path: &Path) -> bool {
     fs::read_to_string(path).unwrap().contains("started")
 }
 
+#[cfg(feature = "directory")]
 #[test]
-fn a_demo_of_a_later_stage_is_refused_by_name() {
-    let mut demo = Demo::start(&["--kind", "directory"]);
+fn the_demo_of_a_directory_checks_a_whole_failover_and_leaves_nothing_behind() {
+    let mut demo = Demo::start(&["--kind", "directory", "--size", "2MiB"]);
+    let code = demo.end();
+    let text = demo.text("demo: ");
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.lines().last().unwrap().starts_with("demo: every check held, in "), "{text}");
+    for part in [
+        "a file of 512.0 KiB: ",
+        " entries renamed: ",
+        "whichever is lost, nothing of that is",
+        "kill -9 of all of alpha",
+        "beta promoted itself",
+        "with all that was synced",
+        "what only alpha had is set aside there, ",
+        "kill -9 of beta's worker",
+        "alpha promoted itself",
+        "of what was synced, 0 lost",
+        "ms from the kill until the other node served",
+        "ms from the crash until the other node served",
+        "equal, BLAKE3 ",
+    ] {
+        assert!(text.contains(part), "no {part:?} in {text}");
+    }
+    assert!(!text.contains('\x1b'), "{text}");
+    assert_eq!(demo.leftovers(), Vec::<String>::new());
+    demo.wait_for_end_of_daemons();
+}
+
+#[cfg(feature = "directory")]
+#[test]
+fn an_interrupted_demo_of_a_directory_leaves_nothing_behind() {
+    let mut demo = Demo::start(&["--kind", "directory", "--size", "1MiB"]);
+    demo.wait_for_line("takes over if alpha is lost");
+    assert_eq!(demo.daemons().len(), DEMO_PROCESSES);
+    demo.program.signal(Signal::INT);
     assert_eq!(demo.end(), Some(1));
-    let text = demo.text("next: ");
-    assert!(text.contains("comes with the stage \"directory\""), "{text}");
-    assert!(text.contains("hotpair demo --kind block"), "{text}");
+    demo.text("refused: the demo was interrupted");
+    assert_eq!(demo.leftovers(), Vec::<String>::new());
+    demo.wait_for_end_of_daemons();
 }
 
 /// What the audit log of a node says: outcome, command and reason of each line.

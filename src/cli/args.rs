@@ -123,25 +123,25 @@ pub(super) enum Command {
 /// Show a whole pair on this machine: write, kill the primary, fail over, read back, resync.
 ///
 /// Two real daemons and a witness in a temporary folder, with keys, configuration and clients of
-/// their own. Nobody promotes: the nodes do it by themselves. Every acknowledged write is looked for
-/// on the node that is left, and in the end in both files. Nothing is left behind, unless a check
-/// fails: then it says where the logs are. Exit code 0 if every check held.
+/// their own. Nobody promotes: the nodes do it by themselves. Every acknowledged write, or everything
+/// that was synced, is looked for on the node that is left, and in the end in both copies. Nothing is
+/// left behind, unless a check fails: then it says where the logs are. Exit code 0 if every check held.
 #[derive(Debug, clap::Args)]
 pub(super) struct Demo {
     /// What is replicated.
     #[arg(long, value_name = "KIND", default_value = "block")]
     pub(super) kind: Kind,
-    /// The size of the block file, with a binary unit, from 1MiB to 4GiB. There are two of them.
-    #[arg(long, value_parser = demo_size, default_value = "128MiB")]
-    pub(super) size: u64,
+    /// The size of the block file or of all files, with a binary unit, from 1MiB to 4GiB. There are
+    /// two copies [default: 128MiB, of a directory 8MiB].
+    #[arg(long, value_parser = demo_size)]
+    pub(super) size: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum Kind {
     /// A file of fixed size, used through NBD.
     Block,
-    /// A tree of files; comes with the stage "directory".
-    #[value(hide = true)]
+    /// A tree of files, that applications use as any other.
     Directory,
 }
 

@@ -22,11 +22,6 @@ pub(super) fn refuse_without_undo(resource: &str) -> Failure {
     Failure::refused(why, format!("hotpair resume-resync {resource}"))
 }
 
-/// Refuses a demo of what is not there yet.
-pub(super) fn refuse_directory_demo() -> Failure {
-    Failure::refused(comes_with("--kind directory", "directory"), "hotpair demo --kind block")
-}
-
 fn comes_with(name: &str, stage: &str) -> String {
     format!("`{name}` comes with the stage \"{stage}\"; this release has the stage \"pair\"")
 }

@@ -1,10 +1,12 @@
 //! `hotpair demo`: a whole pair on this machine that loses a node in the middle of writes, and goes
 //! on by itself.
 //!
-//! `script.rs` is the story. `pair.rs` and `node.rs` are two real daemons in a folder of their own,
-//! `witness.rs` is the third party that lets one of them serve, `load.rs` and `nbd_client.rs` the client that writes, `ledger.rs` and `stamp.rs` what it must
-//! read afterwards, `scene.rs` what is shown. Nothing is left behind unless a check failed: then
-//! the folder stays, and its logs are named.
+//! `pair.rs` and `node.rs` are two real daemons in a folder of their own, `witness.rs` is the third party
+//! that lets one of them serve, `scene.rs` what is shown. `script.rs` is the story of a block file,
+//! `load.rs` and `nbd_client.rs` the client that writes, `ledger.rs` and `stamp.rs` what it must read
+//! afterwards. `tree_script.rs` is the story of a directory, `tree_load.rs` the application that writes
+//! to it, `tree_ledger.rs` and `tree_walk.rs` what must be there afterwards. Nothing is left behind
+//! unless a check failed: then the folder stays, and its logs are named.
 
 mod ledger;
 mod load;
@@ -14,6 +16,10 @@ mod pair;
 mod scene;
 mod script;
 mod stamp;
+mod tree_ledger;
+mod tree_load;
+mod tree_script;
+mod tree_walk;
 mod witness;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -23,31 +29,58 @@ use self::scene::Scene;
 use super::args::{Demo, Kind};
 use super::client::block_on;
 use super::failure::Failure;
-use super::later;
 use super::say::{self, BOLD, DIM};
 
-/// The resource.
-const RESOURCE: &str = "vm1";
-/// What this build has.
-const ENCRYPTION: &str = if HAS_TLS { "tls" } else { "none" };
-const HAS_TLS: bool = cfg!(feature = "_tls");
+/// What is replicated.
+#[derive(Clone, Copy, Debug)]
+struct Subject {
+    kind: Kind,
+    /// The resource.
+    name: &'static str,
+    /// The file or folder that it is on each node.
+    file: &'static str,
+    /// Its size in bytes, unless somebody wants another one.
+    size: u64,
+}
 
-pub(super) fn demo(demo: &Demo) -> Result<(), Failure> {
-    match demo.kind {
-        Kind::Block => block_on(show(demo.size)),
-        Kind::Directory => Err(later::refuse_directory_demo()),
+impl Subject {
+    fn of(kind: Kind) -> Self {
+        match kind {
+            Kind::Block => Self { kind, name: "vm1", file: "vm1.img", size: 128 << 20 },
+            Kind::Directory => Self { kind, name: "uploads", file: "uploads", size: 8 << 20 },
+        }
     }
 }
 
-async fn show(size: u64) -> Result<(), Failure> {
+/// What this build has.
+const ENCRYPTION: &str = if HAS_TLS { "tls" } else { "none" };
+const HAS_TLS: bool = cfg!(feature = "_tls");
+const HAS_DIRECTORIES: bool = cfg!(feature = "directory");
+
+pub(super) fn demo(demo: &Demo) -> Result<(), Failure> {
+    if matches!(demo.kind, Kind::Directory) && !HAS_DIRECTORIES {
+        let why = "this build of hotpair keeps block files only";
+        return Err(Failure::refused(why, "hotpair demo --kind block"));
+    }
+    let subject = Subject::of(demo.kind);
+    block_on(show(subject, demo.size.unwrap_or(subject.size)))
+}
+
+async fn show(subject: Subject, size: u64) -> Result<(), Failure> {
     // Before anything is made that somebody would have to remove.
     let mut interrupt = Interrupt::listen()?;
-    let mut pair = Pair::make()?;
+    let mut pair = Pair::make(subject)?;
     let scene = Scene::new();
+    let play = async {
+        match subject.kind {
+            Kind::Block => script::play(&mut pair, &scene, size).await,
+            Kind::Directory => tree_script::play(&mut pair, &scene, size).await,
+        }
+    };
     let played = tokio::select! {
         biased;
         () = interrupt.recv() => None,
-        played = script::play(&mut pair, &scene, size) => Some(played),
+        played = play => Some(played),
     };
     match played {
         Some(Ok(())) => {

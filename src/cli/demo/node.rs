@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::timeout;
 
 use super::scene::Scene;
-use super::{RESOURCE, failed};
+use super::{Subject, failed};
 use crate::cli::args::Common;
 use crate::cli::client::Client;
 use crate::cli::configuration;
@@ -26,7 +26,9 @@ use crate::control::status::ResourceStatus;
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) name: &'static str,
-    /// The block file.
+    /// The resource.
+    pub(super) resource: &'static str,
+    /// The block file, or the directory.
     pub(super) data: PathBuf,
     /// Keys and metadata.
     pub(super) state_dir: PathBuf,
@@ -48,14 +50,15 @@ const TAIL_LINES: usize = 12;
 
 impl Node {
     /// A node with everything below `folder`.
-    pub(super) fn new(name: &'static str, folder: &Path, binary: &Path) -> Self {
+    pub(super) fn new(name: &'static str, subject: Subject, folder: &Path, binary: &Path) -> Self {
         let home = folder.join(name);
         Self {
             name,
-            data: home.join("vm1.img"),
+            resource: subject.name,
+            data: home.join(subject.file),
             state_dir: home.join("state"),
             control: home.join("control.sock"),
-            export: home.join("vm1.nbd"),
+            export: home.join("client.nbd"),
             log: folder.join(format!("{name}.log")),
             config: folder.join(super::pair::CONFIG_FILE),
             binary: binary.to_owned(),
@@ -160,7 +163,7 @@ impl Node {
 
     /// What its daemon says of the resource; `None` while it takes no commands.
     pub(super) async fn look(&self, client: &Client) -> Result<Option<ResourceStatus>, Failure> {
-        match status::of_resource(client, RESOURCE).await {
+        match status::of_resource(client, self.resource).await {
             Ok(status) => Ok(Some(status)),
             Err(Failure::NotReachable { .. }) => Ok(None),
             Err(failure) => Err(failure),

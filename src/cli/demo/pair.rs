@@ -13,8 +13,10 @@ use tokio::time::{Instant, sleep};
 
 use super::ledger::Ledger;
 use super::node::Node;
+use super::scene::Scene;
 use super::witness::Witness;
-use super::{ENCRYPTION, RESOURCE, failed};
+use super::{ENCRYPTION, HAS_TLS, Subject, failed};
+use crate::cli::args::Kind;
 use crate::cli::client::Client;
 use crate::cli::failure::Failure;
 use crate::control::status::ResourceStatus;
@@ -31,6 +33,7 @@ pub(super) struct Pair {
     pub(super) beta: Node,
     pub(super) folder: PathBuf,
     pub(super) binary: PathBuf,
+    subject: Subject,
     /// A part of the loopback network that nobody else uses, or hardly.
     network: [u8; 2],
 }
@@ -47,7 +50,7 @@ const FOLDER_LEN_MAX: usize = 80;
 
 impl Pair {
     /// Makes the folder and chooses what is in it.
-    pub(super) fn make() -> Result<Self, Failure> {
+    pub(super) fn make(subject: Subject) -> Result<Self, Failure> {
         let name = format!("hotpair-demo-{:08x}", fastrand::u32(..));
         let folder = std::env::temp_dir().join(name);
         if folder.as_os_str().len() > FOLDER_LEN_MAX || folder.to_str().is_none() {
@@ -68,9 +71,10 @@ impl Pair {
         let binary = make().map_err(|error| {
             Failure::failed(&error, "name another folder: TMPDIR=FOLDER hotpair demo")
         })?;
-        let [alpha, beta] = ["alpha", "beta"].map(|name| Node::new(name, &folder, &binary));
+        let [alpha, beta] =
+            ["alpha", "beta"].map(|name| Node::new(name, subject, &folder, &binary));
         let octet = || fastrand::u8(1..=254);
-        Ok(Self { alpha, beta, folder, binary, network: [octet(), octet()] })
+        Ok(Self { alpha, beta, folder, binary, subject, network: [octet(), octet()] })
     }
 
     /// An address of the demo's own.
@@ -79,15 +83,24 @@ impl Pair {
         Ipv4Addr::new(127, second, third, host)
     }
 
-    /// Writes what both nodes read: the same file. `identities` are empty without TLS.
-    pub(super) fn configure(
+    /// Makes the keys, and writes what both nodes read: the same file.
+    pub(super) async fn configure(
         &self,
+        scene: &Scene,
         size: u64,
-        identities: &[String; 2],
         witness: &Witness,
     ) -> Result<(), Failure> {
+        let mut identities = [String::new(), String::new()];
+        if HAS_TLS {
+            for (node, identity) in self.nodes().into_iter().zip(&mut identities) {
+                let state_dir = node.state_dir.to_string_lossy();
+                let words = ["identity", "--state-dir", &*state_dir];
+                let printed = node.type_in(scene, &words).await?;
+                printed.trim().clone_into(identity);
+            }
+        }
         let write = || -> anyhow::Result<()> {
-            let text = self.config(size, &self.places()?, identities, witness);
+            let text = self.config(size, &self.places()?, &identities, witness);
             private(&self.folder.join(CONFIG_FILE))?.write_all(text.as_bytes())?;
             Ok(())
         };
@@ -125,20 +138,27 @@ impl Pair {
         if let Some(identity) = &witness.identity {
             let _ = writeln!(text, "witness_identity = \"{identity}\"");
         }
-        let _ = write!(
-            text,
-            "\n[resource.{RESOURCE}]\nkind = \"block\"\npath = {}\nsize = \"{size}B\"\n\
-             mode = \"sync\"\nexport = {}\n",
-            quoted("", &self.alpha.data),
-            quoted("unix:", &self.alpha.export),
-        );
-        let _ = write!(
-            text,
-            "\n[resource.{RESOURCE}.on.beta]\npath = {}\nexport = {}\n",
-            quoted("", &self.beta.data),
-            quoted("unix:", &self.beta.export),
-        );
+        self.push_resource(&mut text, size);
         text
+    }
+
+    fn push_resource(&self, text: &mut String, size: u64) {
+        let name = self.subject.name;
+        let [mine, theirs] = self.nodes().map(|node| quoted("", &node.data));
+        let [export, other_export] = self.nodes().map(|node| quoted("unix:", &node.export));
+        let _ = match self.subject.kind {
+            Kind::Block => write!(
+                text,
+                "\n[resource.{name}]\nkind = \"block\"\npath = {mine}\nsize = \"{size}B\"\n\
+                 mode = \"sync\"\nexport = {export}\n\
+                 \n[resource.{name}.on.beta]\npath = {theirs}\nexport = {other_export}\n",
+            ),
+            Kind::Directory => write!(
+                text,
+                "\n[resource.{name}]\nkind = \"directory\"\npath = {mine}\n\
+                 \n[resource.{name}.on.beta]\npath = {theirs}\n",
+            ),
+        };
     }
 
     /// Addresses for each node. Nothing keeps the ports free until the daemons use them, but among so

@@ -12,7 +12,7 @@ use super::node::Node;
 use super::pair::{self, Pair};
 use super::scene::Scene;
 use super::witness::Witness;
-use super::{ENCRYPTION, HAS_TLS, RESOURCE, failed};
+use super::{ENCRYPTION, failed};
 use crate::cli::events;
 use crate::cli::failure::Failure;
 use crate::cli::say;
@@ -65,19 +65,10 @@ async fn prepare(
 ) -> Result<Witness, Failure> {
     scene.goes_on("making keys, a configuration and a file");
     let witness = Witness::start(scene, pair).await?;
-    let mut identities = [String::new(), String::new()];
-    if HAS_TLS {
-        for (node, identity) in pair.nodes().into_iter().zip(&mut identities) {
-            let state_dir = node.state_dir.to_string_lossy();
-            let words = ["identity", "--state-dir", &*state_dir];
-            let printed = node.type_in(scene, &words).await?;
-            printed.trim().clone_into(identity);
-        }
-    }
-    pair.configure(size, &identities, &witness)?;
+    pair.configure(scene, size, &witness).await?;
     pair.fill(ledger).await?;
-    pair.alpha.type_in(scene, &["init", RESOURCE, "--from", "this"]).await?;
-    pair.beta.type_in(scene, &["init", RESOURCE, "--from", "peer"]).await?;
+    pair.alpha.type_in(scene, &["init", pair.alpha.resource, "--from", "this"]).await?;
+    pair.beta.type_in(scene, &["init", pair.beta.resource, "--from", "peer"]).await?;
     let blocks = ledger.len();
     scene.done(&format!(
         "keys, a configuration, and a file of {blocks} blocks with content on alpha,\n\
@@ -239,7 +230,7 @@ async fn compare(
     scene.goes_on("stopping both nodes");
     client.flush().await.map_err(|error| on(&pair.alpha, &error))?;
     client.leave().await.map_err(|error| on(&pair.alpha, &error))?;
-    pair.alpha.type_in(scene, &["demote", RESOURCE]).await?;
+    pair.alpha.type_in(scene, &["demote", pair.alpha.resource]).await?;
     pair.wait_for("both nodes to be in sync after the demotion", pair::are_in_sync).await?;
     pair.stop().await?;
     scene.done("alpha is secondary again; both daemons stopped cleanly")?;
@@ -309,7 +300,7 @@ async fn write_some(
 }
 
 async fn connect(node: &Node) -> Result<NbdClient, Failure> {
-    NbdClient::connect(&node.export, RESOURCE).await.map_err(|error| on(node, &error))
+    NbdClient::connect(&node.export, node.resource).await.map_err(|error| on(node, &error))
 }
 
 /// Bytes that the last resync sent, as the node reported it.
