@@ -8,6 +8,7 @@
 //! | `pair` | as well a running pair in sync whose node alpha is primary |
 //! | `pair as configured` | the same with the block of TOML above it; under Pacemaker with a cluster made of files |
 //! | `pair with a witness` | the same with README.md's configuration of a witness, which runs; beta takes over if alpha is lost |
+//! | `new directory`, `pair of a directory`, `pair of a directory as configured` | the same with README.md's directory in the place of the block file; it is empty at first |
 //! | `configure` | both hosts get the configuration with the keys that the nodes have |
 //! | `configure with the above` | the same with the block of TOML above it |
 //! | `configure with a witness` | the same with README.md's witness |
@@ -19,6 +20,7 @@
 //! | `rot NODE` | 3 bytes of the data file change behind the daemon's back |
 //! | `cut`, `heal` | the cable between the nodes |
 //! | `write NODE MIB` | a client writes so many MiB and flushes |
+//! | `files NODE COUNT` | so many files are made in the directory of a node, in a new folder `batch-1`, `batch-2` and so on |
 //! | `wait in sync`, `wait NODE POINTER VALUE` | until `status --json` says so |
 
 use std::collections::BTreeSet;
@@ -37,8 +39,10 @@ use crate::real::pair::{self, Pair, Plan};
 use crate::real::process::{self, Process, Said};
 use crate::real::witness::Witness;
 
-/// The resource of the pages.
+/// The block resource of the pages.
 pub(crate) const RESOURCE: &str = "vm1";
+/// The directory of the pages.
+const DIRECTORY: &str = "uploads";
 /// Sizes of the pages, and what the test uses for them.
 const SIZES: &[(&str, &str)] = &[("20GiB", "16MiB"), ("30GiB", "24MiB")];
 const NODES: [&str; 2] = ["alpha", "beta"];
@@ -60,6 +64,7 @@ pub(crate) const NOT_RUN: &[(&str, &str)] = &[
 /// What the commands of one section are typed into.
 pub(crate) struct World {
     pair: Pair,
+    resource: &'static str,
     is_running: [bool; 2],
     base: Table,
     writes: u8,
@@ -89,6 +94,11 @@ pub(crate) fn follow(page: &Page, section: &Section, base: &Table) -> BTreeSet<S
                     "pair" => Some(World::running(base.clone())),
                     "pair as configured" => Some(World::running(merged(base, &toml))),
                     "pair with a witness" => Some(World::running(merged(base, &witness_config()))),
+                    "new directory" => Some(World::new(of_directory(base))),
+                    "pair of a directory" => Some(World::running(of_directory(base))),
+                    "pair of a directory as configured" => {
+                        Some(World::running(merged(&of_directory(base), &toml)))
+                    }
                     _ => None,
                 };
                 if let Some(fresh) = fresh {
@@ -142,6 +152,14 @@ fn witness_config() -> Table {
     config_with("[promotion]").expect("README.md shows the configuration of a witness")
 }
 
+/// `base` with the directory of the page instead of the block file.
+fn of_directory(base: &Table) -> Table {
+    let mut table = base.clone();
+    table.remove("resource");
+    let directory = config_with("kind = \"directory\"");
+    merged(&table, &directory.expect("README.md shows the configuration of a directory"))
+}
+
 /// The first block of TOML in README.md that has `word`.
 fn config_with(word: &str) -> Option<Table> {
     let readme = Page::read("README.md");
@@ -155,26 +173,34 @@ fn config_with(word: &str) -> Option<Table> {
 impl World {
     /// Two hosts with a configuration and keys, and one more.
     fn new(base: Table) -> Self {
-        let pair = Pair::prepare(Plan { has_relays: true, ..Plan::default() });
-        let mut world =
-            Self { pair, is_running: [false; 2], base, writes: 0, seen: BTreeSet::new() };
+        let is_directory = base["resource"].get(DIRECTORY).is_some();
+        let resource = if is_directory { DIRECTORY } else { RESOURCE };
+        let pair = Pair::prepare(Plan { has_relays: true, is_directory, ..Plan::default() });
+        let seen = BTreeSet::new();
+        let mut world = Self { pair, resource, is_running: [false; 2], base, writes: 0, seen };
         world.configure();
         world
     }
 
     fn running(base: Table) -> Self {
         let mut world = Self::new(base);
-        world.pair.nodes[0].well(&["init", RESOURCE, "--from", "empty"]);
-        world.pair.nodes[1].well(&["init", RESOURCE, "--from", "peer"]);
+        let resource = world.resource;
+        world.pair.nodes[0].well(&["init", resource, "--from", "empty"]);
+        world.pair.nodes[1].well(&["init", resource, "--from", "peer"]);
         world.start(0);
         world.start(1);
-        world.pair.wait_in_sync();
+        if resource == DIRECTORY {
+            // Whoever serves a tree fills the other one.
+            world.pair.wait_connected();
+        } else {
+            world.pair.wait_in_sync();
+        }
         if world.pair.witness.is_some() {
             world.pair.wait_serves(0);
             let takes_over = || world.pair.nodes[1].field("/promotion/takes_over") == true;
             world.pair.news.wait_for("beta to take over", || takes_over().then_some(()));
         } else {
-            world.pair.nodes[0].as_agent(&["promote", RESOURCE]);
+            world.pair.nodes[0].as_agent(&["promote", resource]);
         }
         world.pair.wait_in_sync();
         world
@@ -240,12 +266,13 @@ impl World {
                     }
                 }
             }
-            let resource = table["resource"][RESOURCE].as_table_mut().unwrap();
+            let resource = table["resource"][self.resource].as_table_mut().unwrap();
             for (at, node) in self.pair.nodes.iter().enumerate() {
-                let own = [
-                    ("path".to_owned(), node.data.to_str().unwrap().into()),
-                    ("export".to_owned(), format!("unix:{}", node.export.display()).into()),
-                ];
+                let path = ("path".to_owned(), node.data.to_str().unwrap().into());
+                let export = format!("unix:{}", node.export.display());
+                let is_block = !self.pair.plan.is_directory;
+                let export = is_block.then(|| ("export".to_owned(), export.into()));
+                let own: Vec<(String, toml::Value)> = [path].into_iter().chain(export).collect();
                 if at == 0 {
                     resource.extend(own);
                 } else {
@@ -311,6 +338,7 @@ impl World {
             ["cut"] => self.pair.cut(),
             ["heal"] => self.pair.heal(),
             ["write", node, mib] => self.write(index(node), mib.parse().unwrap()),
+            ["files", node, count] => self.make_files(index(node), count.parse().unwrap()),
             ["wait", "in", "sync"] => self.pair.wait_in_sync(),
             ["wait", node, pointer, value] => {
                 let node = &self.pair.nodes[index(node)];
@@ -333,6 +361,15 @@ impl World {
             client.write(index << 20, &piece).unwrap();
         }
         client.flush().unwrap();
+    }
+
+    fn make_files(&mut self, at: usize, count: u32) {
+        self.writes += 1;
+        let folder = self.pair.nodes[at].data.join(format!("batch-{}", self.writes));
+        fs::create_dir(&folder).unwrap();
+        for number in 0..count {
+            fs::write(folder.join(number.to_string()), format!("file {number}\n")).unwrap();
+        }
     }
 
     /// Types one command, which must end and show as the page says.
@@ -396,7 +433,9 @@ impl World {
                 is_done()
             }
             ["curl", rest @ ..] => ask(rest),
-            ["cp" | "mkdir" | "tar" | "rm" | "tail", rest @ ..] => process::run(words[0], rest),
+            ["cp" | "mkdir" | "tar" | "rm" | "tail" | "mv" | "ls", rest @ ..] => {
+                process::run(words[0], rest)
+            }
             ["systemctl", verb, .., "hotpair"] => {
                 match *verb {
                     "start" | "enable" => self.start(at),
@@ -441,7 +480,10 @@ impl World {
             text = text.replace("192.0.2.3:7787", &witness.address.to_string());
         }
         let Some(node) = self.pair.nodes.get(at) else { return text };
+        let work_area = node.data.with_file_name(format!(".hotpair-{DIRECTORY}"));
         for (shown, here) in [
+            ("/srv/uploads", &node.data),
+            ("/srv/.hotpair-uploads", &work_area),
             ("/etc/hotpair/hotpair.toml", &node.config),
             ("/srv/vm1.img", &node.data),
             ("/run/hotpair/control.sock", &node.control),
