@@ -575,6 +575,7 @@ fn what_operators_do_is_in_the_audit_log_and_a_log_that_is_none_stops_nobody() {
     let pair = running();
     let [alpha, beta] = &pair.nodes;
     alpha.well(&["promote", RESOURCE]);
+    pair.wait_in_sync();
     refused(&pair, 1, &["promote", RESOURCE], "and primary", "switchover");
     let words = |at: usize| -> Vec<[String; 2]> {
         audit(&pair.nodes[at].state_dir).into_iter().map(|[out, what, _]| [out, what]).collect()

@@ -58,8 +58,9 @@ fn the_quick_start_of_the_readme_works() {
 fn every_command_of_the_operations_page_does_what_it_says() {
     let page = Page::read(OPERATIONS);
     let seen = follow_all(&page);
+    let tables = ["### `status --json`", "### `tree` in `status --json`"];
     let described: BTreeSet<String> =
-        page.keys_of_table("### `status --json`").into_iter().collect();
+        tables.iter().flat_map(|title| page.keys_of_table(title)).collect();
     let is_described = |key: &&String| {
         described.contains(*key)
             || described.iter().any(|known| known.starts_with(&format!("{key}.")))

@@ -325,7 +325,11 @@ impl World {
             }
             ["lose", what, node] => {
                 let node = &self.pair.nodes[index(node)];
-                fs::remove_file(&node.data).unwrap();
+                if node.data.is_dir() {
+                    fs::remove_dir_all(&node.data).unwrap();
+                } else {
+                    fs::remove_file(&node.data).unwrap();
+                }
                 if *what == "node" {
                     fs::remove_dir_all(&node.state_dir).unwrap();
                 }
