@@ -76,7 +76,7 @@ pub(super) fn scene(node: &NodeConfig, resource: &NodeResource) -> Scene {
         node: node.node.name.clone(),
         peer: node.peer.name.clone(),
         path: resource.local.path.display().to_string(),
-        export: resource.local.export.to_string(),
+        export: resource.directory.is_none().then(|| resource.local.export.to_string()),
     }
 }
 

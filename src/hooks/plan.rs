@@ -47,10 +47,10 @@ pub struct Scene {
     pub node: String,
     /// Name of the other one.
     pub peer: String,
-    /// The file that is replicated.
+    /// The file or directory that is replicated.
     pub path: String,
-    /// Where clients connect.
-    pub export: String,
+    /// Where clients connect; `None`: it is a directory, which has no clients.
+    pub export: Option<String>,
 }
 
 impl Plan {
@@ -140,17 +140,18 @@ pub(super) fn environment(
     reason: ServiceReason,
     epoch: Epoch,
 ) -> BTreeMap<String, String> {
+    let kind = if scene.export.is_some() { "block" } else { "directory" };
     [
         ("CLUSTER", scene.cluster.as_str()),
         ("RESOURCE", &scene.resource),
-        ("KIND", "block"),
+        ("KIND", kind),
         ("NODE", &scene.node),
         ("PEER", &scene.peer),
         ("ACTION", action),
         ("REASON", reason.name()),
         ("EPOCH", &epoch.to_string()),
         ("PATH", &scene.path),
-        ("EXPORT", &scene.export),
+        ("EXPORT", scene.export.as_deref().unwrap_or_default()),
     ]
     .into_iter()
     .map(|(name, value)| (format!("HOTPAIR_{name}"), value.to_owned()))

@@ -25,7 +25,7 @@ fn scene() -> Scene {
         node: "alpha".into(),
         peer: "beta".into(),
         path: "/srv/vm1.img".into(),
-        export: "unix:/run/hotpair/vm1.nbd".into(),
+        export: Some("unix:/run/hotpair/vm1.nbd".into()),
     }
 }
 
@@ -77,6 +77,17 @@ async fn hooks_run_in_order_and_know_where_they_are() {
     drop(file);
     assert_eq!(ended, Ok(()));
     assert_eq!(lines, ["promote switchover vm1 8", "0", "0"]);
+}
+
+#[test]
+fn hooks_hear_what_is_replicated_and_a_directory_has_no_export() {
+    let of = |export: Option<&str>| {
+        let scene = Scene { export: export.map(str::to_owned), ..scene() };
+        let plan = Plan::of(order(1, ServiceAction::Start), &hooks(vec![], vec![]), &scene);
+        ["HOTPAIR_KIND", "HOTPAIR_EXPORT"].map(|name| plan.environment[name].clone())
+    };
+    assert_eq!(of(Some("unix:/run/x")), ["block", "unix:/run/x"]);
+    assert_eq!(of(None), ["directory", ""]);
 }
 
 #[tokio::test]
