@@ -6,7 +6,7 @@ from rsync import serve, url
 CONFIG = """settings {{ nodaemon = true, statusFile = "{state}/status" }}
 sync {{
   default.rsync, source = "{source}", target = "{url}", delay = 0, delete = true,
-  rsync = {{ archive = true, hard_links = true, acls = true, xattrs = true, numeric_ids = true }},
+  rsync = {{ archive = true, hard_links = true, acls = true, xattrs = true, _extra = {{ "--numeric-ids" }} }},
 }}
 """
 
