@@ -205,6 +205,8 @@ class World:
 
     def check(self):
         """Fails if a program ended that should not, or as it should not."""
+        if not self.memory.is_alive():
+            raise Failure("memory is not looked at any more")
         for process in self.daemons:
             if process.poll() is not None:
                 raise Failure(f"{process.log.name}: ended: {last_line(process.log)}")
