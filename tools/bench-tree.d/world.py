@@ -106,15 +106,13 @@ class Memory(threading.Thread):
     def reset(self):
         self.peak = dict.fromkeys(SIDES, 0)
         for group in self.groups.values():
-            for name in ("memory.max_usage_in_bytes", "memory.peak"):
-                try:
-                    (group / name).write_text("0")
-                except OSError:
-                    continue
+            mark = group / "memory.max_usage_in_bytes"
+            if mark.exists():
+                mark.write_text("0")
 
     def charged(self, side):
-        """The kernel's own high mark of a side, page cache included; since Linux 6.12 or with the
-        first version of control groups since `reset`, else since the start."""
+        """The kernel's own high mark of a side, page cache included: since `reset` with the first
+        version of control groups, since the start with the second."""
         for name in ("memory.max_usage_in_bytes", "memory.peak"):
             if side in self.groups and (self.groups[side] / name).exists():
                 return int((self.groups[side] / name).read_text())
