@@ -185,8 +185,8 @@ def listing(root, own_names):
     """What is below a root: whether each name is a directory."""
     names = {}
     for folder, folders, files in os.walk(root):
-        inside = os.path.relpath(folder, root)
-        if inside == ".":
+        inside = os.path.relpath(folder, root) if folder != str(root) else ""
+        if not inside:
             folders[:] = [name for name in folders if name not in own_names]
             files = [name for name in files if name not in own_names]
         names.update({os.path.join(inside, name): True for name in folders})
