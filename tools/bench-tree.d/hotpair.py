@@ -34,7 +34,7 @@ class Product(Driver):
             if identity is None:
                 raise Failure(f"hotpair identity printed no identity: {printed.strip()}")
             lines += [f"[node.{world.names[side]}]", f'replication = "{world.addresses[side]}:{PORT}"',
-                      f'identity = "{identity}"', f'state_dir = "{home}/hotpair"', f'control = "{home}/control"']
+                      f'identity = "{identity}"', f'state_dir = "{home}/hotpair"', f'control = "{home}/hotpair/control"']
         lines += ["[resource.r]", 'kind = "directory"', f'path = "{world.source}"',
                   f"[resource.r.on.{world.names['target']}]", f'path = "{world.target}"']
         self.config = world.place / "hotpair.toml"
