@@ -5,7 +5,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::replica::AtRisk;
+use crate::replica::{AtRisk, Refused};
 
 /// Most entries of each list in a status; how many there are in all is in the counts.
 pub const LISTED_MAX: usize = 100;
@@ -25,6 +25,16 @@ pub struct TreeStatus {
     pub at_risk: AtRisk,
     /// The rest.
     pub tree: TreeState,
+}
+
+impl TreeStatus {
+    /// What `explain` says, after `core`, which knows nothing of a tree that is halted: whatever else is the
+    /// matter with the pair then mostly follows from that.
+    pub(super) fn explain(&self, core: Refused) -> Refused {
+        let Some(halted) = &self.tree.halted else { return core };
+        let why = format!("nothing of the tree is sent: {}; {}", halted.reason, core.why);
+        Refused { why, next: halted.next.clone() }
+    }
 }
 
 /// The state of a tree.
@@ -288,6 +298,19 @@ mod tests {
             assert!(text.contains(part), "{part}: {text}");
         }
         assert_eq!(serde_json::from_str::<NodeStatus>(&text).unwrap(), node);
+    }
+
+    #[test]
+    fn a_tree_that_is_halted_comes_first() {
+        let mut tree = sample_tree();
+        let core = Refused { why: "in sync; this node serves".to_owned(), next: String::new() };
+        let said = tree.explain(core.clone());
+        let why = "nothing of the tree is sent: 700 of 1000 entries would be deleted; in sync; this node \
+                   serves";
+        assert_eq!(said.why, why);
+        assert_eq!(said.next, "hotpair resume-resync uploads --accept-deletes 700");
+        tree.tree.halted = None;
+        assert_eq!(tree.explain(core.clone()), core);
     }
 
     #[test]

@@ -255,8 +255,12 @@ async fn events(
 async fn explain(State(api): Shared, Path(name): Path<String>) -> Result<Json<Refused>, Failure> {
     let resource = api.resource(&name)?;
     refresh(&[resource]).await;
-    let explain = resource.snapshot.borrow().core.explain.clone();
-    Ok(Json(explain))
+    let snapshot = resource.snapshot.borrow();
+    let core = snapshot.core.explain.clone();
+    Ok(Json(match &snapshot.tree {
+        Some(tree) => tree.explain(core),
+        None => core,
+    }))
 }
 
 /// What `split-brain show` gets.
