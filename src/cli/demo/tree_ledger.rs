@@ -185,7 +185,7 @@ impl Ledger {
 
     /// The last version at which the whole tree was as `found`, or a path that does not fit.
     fn moments(&self, found: &Entries) -> Result<Version, PathBuf> {
-        let mut left = vec![0..self.version() + 1];
+        let mut left: Vec<_> = std::iter::once(0..self.version() + 1).collect();
         for path in self.all_paths(found) {
             left = common(&left, &self.versions(path, found.get(path)));
             if left.is_empty() {

@@ -361,11 +361,12 @@ fn check_kept(last: &Entries, handed_out: &Entries, kept: &Entries) -> Result<()
         .chain(kept.values())
         .filter_map(|entry| entry.content().map(Into::into))
         .collect();
-    let lost = last.iter().find(|(_, entry)| {
+    let missing = last.iter().find(|(_, entry)| {
         entry.content().is_some_and(|content| !there.contains(content.as_bytes()))
     });
-    lost.map_or(Ok(()), |(path, _)| {
-        Err(failed(format!("alpha had {path:?} alone, and it is not in the quarantine")))
+    missing.map_or(Ok(()), |(path, _)| {
+        let path = path.display();
+        Err(failed(format!("alpha had {path} alone, and it is not in the quarantine")))
     })
 }
 

@@ -103,14 +103,17 @@ pub(super) async fn walk(root: &Path) -> io::Result<Entries> {
 pub(super) fn differences(one: &Entries, other: &Entries) -> Vec<String> {
     let paths: BTreeSet<&PathBuf> = one.keys().chain(other.keys()).collect();
     let differ = paths.into_iter().filter(|path| one.get(*path) != other.get(*path));
-    differ.map(|path| format!("{path:?}: {:?}, {:?}", one.get(path), other.get(path))).collect()
+    let told =
+        |path: &PathBuf| format!("{}: {:?}, {:?}", path.display(), one.get(path), other.get(path));
+    differ.map(told).collect()
 }
 
 /// One hash over all of a tree.
 pub(super) fn hash(entries: &Entries) -> Hash {
     let mut hasher = Hasher::new();
     for (path, entry) in entries {
-        hasher.update(format!("{path:?} {entry:?}\n").as_bytes());
+        hasher.update(path.as_os_str().as_encoded_bytes());
+        hasher.update(format!("\0{entry:?}\n").as_bytes());
     }
     hasher.finalize()
 }

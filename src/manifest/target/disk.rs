@@ -114,7 +114,7 @@ impl Disk {
 impl Target {
     /// Whether what is prepared is what the register names.
     pub(super) fn is_named(&self) -> bool {
-        let prepared = self.stage.as_ref().and_then(|stage| stage.prepared());
+        let prepared = self.stage.as_ref().and_then(super::stage::Stage::prepared);
         prepared.is_some() && prepared == self.disk.named
     }
 

@@ -148,13 +148,11 @@ impl World {
                 let is_bad = self.is_faulty && self.dice.percent(4);
                 let refused = CommitEnd::Refused(refusal(TreeRefusal::Space));
                 let end = if is_bad { refused } else { CommitEnd::Done };
-                if end == CommitEnd::Done {
-                    self.report(TargetInput::Committed(end));
-                } else {
+                if end != CommitEnd::Done {
                     self.target.is_refusing = true;
                     self.seen.note("commit refused");
-                    self.report(TargetInput::Committed(end));
                 }
+                self.report(TargetInput::Committed(end));
             }
             TargetEffect::Store { io } => {
                 let named = self.target.asked[&io].1.position();
