@@ -335,7 +335,7 @@ impl TreeDesk {
             match ended.io {
                 Some(io) => self.input(Input::Disk { io, outcome: ended.outcome }),
                 None if ended.outcome != DiskOutcome::Done => self.input(Input::DiskGone),
-                None => self.is_record_ready = self.file.is_idle(),
+                None => self.is_record_ready = !self.file.has_own(),
             }
         }
         true

@@ -47,9 +47,10 @@ impl RegisterFile {
         self.queue.push_back((io, block));
     }
 
-    /// Whether something is to be written, or not stable yet.
-    pub(super) fn is_idle(&self) -> bool {
-        self.queue.is_empty()
+    /// Whether something that this driver asked for itself is not stable yet. Writes of the core come between,
+    /// and say nothing of that.
+    pub(super) fn has_own(&self) -> bool {
+        self.queue.iter().any(|(io, _)| io.is_none())
     }
 
     /// What is to be done now.
@@ -110,7 +111,7 @@ mod tests {
         let (Some(Step::Sync(sync)), None) = file.on_done(first, DiskOutcome::Done) else {
             panic!("a sync")
         };
-        assert!(file.next().is_none() && !file.is_idle());
+        assert!(file.next().is_none() && file.has_own());
         let (None, Some(ended)) = file.on_done(sync, DiskOutcome::Done) else { panic!("its end") };
         assert_eq!((ended.io, ended.outcome), (Some(IoId(3)), DiskOutcome::Done));
         let Some(Step::Write(second, bytes)) = file.next() else { panic!("the next") };
@@ -119,6 +120,25 @@ mod tests {
             panic!("no sync of what failed")
         };
         assert_eq!((ended.io, ended.outcome), (None, DiskOutcome::Failed));
-        assert!(file.is_idle() && file.next().is_none());
+        assert!(!file.has_own() && file.next().is_none());
+    }
+
+    #[test]
+    fn what_this_driver_asked_for_is_stable_though_the_core_wants_more() {
+        let mut file = RegisterFile::default();
+        file.write(None, block(1));
+        file.write(None, block(2));
+        file.write(Some(IoId(3)), block(2));
+        for is_last in [false, true] {
+            let Some(Step::Write(write, _)) = file.next() else { panic!("a write") };
+            let (Some(Step::Sync(sync)), None) = file.on_done(write, DiskOutcome::Done) else {
+                panic!("a sync")
+            };
+            let (None, Some(ended)) = file.on_done(sync, DiskOutcome::Done) else {
+                panic!("an end")
+            };
+            assert_eq!((ended.io, file.has_own()), (None, !is_last));
+        }
+        assert!(file.next().is_some());
     }
 }
