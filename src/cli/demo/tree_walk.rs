@@ -193,7 +193,7 @@ mod tests {
         let after = walked(folder.path());
         assert_eq!(hash(&before) == hash(&after), before == after);
         let lines = differences(&before, &after);
-        lines.iter().map(|line| line.split('"').nth(1).unwrap().to_owned()).collect()
+        lines.iter().map(|line| line.split(": ").next().unwrap().to_owned()).collect()
     }
 
     #[test]
