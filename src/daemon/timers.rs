@@ -107,6 +107,19 @@ mod tests {
     }
 
     #[test]
+    fn of_what_is_over_at_once_the_ends_of_leases_fire_first() {
+        let mut timers = Timers::default();
+        let now = at(1_000, 1_000);
+        let later = [ControllerTimer::Repeat, ControllerTimer::Look, ControllerTimer::Grace];
+        let leases = [ControllerTimer::ArbiterLease, ControllerTimer::PeerLease];
+        for timer in later.into_iter().chain(leases) {
+            timers.set(now, timer, (now.boottime, AFTER), Bound::Early);
+        }
+        let fired: Vec<_> = std::iter::from_fn(|| timers.fire(at(9_000, 9_000))).collect();
+        assert_eq!(fired, leases.into_iter().chain(later).collect::<Vec<_>>());
+    }
+
+    #[test]
     fn a_lease_that_was_asked_for_at_a_forgotten_moment_is_over() {
         let mut timers = Timers::default();
         for step in 0..=u64::try_from(MARKS_MAX).unwrap() {

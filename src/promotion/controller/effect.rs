@@ -80,16 +80,19 @@ pub struct PeerWord {
 }
 
 /// What the controller waits for.
+///
+/// Drivers fire those that are over in this order. A node that was kept from running finds several at once, and
+/// must not act by a lease that ended meanwhile: the ends of its leases come first.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum ControllerTimer {
-    /// The arbiter has not answered: the request is sent again.
-    Repeat,
-    /// The lease is to be renewed, or the record to be looked at.
-    Look,
     /// The arbiter's lease to this node is over.
     ArbiterLease,
     /// The peer's lease to this node is over.
     PeerLease,
+    /// The arbiter has not answered: the request is sent again.
+    Repeat,
+    /// The lease is to be renewed, or the record to be looked at.
+    Look,
     /// This node's lease to the peer is over.
     Grant,
     /// Every lease that this node granted before its start is over.

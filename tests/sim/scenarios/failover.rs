@@ -604,6 +604,23 @@ fn a_demotion_that_the_arbiter_does_not_answer_is_taken_back() {
     }
 }
 
+// It wakes when the time to ask is over, and its lease as well: it must not serve by that before it notices.
+#[test]
+fn a_demotion_that_sleeps_past_its_lease_is_not_taken_back_by_that() {
+    let mut script = pair();
+    script.world.cut_witness(A, 0);
+    script.world.cut_witness(A, 1);
+    script.world.command(A, Command::Demote).unwrap_or_else(|broken| panic!("{broken}"));
+    script.pass(50);
+    script.pause(A, 20_000);
+    script.until_serving(B);
+    script.pass(25_000);
+    script.world.heal_witness();
+    script.write(3, 3);
+    is_whole_again(&mut script);
+    assert_eq!(owner(&script), Side::Second);
+}
+
 // The same after a restart, which forgets that anything was asked.
 #[test]
 fn a_primary_that_serves_is_not_left_stopped_at_the_arbiter() {
