@@ -267,13 +267,17 @@ const BLOCKS_BETWEEN_YIELDS: u64 = 256;
 
 /// Whether both nodes hold the same and replicate.
 pub(super) fn are_in_sync(looks: &Looks) -> bool {
+    are_complete(looks) && looks.iter().flatten().all(|look| look.out_of_sync_bytes == Some(0))
+}
+
+/// Whether both nodes have a whole copy and replicate.
+pub(super) fn are_complete(looks: &Looks) -> bool {
     looks.iter().all(|look| {
         look.as_ref().is_some_and(|look| {
             look.disk == DiskState::UpToDate
                 && look.peer.disk == Some(DiskState::UpToDate)
                 && look.peer.replication == ReplicationStatus::Established
                 && look.resync.is_none()
-                && look.out_of_sync_bytes == Some(0)
         })
     })
 }

@@ -20,8 +20,7 @@ use super::{ENCRYPTION, failed};
 use crate::cli::failure::Failure;
 use crate::cli::say;
 use crate::control::status::ResourceStatus;
-use crate::replica::ReplicationStatus;
-use crate::units::{DiskState, Role};
+use crate::units::Role;
 
 /// How long the application works each time.
 const WORK_FOR: Duration = Duration::from_millis(1500);
@@ -108,7 +107,7 @@ impl Story<'_> {
         pair.alpha.start(scene)?;
         pair.beta.start(scene)?;
         scene.goes_on("copying the tree to beta");
-        pair.wait_for("beta to have the tree", have_the_same).await?;
+        pair.wait_for("beta to have the tree", have_generations).await?;
         scene.done("both daemons run and hold the same tree")?;
         scene.goes_on("waiting for the witness to let alpha serve");
         pair.wait_for("alpha to serve", |[alpha, _]| pair::serves(alpha.as_ref())).await?;
@@ -126,7 +125,8 @@ impl Story<'_> {
         let moved = self.application.move_folder().map_err(|error| on(&self.pair.alpha, &error))?;
         self.sync().await?;
         let after = sent_by(&self.pair.alpha).await?;
-        let [patched, renamed] = [between - before, after - between].map(say::size);
+        let [patched, renamed] =
+            [between.saturating_sub(before), after.saturating_sub(between)].map(say::size);
         let large = say::size(self.application.patched_len());
         self.numbers.patch =
             format!("{} written into a file of {large}: {patched} sent", say::size(patch));
@@ -241,7 +241,7 @@ impl Story<'_> {
         self.scene.goes_on("alpha gets what it missed");
         self.pair.wait_for("alpha to have what beta has", are_together).await?;
         self.sync().await?;
-        self.numbers.resync_bytes = sent_by(&self.pair.beta).await? - before;
+        self.numbers.resync_bytes = sent_by(&self.pair.beta).await?.saturating_sub(before);
         let sent = say::size(self.numbers.resync_bytes);
         self.check_equal().await?;
         self.scene.done(&format!(
@@ -282,7 +282,7 @@ impl Story<'_> {
         self.application = begin(&self.pair.alpha).await?;
         let count = self.work().await?;
         // After so many promotions without an operator there are none for a while.
-        self.pair.wait_for("beta to have what alpha has", have_the_same).await?;
+        self.pair.wait_for("beta to have what alpha has", have_generations).await?;
         self.scene.done(&format!("{count} changes on alpha; beta is back as secondary"))
     }
 
@@ -292,7 +292,8 @@ impl Story<'_> {
         let resource = self.pair.alpha.resource;
         self.pair.alpha.type_in(self.scene, &["demote", resource]).await?;
         let are_equal = |looks: &Looks| {
-            looks.iter().flatten().all(|look| look.role == Role::Secondary) && have_the_same(looks)
+            looks.iter().flatten().all(|look| look.role == Role::Secondary)
+                && have_generations(looks)
         };
         self.pair.wait_for("both nodes to have the last generation", are_equal).await?;
         self.pair.stop().await?;
@@ -382,22 +383,14 @@ async fn quarantine(node: &Node) -> Result<(PathBuf, Entries), Failure> {
     Ok((place, kept))
 }
 
-/// Whether both nodes hold the same generation, and the secondary takes over if the primary is lost.
+/// Whether both nodes hold a complete generation, and the secondary takes over if the primary is lost.
 fn are_together(looks: &Looks) -> bool {
-    have_the_same(looks) && looks.iter().any(|look| pair::takes_over(look.as_ref()))
+    have_generations(looks) && looks.iter().any(|look| pair::takes_over(look.as_ref()))
 }
 
 /// Whether both nodes hold a complete generation and replicate.
-fn have_the_same(looks: &Looks) -> bool {
-    looks.iter().all(|look| {
-        look.as_ref().is_some_and(|look| {
-            look.disk == DiskState::UpToDate
-                && look.peer.disk == Some(DiskState::UpToDate)
-                && look.peer.replication == ReplicationStatus::Established
-                && look.resync.is_none()
-                && look.tree_generation.is_some()
-        })
-    })
+fn have_generations(looks: &Looks) -> bool {
+    pair::are_complete(looks) && looks.iter().flatten().all(|look| look.tree_generation.is_some())
 }
 
 /// Bytes that a node sent for its tree.
