@@ -725,7 +725,7 @@ impl World {
         let slept = now - process.last_beat > 2 * BEAT;
         process.last_beat = now;
         if slept {
-            let lately = now - SUSPECT_AFTER / 2;
+            let lately = now.saturating_sub(SUSPECT_AFTER / 2);
             process.last_heard = process.last_heard.max(lately);
             process.last_up = process.last_up.max(lately);
         }
