@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::effect::Effect;
 use super::exit::{Asker, ExitWhy};
-use super::operator::{Answer, Command, Refused};
+use super::operator::{AgentCommand, Answer, Command, Refused};
 use super::records::Change;
 use super::session::{Phase, Standing};
 use super::{Effects, Replica};
@@ -82,6 +82,16 @@ impl<M: MapMemory> Replica<M> {
         if self.desk.is_stopping && *command != Command::Stop {
             let next = format!("hotpair status {}, once it runs again", self.settings.resource);
             refuse(request, "this daemon stops", &next, effects);
+            return;
+        }
+        let needs_record = !matches!(
+            command,
+            Command::Stop | Command::Demote | Command::Agent(AgentCommand::Demote)
+        );
+        if self.records.has_failed() && needs_record {
+            let next = "make sure that the folder of the metadata can be written (hotpair events \
+                        says since when it cannot), and restart the daemon";
+            refuse(request, "this node cannot write its metadata", next, effects);
             return;
         }
         let is_agents = matches!(command, Command::Agent(_)) && self.is_under_pacemaker();

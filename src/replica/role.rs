@@ -514,6 +514,7 @@ impl<M: MapMemory> Replica<M> {
         self.event("disk-failed", "a write of metadata failed");
         self.records.fail();
         if self.background.disk_has_failed() {
+            self.leave_link(effects);
             return;
         }
         self.background.fail_disk();
@@ -526,7 +527,7 @@ impl<M: MapMemory> Replica<M> {
         self.leave_link(effects);
     }
 
-    /// What the copy is worth, whether or not that could be recorded.
+    /// What the copy is worth, whether or not that could be recorded. The peer is told only what could.
     pub(super) fn disk_state(&self) -> DiskState {
         if self.background.disk_has_failed() {
             DiskState::Failed

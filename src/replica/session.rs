@@ -337,7 +337,10 @@ impl<M: MapMemory> Replica<M> {
             pledge_seen: 0,
             ended: Vec::new(),
         }));
-        if self.records.stable().stand_alone || self.desk.is_disconnecting() {
+        if self.records.has_failed() {
+            // Whatever a Hello says counts as stable, and the peer goes on by it.
+            self.refuse_link(METADATA_LOST, effects);
+        } else if self.records.stable().stand_alone || self.desk.is_disconnecting() {
             let text = "an operator disconnected this node";
             self.send_refusal(RefusalCode::Disconnected, text, effects);
             self.close_link(true, effects);
@@ -652,6 +655,8 @@ impl<M: MapMemory> Replica<M> {
     }
 }
 
+/// Why a node meets nobody that cannot make anything stable.
+const METADATA_LOST: &str = "this node cannot write its metadata; restart its daemon once it can";
 /// Sessions of this connection whose late frames are dropped without a word.
 const ENDED_MAX: usize = 16;
 /// Changes of the record that may wait when the peer asks for another one.

@@ -4,6 +4,7 @@ pub(crate) mod alone;
 mod datagrams;
 pub(crate) mod failover;
 mod forced;
+mod metadata;
 pub(crate) mod moments;
 mod moving;
 mod pacemaker;
