@@ -517,7 +517,7 @@ impl<M: MapMemory> Replica<M> {
             Message::Verdict(verdict) => self.on_verdict(&verdict, effects)?,
             Message::Refusal(refusal) => self.on_refusal(&refusal, effects),
             Message::Ping(beat) => self.on_ping(beat, effects),
-            Message::Pong(beat) => self.link.peer_stable = beat.stable,
+            Message::Pong(beat) => self.note_peer_stable(beat),
             Message::ResyncPause(is_paused) => self.on_resync_pause(is_paused),
             Message::Outdate(outdate) => {
                 self.check_change_room()?;
@@ -603,9 +603,17 @@ impl<M: MapMemory> Replica<M> {
     }
 
     fn on_ping(&mut self, beat: Beat, effects: &mut Effects) {
-        self.link.peer_stable = beat.stable;
+        self.note_peer_stable(beat);
         let stable = self.records.stable().applied;
         self.send(Message::Pong(Beat { sent_at: beat.sent_at, stable }), effects);
+    }
+
+    /// While the nodes meet this may be newer than what the peer said in its Hello, by which it is judged:
+    /// it would look like a copy of yesterday.
+    fn note_peer_stable(&mut self, beat: Beat) {
+        if self.link.session().is_some() {
+            self.link.peer_stable = beat.stable;
+        }
     }
 
     fn on_refusal(&mut self, refusal: &Refusal, effects: &mut Effects) {

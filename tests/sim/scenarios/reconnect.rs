@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
+use hotpair::promotion::arbiter::Eligible;
 use hotpair::replica::{Command, ReplicationStatus};
 use hotpair::units::{DiskState, ReplicationMode, Role, Side, VetoReason};
 
+use super::failover::{is_whole_again, until_eligible};
 use crate::ghost::Excuse;
+use crate::io::Work;
 use crate::plan::{Limits, Plan};
 use crate::script::{A, B, Script, force, promote};
+use crate::witness::WitnessPlan;
 use crate::world::{World, millis};
 
 const SYNC: ReplicationMode = ReplicationMode::Sync;
@@ -514,4 +518,48 @@ fn a_secondary_whose_disk_hangs_does_not_keep_the_primary_from_going_on_alone() 
         count += 1;
     }
     assert!(count > 1_000, "{count} writes in a minute");
+}
+
+/// B gets ready to meet late, and hears meanwhile what A has made stable since its Hello. Beside that Hello it
+/// would make A a copy of yesterday.
+#[test]
+fn what_becomes_stable_while_the_nodes_meet_makes_no_old_copy() {
+    let mut plan = Plan { witness: Some(WitnessPlan::calm()), ..Plan::calm(SYNC, 16 << 20) };
+    plan.limits.checkpoint_every = Duration::from_secs(1);
+    let mut script = Script::with_plan(plan);
+    until_eligible(&mut script, Eligible::Both);
+    script.kill(B);
+    script.world.nodes[B].settings.checkpoint_every = Duration::from_millis(300);
+    script.start(B);
+    is_whole_again(&mut script);
+    script.world.kill_witness();
+    // B makes a checkpoint, and A will make its next one while they meet.
+    let is_due = |world: &World, since: u64| {
+        let process = world.nodes[B].process.as_ref().unwrap();
+        let writes_map = process.io.values().any(|work| matches!(work, Work::Map { .. }));
+        writes_map && (millis(20)..millis(500)).contains(&(world.now - since))
+    };
+    let (mut recorded, mut since) = (script.world.nodes[A].superblock().applied, 0);
+    for block in (0..64).cycle().take(2_000) {
+        let write = script.begin_write(block, 1);
+        script.until_exactly("a write is answered, or B writes its map", |world| {
+            world.clients.is_settled(write) || is_due(world, since)
+        });
+        if is_due(&script.world, since) {
+            break;
+        }
+        let newest = script.world.nodes[A].superblock().applied;
+        if newest != recorded {
+            (recorded, since) = (newest, script.world.now);
+        }
+    }
+    assert!(is_due(&script.world, since));
+    script.world.nodes[B].trouble.stalled_until = script.world.now + millis(2_500);
+    script.begin_write(70, 1);
+    script.pass(2);
+    let now = script.world.now;
+    script.world.net.reset_any(now);
+    script.until_in_sync();
+    script.check_copies();
+    assert!(script.status(A).role == Role::Primary);
 }
