@@ -22,4 +22,4 @@ pub mod services;
 pub use clocks::{Clocks, Early, Late};
 pub use grant::{Permit, ServeGrant, forced_permit, grant, pledged_permit, solo_permit};
 pub use promote::{Peer, PromoteHow, PromotePlan, Refusal, check_promote, check_switchover};
-pub use resume::{Claim, Resume, may_resume, must_step_down};
+pub use resume::{Claim, Resume, is_superseded, may_resume, must_step_down};

@@ -15,8 +15,8 @@ use crate::promotion::controller::{
     self, Act, Controller, ControllerEffect, ControllerInput, Facts, Leaving, RecordStep,
 };
 use crate::promotion::services::ServiceReason;
-use crate::promotion::{Claim, PromoteHow, forced_permit};
-use crate::units::{ArbiterId, DiskState, Instance, Role, ServeMode, VetoReason};
+use crate::promotion::{PromoteHow, forced_permit};
+use crate::units::{ArbiterId, DiskState, Instance, ServeMode, VetoReason};
 
 /// Kind of the event that says that another store of the arbiter is asked from here on.
 pub const ARBITER_CHANGED: &str = "arbiter-changed";
@@ -204,7 +204,7 @@ impl<M: MapMemory> Replica<M> {
             }
             Act::TakeOver(epoch) => self.take_over_by_arbiter(epoch),
             Act::StepDown(epoch) => {
-                self.step_down(Claim { role: Role::Primary, epoch, promised: epoch }, effects);
+                self.step_down(epoch, format!("the peer is primary at epoch {epoch}"), effects);
             }
             Act::HandedOver => self.on_handed_over(effects),
             Act::TakenBack => self.on_taken_back(effects),

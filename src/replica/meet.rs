@@ -124,7 +124,8 @@ impl<M: MapMemory> Replica<M> {
         }
         let mine = self.records.stable().epoch;
         if self.role.is_primary() && promotion::must_step_down(mine, claim) {
-            self.step_down(claim, effects);
+            let why = format!("the peer is primary at epoch {}", claim.epoch);
+            self.step_down(claim.epoch, why, effects);
         }
         let is_waiting =
             self.link.up.as_ref().is_some_and(|up| matches!(up.phase, Phase::Waiting { .. }));
@@ -242,10 +243,7 @@ impl<M: MapMemory> Replica<M> {
         let first = standpoint(mine, self.settings.side);
         let second = standpoint(theirs, self.settings.side.other());
         let decision = decide(&first, &second);
-        let moves = match decision.outcome {
-            Outcome::InSync | Outcome::Source(_) | Outcome::Target(_) => true,
-            Outcome::SplitBrain | Outcome::Unrelated | Outcome::Refused => false,
-        };
+        let moves = decision.outcome.moves();
         for (a, b) in [(mine, theirs), (theirs, mine)] {
             if moves && a.role == Role::Primary && self.is_over(a.epoch, b.promised) {
                 let reason = format!(
@@ -319,6 +317,28 @@ impl<M: MapMemory> Replica<M> {
         if outcome == Outcome::SplitBrain && !self.records.stable().split {
             self.event("split-brain", reason);
             self.records.change(Change::Split);
+        }
+        self.let_former_primary_go_on(effects);
+    }
+
+    /// The peer was promoted at a higher epoch, and has been away since: it will not follow this node, so this
+    /// one follows it if the two then agree. An arbiter that knows of it may be gone for good.
+    fn let_former_primary_go_on(&mut self, effects: &mut Effects) {
+        let Some(up) = &self.link.up else { return };
+        let (Some(mine), Some(theirs)) = (&up.mine, &up.theirs) else { return };
+        let claim = claim_of(theirs);
+        let epoch = self.records.stable().epoch;
+        let is_superseded = promotion::is_superseded(epoch, claim, theirs.serve_mode);
+        // Pacemaker promotes it, or the other one.
+        if !self.role.is_primary() || !is_superseded || self.is_under_pacemaker() {
+            return;
+        }
+        let mut first = standpoint(mine, self.settings.side);
+        first.role = Role::Secondary;
+        let second = standpoint(theirs, self.settings.side.other());
+        if decide(&first, &second).outcome.moves() {
+            let why = format!("the peer was promoted at epoch {}, and is to go on", claim.epoch);
+            self.step_down(claim.epoch, why, effects);
         }
     }
 

@@ -13,7 +13,7 @@ use super::session::{SessionPart, Standing};
 use super::{Effects, Replica};
 use crate::metadata::MapMemory;
 use crate::promotion::services::ServiceReason;
-use crate::promotion::{self, Claim, Resume};
+use crate::promotion::{self, Resume};
 use crate::units::{DiskReason, DiskState, Epoch, Generation, Sequence, ServeMode, VetoReason};
 
 /// What a promotion writes into the record.
@@ -465,15 +465,15 @@ impl<M: MapMemory> Replica<M> {
         }
     }
 
-    /// The peer is primary at a higher epoch: nothing leaves this node any more.
-    pub(super) fn step_down(&mut self, peer: Claim, effects: &mut Effects) {
+    /// The peer was promoted at a higher epoch: nothing leaves this node any more.
+    pub(super) fn step_down(&mut self, epoch: Epoch, why: String, effects: &mut Effects) {
         self.close_export(Closing::Fenced, effects);
         self.refuse_waiting_operators("the peer was promoted", effects);
         self.role.primary = None;
-        self.event("role-changed", format!("the peer is primary at epoch {}", peer.epoch));
+        self.event("role-changed", why);
         self.records.change(Change::StepDown {
             owner: Some(self.settings.side.other()),
-            promised: peer.epoch,
+            promised: epoch,
             veto: Some(VetoReason::Superseded),
             stopped: false,
         });

@@ -651,6 +651,14 @@ impl Outcome {
             Self::InSync | Self::SplitBrain | Self::Unrelated | Self::Refused => self,
         }
     }
+
+    /// Whether the two go on together.
+    pub fn moves(self) -> bool {
+        match self {
+            Self::InSync | Self::Source(_) | Self::Target(_) => true,
+            Self::SplitBrain | Self::Unrelated | Self::Refused => false,
+        }
+    }
 }
 
 impl fmt::Display for Outcome {

@@ -432,3 +432,32 @@ fn a_node_that_was_made_anew_makes_a_record_with_a_peer_that_believes_another_st
     script.pass(3_000);
     fails_over_at(&mut script, 0);
 }
+
+/// B was promoted while A heard neither it nor the arbiter, and died. The store that knows of it is gone when
+/// the nodes meet: A learns it by what B says of itself.
+#[test]
+fn a_primary_whose_peer_was_promoted_by_a_store_that_is_gone_follows_it() {
+    for writes_alone in [false, true] {
+        let mut script = pair();
+        cut_off_witness(&mut script, A);
+        script.cut();
+        script.until("B is promoted", |world| world.status(B).is_some_and(|status| status.solo));
+        if writes_alone {
+            connect_to_newest(&mut script);
+            script.write(2, 3);
+        }
+        script.kill(B);
+        replace_for_good(&mut script);
+        script.mend();
+        script.start(B);
+        until_believed(&mut script, [NEW; 2]);
+        script.until("B goes on", |world| {
+            world.nodes[B].process.as_ref().is_some_and(|process| process.export.is_some())
+        });
+        assert!(!serves(&script, A));
+        connect_to_newest(&mut script);
+        script.write(3, 4);
+        is_whole_again(&mut script);
+        fails_over(&mut script);
+    }
+}
