@@ -1,7 +1,9 @@
 //! The commit record, the applied record and one block of the caller's, in a file of two slots.
 //!
-//! A write goes over the older slot, so a torn one leaves its predecessor. It is stable when it
-//! returns; a write or a sync that failed is never tried again, because nobody can tell which slot
+//! A write goes over the older slot, so a torn one leaves its predecessor; then the same goes over the other
+//! slot. So at rest both say the same, and one that rots costs nothing: with one copy the predecessor would
+//! count, and a generation that was acknowledged would be taken for one that never was. A write is stable
+//! when it returns; a write or a sync that failed is never tried again, because nobody can tell which slot
 //! counts after that until a start reads them.
 
 use std::fs::File;
@@ -64,8 +66,7 @@ impl RecordsFile {
     /// [`ApplyError::Failed`].
     pub fn make(state: &Folder, records: &Records) -> Result<Self, ApplyError> {
         let counter = 1;
-        let mut bytes = vec![0; PAGE_LEN];
-        bytes.extend_from_slice(&encode(counter, records));
+        let bytes = [encode(0, records), encode(counter, records)].concat();
         let (name, new) = (name(RECORDS_FILE), name("tree.records.new"));
         match state.remove_file(&new) {
             // Left behind by an attempt that was interrupted.
@@ -101,7 +102,13 @@ impl RecordsFile {
             .map_err(|error| failed("read", errno_of(&error)))?;
         let newest = newest_of_two(RECORDS_FILE, &bytes, decode, |(counter, _)| *counter);
         let (counter, records) = newest.map_err(ApplyError::Records)?;
-        Ok(Some(Self { file, counter, records, failed: false }))
+        let mut opened = Self { file, counter, records, failed: false };
+        let says_the_same = |slot: &[u8]| decode(slot).is_ok_and(|(_, it)| it == records);
+        if !bytes.chunks(PAGE_LEN).all(says_the_same) {
+            // A crash came between the two writes, or one of the slots has rotted.
+            opened.write_slot(&records)?;
+        }
+        Ok(Some(opened))
     }
 
     /// What it says.
@@ -118,12 +125,19 @@ impl RecordsFile {
             return Err(ApplyError::FailedBefore);
         }
         steps.take("write", || RECORDS_FILE.to_owned())?;
+        self.write_slot(records)?;
+        self.write_slot(records)
+    }
+
+    /// Writes over the older slot.
+    fn write_slot(&mut self, records: &Records) -> Result<(), ApplyError> {
         let counter = self.counter + 1;
         let written = self
             .file
             .write_all_at(&encode(counter, records), slot_offset(counter))
             .map_err(|error| errno_of(&error))
-            // Orders the record behind all that it speaks of, and ahead of whoever is told of it.
+            // Orders the record behind all that it speaks of, and ahead of whoever is told of it; the second
+            // one behind the first, so that one of them is whole at any time.
             .and_then(|()| fdatasync(&self.file));
         match written {
             Ok(()) => {
@@ -287,23 +301,27 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_slot_leaves_the_other_one_and_two_are_an_error_that_names_the_file() {
+    fn a_slot_that_rots_leaves_the_same_and_two_are_an_error_that_names_the_file() {
         let (outer, folder) = state();
         let path = outer.path().join(RECORDS_FILE);
-        let mut file = RecordsFile::make(&folder, &Records::default()).unwrap();
-        for number in 1..4 {
-            let before = *file.records();
-            file.write(&Steps::unlimited(), &sample(number)).unwrap();
+        let mut file = RecordsFile::make(&folder, &sample(9)).unwrap();
+        for number in 0..4 {
             let whole = std::fs::read(&path).unwrap();
-            let slot = usize::try_from(slot_offset(file.counter)).unwrap();
-            for len in [0, 1, 100, 512, 4095] {
-                let mut torn = whole.clone();
-                torn[slot + len..slot + PAGE_LEN].fill(0xa5);
-                std::fs::write(&path, &torn).unwrap();
-                assert_eq!(read(&folder), before, "{len} bytes of the slot are written");
+            for (slot, len) in
+                [0, 1].into_iter().flat_map(|it| [(it, 0), (it, 1), (it, 100), (it, 4095)])
+            {
+                let mut rotten = whole.clone();
+                rotten[slot * PAGE_LEN + len..(slot + 1) * PAGE_LEN].fill(0xa5);
+                std::fs::write(&path, &rotten).unwrap();
+                assert_eq!(read(&folder), *file.records(), "slot {slot} from {len} on");
+                // The start has made it good.
+                let mended = std::fs::read(&path).unwrap();
+                let slots: Vec<_> =
+                    mended.chunks(PAGE_LEN).map(|it| decode(it).unwrap().1).collect();
+                assert_eq!(slots, [*file.records(); 2]);
             }
-            std::fs::write(&path, &whole).unwrap();
-            assert_eq!(read(&folder), sample(number));
+            file = RecordsFile::open(&folder).unwrap().unwrap();
+            file.write(&Steps::unlimited(), &sample(number)).unwrap();
         }
         let mut both = std::fs::read(&path).unwrap();
         both[20] ^= 1;
@@ -313,6 +331,30 @@ mod tests {
         assert!(error.to_string().contains(RECORDS_FILE), "{error}");
         std::fs::write(&path, &both[..100]).unwrap();
         assert!(matches!(RecordsFile::open(&folder), Err(ApplyError::Records(_))));
+    }
+
+    #[test]
+    fn a_write_that_is_cut_anywhere_leaves_what_was_or_what_is_written() {
+        let (outer, folder) = state();
+        let path = outer.path().join(RECORDS_FILE);
+        let mut file = RecordsFile::make(&folder, &sample(1)).unwrap();
+        let before = std::fs::read(&path).unwrap();
+        let first = usize::try_from(slot_offset(file.counter + 1)).unwrap();
+        file.write(&Steps::unlimited(), &sample(2)).unwrap();
+        let after = std::fs::read(&path).unwrap();
+        for len in [0, 1, 100, 512, 4095, PAGE_LEN] {
+            let mut cut = before.clone();
+            cut[first..first + len].copy_from_slice(&after[first..first + len]);
+            std::fs::write(&path, &cut).unwrap();
+            let expected = if len == PAGE_LEN { sample(2) } else { sample(1) };
+            assert_eq!(read(&folder), expected, "{len} bytes of the first");
+            let second = PAGE_LEN - first;
+            let mut cut = after.clone();
+            cut[second + len..second + PAGE_LEN]
+                .copy_from_slice(&before[second + len..second + PAGE_LEN]);
+            std::fs::write(&path, &cut).unwrap();
+            assert_eq!(read(&folder), sample(2), "{len} bytes of the second");
+        }
     }
 
     #[test]
