@@ -63,7 +63,7 @@ pub use name::{NAME_LEN_MAX, Name, NameError, PATH_DEPTH_MAX, PATH_LEN_MAX, RESE
 pub use reconcile::{Keep, Numbers, Preview, Wanted, Whole};
 pub use record::{Beside, Entry, Record};
 pub use register::{NoRegister, REGISTER_BLOCK_LEN, decode_register, encode_register};
-pub use retain::{Kept, Policy, retain};
+pub use retain::{Kept, Policy, Reason, reasons, retain};
 pub use row::Row;
 pub use standing::{
     CALM, Fitness, Held, Pending, Standing, UnfitWhy, Window, label, lag, standing,

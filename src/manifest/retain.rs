@@ -27,18 +27,21 @@ pub struct Policy {
     pub keep: usize,
     /// How many bytes may be held to have one labelled stable or better: `keep_limit`.
     pub limit_bytes: u64,
-    /// Bytes that must become free for an apply to go on.
+    /// Bytes that must become free for an apply to go on; 1 if it is not known how many.
     pub wanted_bytes: u64,
 }
 
 /// The generations to be dropped, oldest first. `generations` come with the current one first,
-/// numbers falling.
+/// numbers falling. For want of room none is given up if all that may go would not make enough of it.
 pub fn retain(generations: &[Kept], policy: &Policy) -> Vec<TreeNumber> {
     let wanted = kept_count(generations, policy);
+    let loose = generations.iter().skip(1).rev().take_while(|one| !one.is_pinned && !one.is_in_use);
+    let loose_bytes = loose.fold(0_u64, |sum, one| sum.saturating_add(one.held_bytes));
+    let wanted_bytes = if loose_bytes >= policy.wanted_bytes { policy.wanted_bytes } else { 0 };
     let mut dropped = Vec::new();
     let mut freed_bytes = 0_u64;
     for (at, one) in generations.iter().enumerate().skip(1).rev() {
-        let is_spare = at >= wanted || freed_bytes < policy.wanted_bytes;
+        let is_spare = at >= wanted || freed_bytes < wanted_bytes;
         if one.is_pinned || one.is_in_use || !is_spare {
             break;
         }
@@ -46,6 +49,52 @@ pub fn retain(generations: &[Kept], policy: &Policy) -> Vec<TreeNumber> {
         dropped.push(one.number);
     }
     dropped
+}
+
+/// Why a generation is kept.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Reason {
+    /// The tree is this one.
+    Current,
+    /// Deletes after it wait to be accepted.
+    Pinned,
+    /// It is one of the `keep_generations` before the current one.
+    Recent,
+    /// It is the newest that is labelled stable or better, or between that one and the others.
+    Stable,
+    /// The way back to a pinned one leads through it.
+    OnTheWay,
+    /// It is not any more: the next pruning takes it.
+    Spare,
+}
+
+impl Reason {
+    /// As `generations` has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Current => "current",
+            Self::Pinned => "pinned",
+            Self::Recent => "recent",
+            Self::Stable => "stable",
+            Self::OnTheWay => "on the way to a pinned one",
+            Self::Spare => "spare",
+        }
+    }
+}
+
+/// Why each of `generations`, which are as [`retain`] takes them, is kept.
+pub fn reasons(generations: &[Kept], policy: &Policy) -> Vec<Reason> {
+    let wanted = kept_count(generations, policy);
+    let oldest_pin = generations.iter().rposition(|one| one.is_pinned || one.is_in_use);
+    let reason = |(at, one): (usize, &Kept)| match at {
+        0 => Reason::Current,
+        _ if one.is_pinned => Reason::Pinned,
+        _ if at <= policy.keep => Reason::Recent,
+        _ if at < wanted => Reason::Stable,
+        _ if oldest_pin.is_some_and(|pin| at < pin) => Reason::OnTheWay,
+        _ => Reason::Spare,
+    };
+    generations.iter().enumerate().map(reason).collect()
 }
 
 /// How many from the current one on are wanted if there is room.
@@ -60,6 +109,7 @@ fn kept_count(generations: &[Kept], policy: &Policy) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::Reason::{Current, OnTheWay, Pinned, Recent, Spare, Stable};
     use super::*;
 
     const POLICY: Policy = Policy { keep: 2, limit_bytes: 100, wanted_bytes: 0 };
@@ -111,10 +161,43 @@ mod tests {
     }
 
     #[test]
+    fn each_generation_has_a_reason_and_what_is_dropped_is_spare() {
+        let mut labels = [Label::Fuzzy; 7];
+        labels[4] = Label::Stable;
+        let mut all = generations(&labels);
+        let expected = [Current, Recent, Recent, Stable, Stable, Spare, Spare];
+        assert_eq!(reasons(&all, &POLICY), expected);
+        assert_eq!(dropped(&all, &POLICY), [0, 1]);
+        all[6].is_pinned = true;
+        let expected = [Current, Recent, Recent, Stable, Stable, OnTheWay, Pinned];
+        assert_eq!(reasons(&all, &POLICY), expected);
+        assert_eq!(dropped(&all, &POLICY), [0; 0]);
+    }
+
+    #[test]
     fn short_of_space_the_oldest_go_first_and_the_current_one_never() {
         let all = generations(&[Label::Stable; 3]);
         assert_eq!(dropped(&all, &Policy { wanted_bytes: 10, ..POLICY }), [0]);
         assert_eq!(dropped(&all, &Policy { wanted_bytes: 11, ..POLICY }), [0, 1]);
-        assert_eq!(dropped(&all, &Policy { wanted_bytes: u64::MAX, ..POLICY }), [0, 1]);
+        assert_eq!(dropped(&all, &Policy { wanted_bytes: 20, ..POLICY }), [0, 1]);
+        // How many bytes are missing is not known: the oldest goes.
+        assert_eq!(dropped(&all, &Policy { wanted_bytes: 1, ..POLICY }), [0]);
+    }
+
+    #[test]
+    fn nothing_is_given_up_for_room_that_cannot_be_made() {
+        let mut all = generations(&[Label::Stable; 4]);
+        let two = Policy { keep: 3, wanted_bytes: 31, ..POLICY };
+        assert_eq!(dropped(&all, &two), [0; 0]);
+        assert_eq!(dropped(&all, &Policy { wanted_bytes: 30, ..two }), [0, 1, 2]);
+        all[1].is_pinned = true;
+        assert_eq!(dropped(&all, &Policy { wanted_bytes: 30, ..two }), [0; 0]);
+        assert_eq!(dropped(&all, &Policy { wanted_bytes: 20, ..two }), [0, 1]);
+        // What nobody wants goes all the same.
+        assert_eq!(dropped(&all, &Policy { keep: 2, ..two }), [0]);
+        for one in &mut all {
+            (one.held_bytes, one.is_pinned) = (0, false);
+        }
+        assert_eq!(dropped(&all, &Policy { wanted_bytes: 1, ..two }), [0; 0]);
     }
 }

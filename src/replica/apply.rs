@@ -13,6 +13,7 @@ use super::effect::{DiskOutcome, Effect};
 use super::io::Purpose;
 use super::parts::Op;
 use super::planted::Planted;
+use super::promote::TakeOver;
 use super::records::Change;
 use super::session::Fault;
 use super::{Effects, Replica};
@@ -311,9 +312,12 @@ impl<M: MapMemory> Replica<M> {
     }
 
     /// What this node reported as written, and maybe as stable, is not there any more. The driver says so
-    /// again at each start until the peer has filled it.
+    /// again at each start until the peer has filled it. A node that serves, or cannot be kept from it any more,
+    /// serves what it has: nobody else may.
     pub(super) fn on_fallen_back(&mut self, why: &str, effects: &mut Effects) {
-        if !self.settings.is_register || self.role.is_primary() {
+        let is_taking_over = self.records.brings_role()
+            || self.role.take_over.as_ref().is_some_and(TakeOver::is_ready);
+        if !self.settings.is_register || self.role.is_primary() || is_taking_over {
             return;
         }
         self.event("fell-back", why);

@@ -129,7 +129,7 @@ pub struct KeptGeneration {
     pub number: u64,
     /// How much it promises: `fuzzy`, `stable`, `frozen` or `quiesced`.
     pub label: String,
-    /// When its capture ended.
+    /// When the node that keeps it had all of it.
     pub captured_at: Option<Timestamp>,
     /// One hash over all of it, in hexadecimal digits.
     pub root: String,
@@ -141,7 +141,8 @@ pub struct KeptGeneration {
     pub deleted: Option<u64>,
     /// What is held only to get back to it.
     pub held_bytes: u64,
-    /// Why it is kept: `current`, `newest`, `labelled`, `pinned` or `in-use`.
+    /// Why it is kept: `current`, `recent`, `stable`, `pinned`, `on the way to a pinned one`, or `spare` if
+    /// the next apply gives it up.
     pub kept: String,
 }
 

@@ -264,6 +264,8 @@ impl<M: MapMemory> Replica<M> {
                 effects.push(Effect::SyncData { io });
                 self.set_promotion_step(Step::Syncing(sync));
             }
+            // A copy of a register that fell back meanwhile is one that does not count, once that is recorded.
+            Step::Synced if self.settings.is_register && !self.records.is_idle() => {}
             Step::Synced => {
                 let (plan, mode) = (promoting.plan, promoting.mode);
                 if let Err(refusal) = self.check_promotion_again() {

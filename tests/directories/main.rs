@@ -15,6 +15,7 @@ mod real;
 #[path = "../trees/mod.rs"]
 mod trees;
 
+mod kept;
 mod losses;
 mod nodes;
 mod steady;
@@ -41,6 +42,24 @@ const CASES: &[Case] = &[
     case("a_switchover_hands_over_every_change", steady::a_switchover_hands_over_every_change),
     case("31_what_was_synced_survives_the_loss_of_the_primary", losses::what_was_synced_survives),
     case("48_killed_daemons_leave_a_generation", losses::killed_daemons_leave_a_generation),
+    case(
+        "35_a_foreign_write_is_healed_by_the_next_generation",
+        kept::a_foreign_write_is_healed_by_the_next_generation,
+    ),
+    case(
+        "35_a_foreign_write_is_found_although_nothing_changes",
+        kept::a_foreign_write_is_found_although_nothing_changes,
+    ),
+    case(
+        "43_earlier_generations_are_listed_and_gone_back_to",
+        kept::earlier_generations_are_listed_and_gone_back_to,
+    ),
+    case("43_a_rollback_survives_the_daemon", kept::a_rollback_survives_the_daemon),
+    case(
+        "43_a_rollback_that_the_other_node_overtakes_is_gone",
+        kept::a_rollback_that_the_other_node_overtakes_is_gone,
+    ),
+    case("43_a_rollback_is_served_with_a_witness", kept::a_rollback_is_served_with_a_witness),
 ];
 
 const fn case(name: &'static str, run: fn()) -> Case {

@@ -8,8 +8,11 @@
 mod trees;
 
 mod fidelity;
+mod foreign;
+mod generations;
 mod pair;
 mod reconcile;
 mod renames;
+mod room;
 mod stops;
 mod storms;

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use hotpair::manifest::{
     Deletes, Due, FileTime, Guard, Keep, LeaveOut, LeftOut, Name, Preview, Record, Scope,
@@ -12,7 +13,7 @@ use hotpair::store::tree::apply::{Folders, Moment, Outcome};
 use hotpair::store::tree::capture::{CaptureError, Captured, Progress, Subject, capture};
 use hotpair::store::tree::index::{Index, Rows};
 use hotpair::store::tree::outgoing::{Outgoing, OutgoingError};
-use hotpair::store::tree::receive::{Incoming, Limits, Prepare, Prepared};
+use hotpair::store::tree::receive::{Foreign, Incoming, Limits, Prepare, Prepared};
 use hotpair::store::tree::target::{Agreement, Target, TargetError};
 use hotpair::store::tree::{Exclude, Folder, Observer, WorkArea};
 use hotpair::units::{Epoch, Instant, ResourceId, TreeNumber, TreePosition};
@@ -148,6 +149,31 @@ pub(crate) fn moment() -> Moment {
 /// # Errors
 /// What either side says; [`ShipError::Foreign`] if the tree of the target is not what its index says.
 pub(crate) fn ship(source: &Source, target: &mut Target) -> Result<Shipped, ShipError> {
+    ship_as(source, target, |_| ())
+}
+
+/// The same, with what `describe` says of the generation.
+///
+/// # Errors
+/// As [`ship`].
+pub(crate) fn ship_as(
+    source: &Source,
+    target: &mut Target,
+    describe: impl FnOnce(&mut Prepared),
+) -> Result<Shipped, ShipError> {
+    ship_with(source, target, describe, |_| ())
+}
+
+/// The same; `arrived` is told how many chunks have come after each.
+///
+/// # Errors
+/// As [`ship`].
+pub(crate) fn ship_with(
+    source: &Source,
+    target: &mut Target,
+    describe: impl FnOnce(&mut Prepared),
+    arrived: impl FnMut(u64),
+) -> Result<Shipped, ShipError> {
     let mut shipped = Shipped::default();
     let mut outgoing = source.outgoing();
     let to = outgoing.position()?;
@@ -156,7 +182,9 @@ pub(crate) fn ship(source: &Source, target: &mut Target) -> Result<Shipped, Ship
     }
     let incoming = target.begin(Limits::default())?;
     let base = target.position().number;
-    let prepared = stage(&mut outgoing, target, (incoming, base), &mut shipped)?;
+    let from = (incoming, base);
+    let mut prepared = stage_with(&mut outgoing, target, from, &mut shipped, arrived)?;
+    describe(&mut prepared);
     target.commit(&prepared, &[7; 512])?;
     target.apply(prepared, moment())?;
     Ok(shipped)
@@ -189,8 +217,18 @@ pub(crate) fn ship_whole(
 pub(crate) fn stage(
     outgoing: &mut Outgoing<'_>,
     target: &Target,
+    from: (Incoming, TreeNumber),
+    shipped: &mut Shipped,
+) -> Result<Prepared, ShipError> {
+    stage_with(outgoing, target, from, shipped, |_| ())
+}
+
+fn stage_with(
+    outgoing: &mut Outgoing<'_>,
+    target: &Target,
     (mut incoming, base): (Incoming, TreeNumber),
     shipped: &mut Shipped,
+    mut arrived: impl FnMut(u64),
 ) -> Result<Prepared, ShipError> {
     let to = outgoing.position()?;
     outgoing.records(base, BATCH_LEN, |batch| -> Result<(), ShipError> {
@@ -213,6 +251,7 @@ pub(crate) fn stage(
             shipped.chunks += 1;
             shipped.payload += bytes.len() as u64;
             staging.put_chunk(*object, *chunk, &bytes).map_err(TargetError::from)?;
+            arrived(shipped.chunks);
         }
         if wants.is_all && wants.chunks.is_empty() {
             break;
@@ -220,7 +259,7 @@ pub(crate) fn stage(
     }
     match target.prepare(staging)? {
         Prepare::Ready(prepared) => Ok(*prepared),
-        Prepare::Foreign(_, foreign) => Err(ShipError::Foreign(foreign.len())),
+        Prepare::Foreign(_, foreign) => Err(ShipError::Foreign(foreign)),
     }
 }
 
@@ -228,7 +267,7 @@ pub(crate) fn stage(
 pub(crate) enum ShipError {
     Target(TargetError),
     Source(OutgoingError),
-    Foreign(usize),
+    Foreign(Vec<Foreign>),
 }
 
 impl From<TargetError> for ShipError {
@@ -248,7 +287,37 @@ impl fmt::Display for ShipError {
         match self {
             Self::Target(error) => write!(f, "the target: {error}"),
             Self::Source(error) => write!(f, "the source: {error}"),
-            Self::Foreign(count) => write!(f, "{count} foreign writes"),
+            Self::Foreign(found) => write!(f, "foreign writes: {found:?}"),
         }
+    }
+}
+
+/// A small file system at `path`, as long as this is there.
+pub(crate) struct Mount(PathBuf);
+
+impl Mount {
+    /// # Errors
+    /// What `mount` says.
+    pub(crate) fn new(path: &Path, options: &str) -> Result<Self, String> {
+        std::fs::create_dir_all(path).unwrap();
+        let mut mount = Command::new("mount");
+        let mount = mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(path).output();
+        match mount {
+            Ok(done) if done.status.success() => Ok(Self(path.to_owned())),
+            Ok(done) => Err(String::from_utf8_lossy(&done.stderr).trim().to_owned()),
+            Err(error) => Err(format!("mount: {error}")),
+        }
+    }
+
+    pub(crate) fn resize(&self, size: &str) {
+        let mut mount = Command::new("mount");
+        let option = format!("remount,size={size}");
+        assert!(mount.args(["-o", &option]).arg(&self.0).status().unwrap().success());
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }

@@ -15,12 +15,13 @@
 //! | `start NODE`, `stop NODE`, `kill NODE` | the daemon: started, SIGTERM, kill -9 |
 //! | `kill witness`, `start witness` | the same of the witness |
 //! | `crash NODE` | kill -9 of the worker only |
-//! | `lose disk NODE`, `lose node NODE` | the data file is gone; with it, keys and metadata |
+//! | `lose disk NODE`, `lose node NODE` | the data file, or the directory, is gone; with it, keys and metadata |
 //! | `lose witness` | it was stopped, and its folder is gone |
 //! | `rot NODE` | 3 bytes of the data file change behind the daemon's back |
 //! | `cut`, `heal` | the cable between the nodes |
 //! | `write NODE MIB` | a client writes so many MiB and flushes |
 //! | `files NODE COUNT` | so many files are made in the directory of a node, in a new folder `batch-1`, `batch-2` and so on |
+//! | `generation NUMBER NODE` | from here on the page calls the newest complete generation of a node so |
 //! | `wait in sync`, `wait NODE POINTER VALUE` | until `status --json` says so |
 
 use std::collections::BTreeSet;
@@ -68,6 +69,8 @@ pub(crate) struct World {
     is_running: [bool; 2],
     base: Table,
     writes: u8,
+    /// A number of a generation in the page, and what it is here.
+    generation: Option<(String, String)>,
     /// Every key of every status that was seen.
     seen: BTreeSet<String>,
 }
@@ -177,7 +180,8 @@ impl World {
         let resource = if is_directory { DIRECTORY } else { RESOURCE };
         let pair = Pair::prepare(Plan { has_relays: true, is_directory, ..Plan::default() });
         let seen = BTreeSet::new();
-        let mut world = Self { pair, resource, is_running: [false; 2], base, writes: 0, seen };
+        let (is_running, writes, generation) = ([false; 2], 0, None);
+        let mut world = Self { pair, resource, is_running, base, writes, generation, seen };
         world.configure();
         world
     }
@@ -343,6 +347,10 @@ impl World {
             ["heal"] => self.pair.heal(),
             ["write", node, mib] => self.write(index(node), mib.parse().unwrap()),
             ["files", node, count] => self.make_files(index(node), count.parse().unwrap()),
+            ["generation", number, node] => {
+                let here = self.pair.nodes[index(node)].field("/tree_generation").to_string();
+                self.generation = Some(((*number).to_owned(), here));
+            }
             ["wait", "in", "sync"] => self.pair.wait_in_sync(),
             ["wait", node, pointer, value] => {
                 let node = &self.pair.nodes[index(node)];
@@ -477,7 +485,11 @@ impl World {
 
     /// A word of the page as it is here.
     fn local(&self, at: usize, text: &str) -> String {
-        let mut text = with_sizes(text)
+        let mut text = with_sizes(text);
+        if let Some((shown, here)) = &self.generation {
+            text = text.replace(shown, here);
+        }
+        text = text
             .replace("/root", self.pair.folder().to_str().unwrap())
             .replace("/var/lib/hotpair-witness", &self.witness_dir());
         if let Some(witness) = &self.pair.witness {

@@ -4,9 +4,12 @@
 //! To the core the data is a register of one block. What serves it writes there, as a client does, which
 //! generation of the tree the peer has staged; where the core writes a block that came from the peer, the
 //! generation that it names is committed first. `source_side.rs` and `target_side.rs` carry out what the
-//! machines say, `worker.rs` and `sender.rs` are the threads, `register_file.rs` is the block on disk,
-//! `start.rs` opens all of it.
+//! machines say, `worker.rs` and `sender.rs` are the threads, `committing.rs` is what the worker does to the
+//! tree, `register_file.rs` is the block on disk, `start.rs` opens all of it, `keeping` is about earlier
+//! generations and foreign writes.
 
+mod committing;
+mod keeping;
 mod orders;
 mod register_file;
 mod sender;
@@ -18,6 +21,7 @@ mod worker;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc as plain;
 use std::task::{Context, Poll};
 
@@ -38,7 +42,8 @@ use crate::store::tree::DirtyLook;
 use crate::store::tree::capture::Progress;
 use crate::units::{ByteRange, Epoch, Instant, ServeMode, TreePosition};
 use crate::wire::{TreeMessage, TreeNote};
-use orders::{Order, Report, SendOrder, Sent};
+use keeping::Keeping;
+use orders::{Ahead, Order, Report, SendOrder, Sent};
 use register_file::{Block, RegisterFile, Step};
 use sender::ToSender;
 use view::TreeView;
@@ -119,6 +124,7 @@ pub(super) struct TreeDesk {
     to_sender: plain::SyncSender<ToSender>,
     sent: mpsc::Receiver<Sent>,
     progress: Arc<Progress>,
+    ahead: Arc<Ahead>,
     look: Option<DirtyLook>,
     service: Service,
     session: Option<Following>,
@@ -156,6 +162,7 @@ pub(super) struct TreeDesk {
     /// What the tree became while this node served, if that is over.
     rested: Option<TreePosition>,
     has_events: bool,
+    keeping: Keeping,
     view: TreeView,
     source_effects: Vec<SourceEffect>,
     target_effects: Vec<TargetEffect>,
@@ -227,6 +234,7 @@ impl TreeDesk {
             let facts = self.facts();
             self.tell_source(SourceInput::Tick(facts));
         }
+        self.compare(now);
         if self.settling_since.is_some_and(|since| now.since(since) >= SETTLE_MAX) {
             self.end_settling(Err("the last generation took too long".to_owned()));
         }
@@ -259,11 +267,12 @@ impl TreeDesk {
     /// The first word of a target, once it is certain what the tree is.
     fn greet(&mut self) {
         let is_target = self.session.is_some_and(|session| !session.is_source);
-        if is_target && self.service == Service::Off {
+        if is_target && self.service == Service::Off && !self.goes_back() {
             let position = self.rested.take().unwrap_or_else(|| self.target.position());
             let space = crate::manifest::target::Space::default();
             let register = self.register.as_ref().and_then(Register::position);
             self.tell_target(TargetInput::SessionUp { position, space, register });
+            self.note_overtaken();
         }
     }
 
@@ -309,7 +318,7 @@ impl TreeDesk {
     /// the tree is what the register says.
     pub(super) fn on_sync(&mut self, io: IoId) {
         let is_following = self.session.is_some_and(|session| !session.is_source);
-        if self.target.is_applying() && !is_following {
+        if (self.target.is_applying() && !is_following) || self.goes_back() {
             self.held_syncs.push(io);
         } else {
             self.deeds.push_back(Deed::Sync { io });
@@ -352,6 +361,9 @@ impl TreeDesk {
     /// This node serves.
     pub(super) fn on_open(&mut self) {
         self.service = Service::Starting;
+        self.ahead.serves.store(true, Ordering::Relaxed);
+        // Whatever the tree is, the core has it from here on.
+        self.keeping.forget_way_back();
         self.settled = None;
         self.closing = false;
         self.order(Order::Serve);
@@ -367,14 +379,15 @@ impl TreeDesk {
         (self.record, self.admits) = (None, false);
         self.look = None;
         // A capture that runs is of no use to anybody.
-        self.progress.stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.progress.stop.store(true, Ordering::Relaxed);
+        self.ahead.serves.store(false, Ordering::Relaxed);
         self.service = Service::Stopping;
         self.closing = true;
         self.order(Order::Rest { at: settled });
     }
 
     fn on_rests(&mut self) {
-        self.progress.stop.store(false, std::sync::atomic::Ordering::Relaxed);
+        self.progress.stop.store(false, Ordering::Relaxed);
         self.service = Service::Off;
         if std::mem::take(&mut self.closing) {
             self.input(Input::ClientsGone);
@@ -440,6 +453,12 @@ impl TreeDesk {
                 self.deeds.push_back(Deed::Event { kind: "tree-failed", reason: why });
                 self.input(Input::DiskGone);
             }
+            other @ (Report::Foreign { .. }
+            | Report::Usage(_)
+            | Report::Dropped { .. }
+            | Report::CutOff { .. }
+            | Report::Generations { .. }
+            | Report::WentBack { .. }) => self.on_keeping_report(other),
             other => self.on_target_report(other),
         }
     }
@@ -449,10 +468,8 @@ impl TreeDesk {
         match command {
             TreeCommand::Sync { freeze } => self.on_sync_command(request, freeze),
             TreeCommand::AcceptDeletes { count } => self.on_accept_deletes(request, count),
-            TreeCommand::Generations | TreeCommand::Rollback { .. } => {
-                let next = format!("hotpair status {}", self.name);
-                self.refuse(request, "this release cannot do that yet".to_owned(), next);
-            }
+            TreeCommand::Generations => self.on_generations(request),
+            TreeCommand::Rollback { to } => self.on_rollback(request, to),
         }
     }
 

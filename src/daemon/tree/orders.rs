@@ -1,12 +1,23 @@
 //! What the data thread of a directory resource asks of the threads that work on the tree, and hears.
 
+use std::sync::atomic::AtomicBool;
+
+use super::keeping::Usage;
 use crate::manifest::source::{CaptureEnd, Closed};
 use crate::manifest::target::{ApplyEnd, Attempt, CommitEnd, Preparation, Refusal, Space};
+use crate::replica::KeptGeneration;
 use crate::store::tree::DirtyLook;
 use crate::store::tree::apply::REGISTER_LEN;
 use crate::store::tree::capture::Captured;
-use crate::units::{Instant, ObjectId, TreePosition};
+use crate::units::{Instant, Label, ObjectId, TreeNumber, TreePosition};
 use crate::wire::{ChunkPlace, Payload, TreeMessage, WantedChunks};
+
+/// What the worker is to know before it comes to the orders that wait.
+#[derive(Debug, Default)]
+pub(super) struct Ahead {
+    /// This node serves the tree, or is about to.
+    pub(super) serves: AtomicBool,
+}
 
 /// What is asked of the worker. It does one after the other.
 #[derive(Debug)]
@@ -44,6 +55,7 @@ pub(super) enum Order {
     End {
         attempt: Attempt,
         position: TreePosition,
+        label: Label,
     },
     StageMore {
         attempt: Attempt,
@@ -64,6 +76,17 @@ pub(super) enum Order {
     Apply,
     Drop {
         attempt: Attempt,
+    },
+    /// Look whether the tree is what the index says.
+    Compare,
+    /// Say what the tree can go back to.
+    Generations {
+        request: u64,
+    },
+    /// Bring the content of an earlier generation back.
+    RollBack {
+        request: u64,
+        to: TreeNumber,
     },
 }
 
@@ -122,6 +145,31 @@ pub(super) enum Report {
     Applied {
         end: ApplyEnd,
         space: Space,
+    },
+    /// Somebody else has written to the tree: nobody knows what it is.
+    Foreign {
+        count: usize,
+        first: String,
+    },
+    /// What is in the folders beside the tree.
+    Usage(Usage),
+    /// Earlier generations were given up, because there was no room for the next one.
+    Dropped {
+        numbers: Vec<u64>,
+        freed_bytes: u64,
+    },
+    /// Nothing led back to these any more, so they are gone.
+    CutOff {
+        numbers: Vec<u64>,
+    },
+    Generations {
+        request: u64,
+        result: Result<Vec<KeptGeneration>, String>,
+    },
+    /// The tree went back, as this generation, to that one.
+    WentBack {
+        request: u64,
+        result: Result<(TreePosition, TreeNumber), String>,
     },
     /// The tree, its records or its index cannot be relied on any more.
     Failed {

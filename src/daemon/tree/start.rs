@@ -12,7 +12,10 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::super::error::DaemonError;
-use super::orders::{Order, Report, Sent};
+use super::keeping::{
+    FLAGS_LEN, Keeping, Wanted, has_foreign, leaves_way_back, mend_way_back, went_back,
+};
+use super::orders::{Ahead, Order, Report, Sent};
 use super::register_file::{Block, RegisterFile};
 use super::sender::{Sender, ToSender};
 use super::view::TreeView;
@@ -78,6 +81,8 @@ fn is_of_tree(name: &str) -> bool {
     name.starts_with("tree.")
         || name.starts_with("journal-")
         || name.starts_with("back-")
+        || name.starts_with("kept-")
+        || name.starts_with("pinned-")
         || name == INDEX_FILE
 }
 
@@ -119,8 +124,10 @@ pub(in crate::daemon) fn open_tree(
     let AtRest { mut target, outcome, root: held, work_dir } =
         bring_to_rest(&node.cluster, resource, directory, epoch)?;
     let scope_digest = target.agreement().scope.root(EntryHash([0; 32])).0;
-    if is_serving(&target.applier().records().register) {
-        // Whoever wrote to it has not been seen to stop.
+    let register = target.applier().records().register;
+    let has_foreign = has_foreign(&register);
+    if is_serving(&register) || has_foreign {
+        // Whoever wrote to it has not been seen to stop, or has left what is no generation.
         target.doubt();
     }
     info!(resource = %resource.name, generation = %target.position().number, ?outcome,
@@ -131,6 +138,11 @@ pub(in crate::daemon) fn open_tree(
     let (block, fell_back) = reconcile(&found, at, matches!(outcome, Outcome::Undone { .. }));
     if *block != *found {
         write_block(&register_path(resource), &block).map_err(|error| failed(Box::new(error)))?;
+    }
+    let core = TreeDesk::read_block(&block);
+    if let Some(register) = mend_way_back(&at.1, at.0, core.as_ref()) {
+        let written = target.applier_mut().write_register(&register);
+        written.map_err(|error| failed(Box::new(error)))?;
     }
     let pace = Pace { settle: directory.settle, oldest_max: directory.max_lag / 2 };
     let beyond = match directory.mass_delete {
@@ -156,11 +168,12 @@ pub(in crate::daemon) fn open_tree(
             allowed: Allowed { percent: directory.max_delete_percent, beyond },
             events: directory.watch != config::Watch::Scan,
             epoch,
-            at_least: TreeDesk::read_block(&block)
-                .and_then(|register| register.position())
-                .unwrap_or_default()
-                .number,
+            at_least: core.and_then(|it| it.position()).unwrap_or_default().number,
             lost_power,
+            wanted: Wanted {
+                count: usize::try_from(directory.keep_generations).unwrap_or(usize::MAX),
+                limit_bytes: directory.keep_limit_bytes,
+            },
         },
         root: held,
         block,
@@ -261,7 +274,7 @@ fn reconcile(
 ) -> (Block, Option<String>) {
     let mut head = kept;
     let was_serving = is_serving(&kept);
-    head[REGISTER_LEN - 2..].fill(0);
+    head[REGISTER_LEN - FLAGS_LEN..].fill(0);
     let mut whole = [0; REGISTER_BLOCK_LEN];
     whole[..REGISTER_LEN].copy_from_slice(&head);
     let recorded = decode_register(&whole).ok().flatten();
@@ -270,6 +283,10 @@ fn reconcile(
         // Only its own writes came there; one that was torn was never acknowledged.
         let block = if written.is_ok() { Box::new(*found) } else { open_block() };
         return (block, None);
+    }
+    if went_back(&kept) && !leaves_way_back(&kept) && written.is_ok() {
+        // The core knows of what an operator went back to once this node serves.
+        return (Box::new(*found), None);
     }
     let recorded = recorded.filter(|it| it.position() == Some(tree));
     match (written, recorded) {
@@ -449,10 +466,15 @@ impl OpenedTree {
         let (reports, reports_out) = mpsc::channel::<Report>(ORDERS_MAX);
         let (to_sender, sender_orders) = plain::sync_channel::<ToSender>(SENDER_ORDERS_MAX);
         let (sent, sent_out) = mpsc::channel::<Sent>(SENT_MAX);
-        let progress = Arc::<Progress>::default();
+        let (progress, ahead) = (Arc::<Progress>::default(), Arc::<Ahead>::default());
         let has_events = terms.events;
-        let position = target.position();
-        let newest = closed_of(&target.applier().records().register);
+        let register = target.applier().records().register;
+        let newest = closed_of(&register);
+        let has_gone_back = went_back(&register) && !is_serving(&register);
+        // What an operator went back to is nothing that a peer can build on.
+        let own = newest.filter(|_| has_gone_back);
+        let position = if own.is_some() { TreePosition::default() } else { target.position() };
+        let has_foreign = has_foreign(&register);
         let worker = Worker {
             target,
             terms,
@@ -463,6 +485,9 @@ impl OpenedTree {
             observer: None,
             newest,
             accepted: None,
+            counted: None,
+            ahead: Arc::clone(&ahead),
+            is_compare_wanted: false,
         };
         let failed = |source| StoreError::Io {
             path: PathBuf::from(name),
@@ -478,30 +503,34 @@ impl OpenedTree {
             .name(format!("send-{name}"))
             .spawn(move || sender.run())
             .map_err(failed)?;
-        let threads = Threads { orders, reports: reports_out, to_sender, sent: sent_out, progress };
+        let (reports, sent) = (reports_out, sent_out);
+        let threads = Threads { orders, reports, to_sender, sent, progress, ahead };
         let view = TreeView::new(work_dir);
-        let desk = TreeDesk::new(name, (settings, position), (threads, view), (block, has_events));
+        let mut desk =
+            TreeDesk::new(name, (settings, position), (threads, view), (block, has_events));
+        desk.keeping = Keeping::new(settings.full_scan, own, has_foreign);
         Ok((desk, fell_back))
     }
 }
 
 /// The ends of the threads.
-struct Threads {
-    orders: mpsc::Sender<Order>,
-    reports: mpsc::Receiver<Report>,
-    to_sender: plain::SyncSender<ToSender>,
-    sent: mpsc::Receiver<Sent>,
-    progress: Arc<Progress>,
+pub(super) struct Threads {
+    pub(super) orders: mpsc::Sender<Order>,
+    pub(super) reports: mpsc::Receiver<Report>,
+    pub(super) to_sender: plain::SyncSender<ToSender>,
+    pub(super) sent: mpsc::Receiver<Sent>,
+    pub(super) progress: Arc<Progress>,
+    pub(super) ahead: Arc<Ahead>,
 }
 
 impl TreeDesk {
-    fn new(
+    pub(super) fn new(
         name: &str,
         (settings, position): (SourceSettings, TreePosition),
         (threads, view): (Threads, TreeView),
         (block, has_events): (Block, bool),
     ) -> Self {
-        let Threads { orders, reports, to_sender, sent, progress } = threads;
+        let Threads { orders, reports, to_sender, sent, progress, ahead } = threads;
         let register = Self::read_block(&block);
         Self {
             name: name.to_owned(),
@@ -513,6 +542,7 @@ impl TreeDesk {
             to_sender,
             sent,
             progress,
+            ahead,
             look: None,
             service: Service::Off,
             session: None,
@@ -539,11 +569,64 @@ impl TreeDesk {
             settles_later: false,
             rested: None,
             has_events,
+            keeping: Keeping::new(settings.full_scan, None, false),
             view,
             source_effects: Vec::new(),
             target_effects: Vec::new(),
             deeds: VecDeque::new(),
             now: Instant::default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::keeping::{set_foreign, set_leaves_way_back, set_went_back};
+    use super::*;
+    use crate::units::{Label, TreeRoot};
+
+    fn at(number: u64) -> TreePosition {
+        TreePosition { number: TreeNumber(number), root: TreeRoot([7; 32]) }
+    }
+
+    fn complete(number: u64) -> Register {
+        Register::Complete { position: at(number), label: Label::Stable }
+    }
+
+    #[test]
+    fn a_start_leaves_the_register_of_a_tree_that_went_back_and_of_no_other() {
+        let found = encode_register(Some(&complete(5)));
+        let mut kept = local_register(Some(&complete(6)), false);
+        assert_eq!(reconcile(&found, (at(6), *kept), false).0, encode_register(Some(&complete(6))));
+        set_went_back(&mut kept);
+        assert_eq!(reconcile(&found, (at(6), *kept), false), (found.clone(), None));
+        // It could not be carried out, or was cut before that.
+        assert_eq!(reconcile(&found, (at(5), *kept), true), (found, None));
+        assert_eq!(closed_of(&kept).map(|it| it.position), Some(at(6)));
+    }
+
+    #[test]
+    fn a_start_that_finds_the_tree_where_it_was_before_another_node_led_counts_for_nothing() {
+        let found = encode_register(Some(&complete(8)));
+        let mut kept = local_register(Some(&complete(8)), false);
+        set_leaves_way_back(&mut kept);
+        assert_eq!(reconcile(&found, (at(8), *kept), false), (found.clone(), None));
+        let older = encode_register(Some(&complete(5)));
+        assert_eq!(reconcile(&older, (at(8), *kept), false), (found.clone(), None));
+        for is_undone in [true, false] {
+            let (block, fell_back) = reconcile(&found, (at(6), *kept), is_undone);
+            assert_eq!(block, open_block());
+            assert!(fell_back.is_some());
+        }
+    }
+
+    #[test]
+    fn a_start_knows_that_somebody_else_has_written_to_the_tree() {
+        let found = encode_register(Some(&complete(5)));
+        let mut kept = local_register(Some(&complete(5)), false);
+        assert!(!has_foreign(&kept));
+        set_foreign(&mut kept);
+        assert!(has_foreign(&kept) && !went_back(&kept) && !is_serving(&kept));
+        assert_eq!(reconcile(&found, (at(5), *kept), false), (found, None));
     }
 }

@@ -5,7 +5,7 @@ use super::register_file::Block;
 use super::worker::local_register;
 use super::{Deed, ROOM_LEFT, TreeDesk};
 use crate::manifest::decode_register;
-use crate::manifest::target::{ApplyEnd, Io, Outcome, TargetEffect, TargetInput};
+use crate::manifest::target::{ApplyEnd, CommitEnd, Io, Outcome, TargetEffect, TargetInput};
 use crate::replica::{DiskOutcome, Input, IoId};
 use crate::wire::{TREE_RECORDS_AHEAD_MAX, TreeMessage, TreeNote};
 
@@ -26,6 +26,10 @@ impl TreeDesk {
 
     /// The core writes a register that came from the peer: the order to commit what it names.
     pub(super) fn on_commit_asked(&mut self, io: IoId, block: Block) {
+        if self.goes_back() {
+            // The tree leaves what the machine takes it for.
+            return self.input(Input::Disk { io, outcome: DiskOutcome::NoSpace });
+        }
         let position = Self::named_by(&block);
         self.asked.insert(io.0, block);
         self.tell_target(TargetInput::RegisterAsked { io: Io(io.0), position });
@@ -40,8 +44,8 @@ impl TreeDesk {
             TargetEffect::Push { attempt, records } => {
                 self.order(Order::Push { attempt, records });
             }
-            TargetEffect::End { attempt, position, label: _, fuzzy_count: _ } => {
-                self.order(Order::End { attempt, position });
+            TargetEffect::End { attempt, position, label, fuzzy_count: _ } => {
+                self.order(Order::End { attempt, position, label });
             }
             TargetEffect::StageMore { attempt, chunks_max } => {
                 self.order(Order::StageMore { attempt, chunks_max });
@@ -110,7 +114,12 @@ impl TreeDesk {
             Report::Prepared { attempt, result } => {
                 self.tell_target(TargetInput::Prepared { attempt, result });
             }
-            Report::Committed(end) => self.tell_target(TargetInput::Committed(end)),
+            Report::Committed(end) => {
+                if matches!(end, CommitEnd::Done) {
+                    self.keeping.forget_way_back();
+                }
+                self.tell_target(TargetInput::Committed(end));
+            }
             Report::Applied { end, space } => {
                 let undone = match &end {
                     ApplyEnd::Undone { refusal, .. } => Some(refusal.words.clone()),
@@ -128,6 +137,12 @@ impl TreeDesk {
             | Report::Captured { .. }
             | Report::CaptureFailed { .. }
             | Report::Halted { .. }
+            | Report::Foreign { .. }
+            | Report::Usage(_)
+            | Report::Dropped { .. }
+            | Report::CutOff { .. }
+            | Report::Generations { .. }
+            | Report::WentBack { .. }
             | Report::Failed { .. } => {}
         }
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 
 use super::{Service, TreeDesk};
-use crate::control::tree_status::{TreeState, TreeStatus};
+use crate::control::tree_status::{Quarantine, TreeState, TreeStatus, Undo};
 use crate::manifest::Standing;
 use crate::manifest::source::{CaptureEnd, Register};
 use crate::replica::AtRisk;
@@ -81,14 +81,18 @@ impl TreeDesk {
     pub(in crate::daemon) fn status(&self) -> TreeStatus {
         let is_serving = self.service == Service::On;
         let register = self.register.as_ref();
-        let (position, label) = match register {
-            Some(Register::Complete { position, label }) => (Some(*position), Some(*label)),
-            Some(Register::Open) | None => (None, None),
+        let (position, label) = match (self.keeping.own(), register) {
+            (Some(own), _) => (Some(own.position), Some(own.label)),
+            (None, Some(Register::Complete { position, label })) => (Some(*position), Some(*label)),
+            (None, Some(Register::Open) | None) => (None, None),
         };
         let millis =
             |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let lag = is_serving.then(|| millis(self.source.lag(self.now)));
         let look = self.look.as_ref();
+        let usage = &self.keeping.usage;
+        // What was captured last is of no account once the tree follows another one.
+        let entries = if is_serving { self.view.entries } else { usage.entries };
         let count = look.map_or(0, crate::store::tree::DirtyLook::count) as u64;
         TreeStatus {
             tree_generation: position.map(|it| it.number.0),
@@ -99,7 +103,7 @@ impl TreeDesk {
                 label: label.map(|label| label.name().to_owned()),
                 captured_at: self.view.captured_at,
                 root: position.map(|it| it.root.to_string()),
-                entries: self.view.entries,
+                entries,
                 fuzzy: self.view.fuzzy.clone(),
                 fuzzy_count: self.view.fuzzy_count,
                 unseen_bound_ms: is_serving.then(|| millis(self.source.unseen_bound(self.now))),
@@ -112,8 +116,15 @@ impl TreeDesk {
                 skipped: self.view.skipped,
                 skipped_entries: self.view.skipped_entries.clone(),
                 links_outside: 0,
-                quarantine: crate::control::tree_status::Quarantine::default(),
-                undo: crate::control::tree_status::Undo::default(),
+                quarantine: Quarantine {
+                    files: usage.quarantined.files,
+                    bytes: usage.quarantined.bytes,
+                },
+                undo: Undo {
+                    generations: usage.generations,
+                    bytes: usage.bytes,
+                    pinned: usage.pinned.clone(),
+                },
                 halted: self.view.halted.clone(),
                 phase: None,
             },

@@ -12,23 +12,25 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::super::clock;
-use super::orders::{Order, Report};
+use super::committing::refusal_of;
+use super::keeping::{FLAGS_LEN, Wanted, captured, list, set_went_back, tell, went_back};
+use super::orders::{Ahead, Order, Report};
 use super::sender::ToSender;
 use super::start::time_of_day;
 use crate::manifest::source::{CaptureEnd, Closed, Register};
-use crate::manifest::target::{ApplyEnd, Attempt, CommitEnd, Preparation, Refusal, Space};
+use crate::manifest::target::{Attempt, CommitEnd, Preparation, Refusal};
 use crate::manifest::{
     Allowed, Deletes, Due, Guard, Held, Keep, MARKER, Pace, REGISTER_BLOCK_LEN, Record, Remedy,
     RootFacts, Window, decode_register, encode_register, guard, label,
 };
-use crate::store::tree::apply::{ApplyError, Moment, Outcome, REGISTER_LEN};
+use crate::store::tree::apply::{Moment, REGISTER_LEN};
 use crate::store::tree::capture::{CaptureError, Captured, Progress, Subject, capture};
 use crate::store::tree::index::Rows;
 use crate::store::tree::receive::{
-    Incoming, Limits, Prepare, Prepared, ReceiveError, Received, Staging,
+    Foreign, Incoming, Limits, Prepare, Prepared, ReceiveError, Received, Staging,
 };
 use crate::store::tree::reconcile::Reading;
-use crate::store::tree::target::{Target, TargetError};
+use crate::store::tree::target::{Quarantined, Target, TargetError};
 use crate::store::tree::{Folder, Observer};
 use crate::units::{CHUNK_LEN, Epoch, Label, ObjectId, TreeNumber, TreePosition};
 use crate::wire::{TREE_CHUNKS_MAX, TreeRefusal, WantedChunks};
@@ -79,6 +81,8 @@ pub(super) struct Terms {
     pub(super) at_least: TreeNumber,
     /// The node lost power while something was written: stamps prove nothing.
     pub(super) lost_power: bool,
+    /// How many earlier generations are kept.
+    pub(super) wanted: Wanted,
 }
 
 /// The thread.
@@ -94,6 +98,20 @@ pub(super) struct Worker {
     pub(super) newest: Option<Closed>,
     /// So many deletes an operator has accepted, for one generation.
     pub(super) accepted: Option<u64>,
+    /// What is in the quarantine, and how much was brought there by then.
+    pub(super) counted: Option<(u64, Quarantined)>,
+    pub(super) ahead: Arc<Ahead>,
+    /// The tree is to be compared with its index, or what an earlier comparison left of it.
+    pub(super) is_compare_wanted: bool,
+}
+
+/// What is held from one order to the next.
+#[derive(Default)]
+pub(super) struct UnderWay {
+    delta: Option<Delta>,
+    /// To be done before those that wait.
+    behind: VecDeque<Order>,
+    committed: Option<Box<Prepared>>,
 }
 
 /// A delta on its way.
@@ -107,6 +125,8 @@ enum Delta {
 /// What came of staging.
 enum Staged {
     Prepared(Box<Prepared>),
+    /// The tree is not what the index says.
+    Foreign(Vec<Foreign>),
     /// Given up, for an order that is still to be done, if there is one.
     Dropped(Option<Order>),
 }
@@ -114,75 +134,119 @@ enum Staged {
 impl Worker {
     /// Runs until the data thread is gone.
     pub(super) fn run(mut self) {
-        let mut delta: Option<Delta> = None;
-        let mut behind: VecDeque<Order> = VecDeque::new();
-        let mut committed: Option<Box<Prepared>> = None;
-        while let Some(order) = behind.pop_front().or_else(|| self.orders.blocking_recv()) {
-            match order {
-                Order::Serve => self.serve(),
-                Order::Lend => self.lend(),
-                Order::Rest { at } => self.rest(at),
-                Order::Capture { everything, is_quiesced } => {
-                    self.capture(everything, is_quiesced);
-                }
-                Order::Touch { object } => self.touch(object),
-                Order::AcceptDeletes { count } => self.accepted = Some(count),
-                Order::Begin { attempt, base } => delta = Some(self.begin(attempt, base)),
-                Order::Push { attempt, records } => {
-                    delta = self.push(delta.take(), attempt, records.bytes());
-                    self.say(Report::Taken);
-                }
-                Order::End { attempt, position } => match delta.take() {
-                    Some(Delta::Receiving(of, incoming)) if of == attempt => {
-                        match self.end(attempt, *incoming, position) {
-                            Staged::Prepared(prepared) => {
-                                delta = Some(Delta::Prepared(attempt, prepared));
-                            }
-                            Staged::Dropped(order) => behind.extend(order),
-                        }
-                    }
-                    other => delta = other,
-                },
-                Order::Commit { attempt, register } => match delta.take() {
-                    Some(Delta::Prepared(of, prepared)) if of == attempt => {
-                        committed = self.commit(prepared, &register);
-                    }
-                    other => {
-                        delta = other;
-                        let words = "it is not prepared any more".to_owned();
-                        let refusal = Refusal { why: TreeRefusal::Position, words };
-                        self.say(Report::Committed(CommitEnd::Refused(refusal)));
-                    }
-                },
-                Order::Apply => self.apply(committed.take()),
-                Order::Drop { attempt } => {
-                    delta = delta.take().filter(|delta| delta.attempt() != attempt);
-                }
-                // Of a delta that was given up.
-                Order::StageMore { .. } | Order::Put { .. } | Order::Prepare { .. } => {}
-            }
+        let mut under_way = UnderWay::default();
+        self.say_usage();
+        while let Some(order) = self.next_order(&mut under_way) {
+            self.carry_out(order, &mut under_way);
         }
     }
 
-    fn say(&self, report: Report) {
+    fn next_order(&mut self, under_way: &mut UnderWay) -> Option<Order> {
+        if let Some(order) = under_way.behind.pop_front() {
+            return Some(order);
+        }
+        while self.is_compare_due(under_way) {
+            match self.orders.try_recv() {
+                Ok(order) => return Some(order),
+                Err(mpsc::error::TryRecvError::Empty) => self.compare(),
+                Err(mpsc::error::TryRecvError::Disconnected) => return None,
+            }
+        }
+        self.orders.blocking_recv()
+    }
+
+    /// Whether there is time to compare the tree. What is staged is for the tree as the index has it, so that is
+    /// brought to its end first.
+    pub(super) fn is_compare_due(&self, under_way: &UnderWay) -> bool {
+        self.is_compare_wanted && under_way.delta.is_none() && under_way.committed.is_none()
+    }
+
+    /// Does what one order says.
+    pub(super) fn carry_out(&mut self, order: Order, under_way: &mut UnderWay) {
+        let UnderWay { delta, behind, committed } = under_way;
+        match order {
+            Order::Serve => self.serve(),
+            Order::Lend => self.lend(),
+            Order::Rest { at } => self.rest(at),
+            Order::Capture { everything, is_quiesced } => self.capture(everything, is_quiesced),
+            Order::Touch { object } => self.touch(object),
+            Order::AcceptDeletes { count } => self.accepted = Some(count),
+            Order::Begin { attempt, base } => *delta = Some(self.begin(attempt, base)),
+            Order::Push { attempt, records } => {
+                *delta = self.push(delta.take(), attempt, records.bytes());
+                self.say(Report::Taken);
+            }
+            Order::End { attempt, position, label } => match delta.take() {
+                Some(Delta::Receiving(of, incoming)) if of == attempt => {
+                    match self.end(attempt, *incoming, (position, label)) {
+                        Staged::Prepared(prepared) => {
+                            *delta = Some(Delta::Prepared(attempt, prepared));
+                        }
+                        Staged::Foreign(_) => {}
+                        Staged::Dropped(order) => behind.extend(order),
+                    }
+                }
+                other => *delta = other,
+            },
+            Order::Commit { attempt, register } => match delta.take() {
+                Some(Delta::Prepared(of, prepared)) if of == attempt => {
+                    *committed = self.commit(prepared, &register);
+                }
+                other => {
+                    *delta = other;
+                    let words = "it is not prepared any more".to_owned();
+                    let refusal = Refusal { why: TreeRefusal::Position, words };
+                    self.say(Report::Committed(CommitEnd::Refused(refusal)));
+                }
+            },
+            Order::Apply => self.apply(committed.take()),
+            Order::Drop { attempt } => {
+                *delta = delta.take().filter(|delta| delta.attempt() != attempt);
+            }
+            Order::Compare => self.is_compare_wanted = true,
+            Order::Generations { request } => self.list(request),
+            Order::RollBack { request, to } => {
+                // What is prepared starts from what the tree is now.
+                *delta = None;
+                self.go_back(request, to);
+            }
+            // Of a delta that was given up.
+            Order::StageMore { .. } | Order::Put { .. } | Order::Prepare { .. } => {}
+        }
+    }
+
+    fn list(&self, request: u64) {
+        let result = match &self.observer {
+            Some(_) => Ok(self.newest.map(captured).into_iter().collect()),
+            None => list(&self.target, &self.terms),
+        };
+        self.say(Report::Generations { request, result });
+    }
+
+    pub(super) fn say(&self, report: Report) {
         // Without a data thread the next order is none, and this thread ends.
         let _ = self.reports.blocking_send(report);
     }
 
-    fn fail(&self, what: &str, error: &dyn std::error::Error) {
+    pub(super) fn fail(&self, what: &str, error: &dyn std::error::Error) {
         let why = format!("{what}: {}", in_one_line(error));
         warn!(%why, "the tree cannot be used");
         self.say(Report::Failed { why });
     }
 
-    fn moment(&self) -> Moment {
+    pub(super) fn moment(&self) -> Moment {
         Moment { epoch: self.terms.epoch, now: time_of_day() }
     }
 
     /// From here on somebody may write to the tree, which the records say before that.
     fn serve(&mut self) {
+        self.is_compare_wanted = false;
         let mut register = local_register(None, true);
         register[REGISTER_LEN - 2] = u8::from(self.terms.lost_power);
+        // Until a generation is captured only this node has what it went back to.
+        if went_back(&self.target.applier().records().register) {
+            set_went_back(&mut register);
+        }
         if let Err(error) = self.target.applier_mut().write_register(&register) {
             return self.fail("the records of the tree cannot be written", &error);
         }
@@ -222,7 +286,8 @@ impl Worker {
     }
 
     /// Nobody has written to the tree since it was the generation that the records name.
-    fn lend(&self) {
+    fn lend(&mut self) {
+        self.is_compare_wanted = false;
         let position = self.target.position();
         let recorded = closed_of(&self.target.applier().records().register);
         let recorded = recorded.filter(|it| self.target.is_known() && it.position == position);
@@ -377,9 +442,11 @@ impl Worker {
             let found = self.target.survey(reading, TreeNumber(0), &self.progress)?;
             info!(generation = found.position.number.0, "the tree was read");
         }
+        // What an operator went back to only this node has, and nothing leads to it afterwards.
+        let is_own = went_back(&self.target.applier().records().register);
         let keep = match self.target.generation()? {
-            Some(_) => Keep::Undo,
-            None => Keep::Quarantine,
+            Some(_) if !is_own => Keep::Undo,
+            Some(_) | None => Keep::Quarantine,
         };
         self.target.begin_whole(Limits::default(), keep)
     }
@@ -416,7 +483,12 @@ impl Worker {
     }
 
     /// All records are there: checks them together, stages what they tell of, and plans.
-    fn end(&mut self, attempt: Attempt, incoming: Incoming, position: TreePosition) -> Staged {
+    fn end(
+        &mut self,
+        attempt: Attempt,
+        incoming: Incoming,
+        (position, label): (TreePosition, Label),
+    ) -> Staged {
         let received = match self.target.end(incoming, position) {
             Ok(received) => received,
             Err(error) => {
@@ -426,27 +498,58 @@ impl Worker {
         };
         self.say(Report::Checked { attempt, result: Ok(()) });
         match self.stage(attempt, received) {
-            Ok(Staged::Prepared(prepared)) => match self.target.make_ready(&prepared) {
-                Ok(()) => {
+            Ok(Staged::Prepared(prepared)) => match self.make_ready(prepared, label) {
+                Ok(prepared) => {
                     self.say(Report::Prepared { attempt, result: Preparation::Ready });
                     Staged::Prepared(prepared)
                 }
                 Err(error) => {
+                    self.make_room(&error);
                     self.refuse(attempt, &error);
                     Staged::Dropped(None)
                 }
             },
+            Ok(Staged::Foreign(found)) => {
+                self.met_foreign(attempt, &found);
+                Staged::Dropped(None)
+            }
             Ok(dropped @ Staged::Dropped(_)) => dropped,
             Err(error) => {
+                self.make_room(&error);
                 self.refuse(attempt, &error);
                 Staged::Dropped(None)
             }
         }
     }
 
+    /// Makes all stable that a commit needs.
+    fn make_ready(
+        &mut self,
+        mut prepared: Box<Prepared>,
+        label: Label,
+    ) -> Result<Box<Prepared>, TargetError> {
+        // When its capture began only its source knows: this is when all of it was here.
+        (prepared.label, prepared.captured_at) = (label, time_of_day());
+        self.target.make_ready(&prepared)?;
+        Ok(prepared)
+    }
+
+    /// What the delta touches is not what the index says.
+    fn met_foreign(&mut self, attempt: Attempt, found: &[Foreign]) {
+        warn!(count = found.len(), first = ?found.first(), "the tree was changed by somebody else");
+        if let Some(it) = found.iter().find(|it| it.why.is_obstacle()) {
+            // No generation can be brought here before that ends.
+            let words = tell(&self.target, it);
+            let result = Preparation::Refused(Refusal { why: TreeRefusal::Kind, words });
+            return self.say(Report::Prepared { attempt, result });
+        }
+        self.say(Report::Prepared { attempt, result: Preparation::Foreign });
+        self.found_foreign(found);
+    }
+
     /// Takes orders until all is staged and planned, or given up.
     fn stage(&mut self, attempt: Attempt, received: Received) -> Result<Staged, TargetError> {
-        let Self { target, orders, reports, .. } = self;
+        let Self { target, orders, reports, terms, is_compare_wanted, .. } = self;
         let say = |report| {
             let _ = reports.blocking_send(report);
         };
@@ -474,12 +577,7 @@ impl Worker {
                 Order::Prepare { attempt: of } if of == attempt => {
                     return Ok(match target.prepare(staging)? {
                         Prepare::Ready(prepared) => Staged::Prepared(prepared),
-                        Prepare::Foreign(_, list) => {
-                            warn!(count = list.len(), first = ?list.first(),
-                                "the tree was changed by somebody else");
-                            say(Report::Prepared { attempt, result: Preparation::Foreign });
-                            Staged::Dropped(None)
-                        }
+                        Prepare::Foreign(_, found) => Staged::Foreign(found),
                     });
                 }
                 Order::Drop { attempt: of } if of == attempt => return Ok(Staged::Dropped(None)),
@@ -488,6 +586,11 @@ impl Worker {
                 | Order::StageMore { .. }
                 | Order::Put { .. }
                 | Order::Prepare { .. } => {}
+                Order::Compare => *is_compare_wanted = true,
+                Order::Generations { request } => {
+                    let result = list(target, terms);
+                    say(Report::Generations { request, result });
+                }
                 other => return Ok(Staged::Dropped(Some(other))),
             }
             if is_all_found && !is_told && staging.unfinished().is_none() {
@@ -496,47 +599,6 @@ impl Worker {
             }
         }
         Ok(Staged::Dropped(None))
-    }
-
-    fn commit(
-        &mut self,
-        prepared: Box<Prepared>,
-        register: &[u8; REGISTER_LEN],
-    ) -> Option<Box<Prepared>> {
-        match self.target.commit(&prepared, register) {
-            Ok(()) => {
-                self.newest = closed_of(register);
-                self.say(Report::Committed(CommitEnd::Done));
-                return Some(prepared);
-            }
-            Err(error) => {
-                if let Some(refusal) = refusal_of(&error) {
-                    self.say(Report::Committed(CommitEnd::Refused(refusal)));
-                } else {
-                    self.say(Report::Committed(CommitEnd::Failed));
-                    self.fail("a generation cannot be committed", &error);
-                }
-            }
-        }
-        None
-    }
-
-    fn apply(&mut self, prepared: Option<Box<Prepared>>) {
-        let Some(prepared) = prepared else { return };
-        let moment = self.moment();
-        let end = match self.target.apply(*prepared, moment) {
-            Ok(Outcome::Applied(_) | Outcome::Rest) => ApplyEnd::Done,
-            Ok(Outcome::Undone { position, why }) => {
-                let words = why.map_or_else(String::new, |why| in_one_line(&why));
-                let why = TreeRefusal::Space;
-                ApplyEnd::Undone { position, refusal: Refusal { why, words } }
-            }
-            Err(error) => {
-                self.fail("a generation cannot be applied", &error);
-                ApplyEnd::Failed
-            }
-        };
-        self.say(Report::Applied { end, space: Space::default() });
     }
 }
 
@@ -600,7 +662,8 @@ pub(super) fn local_register(
 /// The generation that such a block names. Whether all its entries held still is in the label.
 pub(super) fn closed_of(local: &[u8; REGISTER_LEN]) -> Option<Closed> {
     let mut block = [0; REGISTER_BLOCK_LEN];
-    block[..REGISTER_LEN - 1].copy_from_slice(&local[..REGISTER_LEN - 1]);
+    let len = REGISTER_LEN - FLAGS_LEN;
+    block[..len].copy_from_slice(&local[..len]);
     match decode_register(&block) {
         Ok(Some(Register::Complete { position, label })) => {
             Some(Closed { position, label, fuzzy_count: 0 })
@@ -625,47 +688,8 @@ fn runs_of(chunks: &[(ObjectId, u64)]) -> Vec<WantedChunks> {
     runs
 }
 
-/// What the peer is told; `None` if this node's disk is at fault.
-fn refusal_of(error: &TargetError) -> Option<Refusal> {
-    let why = match error {
-        TargetError::Receive(error) => match &**error {
-            ReceiveError::Manifest(_) | ReceiveError::LeftOut { .. } => TreeRefusal::Record,
-            ReceiveError::NotWanted { .. } | ReceiveError::WrongBytes { .. } => TreeRefusal::Record,
-            ReceiveError::TooLarge { .. } => TreeRefusal::Limit,
-            ReceiveError::Position { .. } | ReceiveError::Incomplete { .. } => {
-                TreeRefusal::Position
-            }
-            ReceiveError::Root { .. } => TreeRefusal::Root,
-            ReceiveError::Kernel { source, .. } => match source.kind() {
-                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-                    TreeRefusal::Space
-                }
-                std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::Unsupported => {
-                    TreeRefusal::Kind
-                }
-                _ => return None,
-            },
-            ReceiveError::Spool(_)
-            | ReceiveError::Index(_)
-            | ReceiveError::Patch(_)
-            | ReceiveError::Plan(_) => return None,
-        },
-        TargetError::Apply(ApplyError::NoSpace { .. }) => TreeRefusal::Space,
-        TargetError::Apply(ApplyError::OutOfTurn { .. } | ApplyError::Missing(_)) => {
-            TreeRefusal::Position
-        }
-        TargetError::Apply(_)
-        | TargetError::Index(_)
-        | TargetError::Unknown
-        | TargetError::NotSurveyed
-        | TargetError::Survey(_)
-        | TargetError::State(_) => return None,
-    };
-    Some(Refusal { why, words: in_one_line(error) })
-}
-
 /// An error with all its causes.
-fn in_one_line(error: &dyn std::error::Error) -> String {
+pub(super) fn in_one_line(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {

@@ -149,7 +149,7 @@ fn is_lasting(error: &TargetError) -> bool {
                 let errno = Errno::from_io_error(source);
                 matches!(errno, Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV))
             }
-            ReceiveError::Patch(_) => false,
+            ReceiveError::Patch(_) | ReceiveError::NoRoom { .. } => false,
             ReceiveError::Manifest(_)
             | ReceiveError::LeftOut { .. }
             | ReceiveError::TooLarge { .. }
@@ -164,6 +164,10 @@ fn is_lasting(error: &TargetError) -> bool {
         TargetError::Apply(_)
         | TargetError::NotSurveyed
         | TargetError::Survey(_)
+        | TargetError::Kept(_)
+        | TargetError::NotKept(_)
+        | TargetError::NotHeld { .. }
+        | TargetError::UnderWay
         | TargetError::State(_) => false,
     }
 }

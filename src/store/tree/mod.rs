@@ -6,8 +6,9 @@
 //! where something changed, `observer.rs` remembers it. `capture` reads what is there into the `index`.
 //! `exclude.rs` says what is not looked at, `outgoing.rs` what a peer is sent. `work_area.rs` is the folder
 //! beside the tree in which objects are born; `receive` brings them there, `apply` from there into the tree,
-//! and `target.rs` does one after the other; `reconcile.rs` begins where nobody knows what the tree is, and
-//! `follow.rs` brings the index along.
+//! and `target` does one after the other; `reconcile.rs` begins where nobody knows what the tree is, and
+//! `follow.rs` brings the index along. `kept` is what leads
+//! back to earlier generations.
 
 pub mod apply;
 mod attributes;
@@ -20,6 +21,8 @@ mod folder;
 mod follow;
 #[cfg(feature = "directory")]
 pub mod index;
+#[cfg(feature = "directory")]
+mod kept;
 mod make;
 mod observer;
 #[cfg(feature = "directory")]
@@ -37,6 +40,8 @@ pub use attributes::{read_xattrs, write_xattrs};
 #[cfg(feature = "directory")]
 pub use exclude::{Exclude, ExcludeError};
 pub use folder::{Folder, Found, Listing};
+#[cfg(feature = "directory")]
+pub use kept::{About, KeptError};
 pub use make::set_metadata;
 pub use observer::{DirtyLook, Observer};
 pub use watch::{Hint, Watch, WatchError};

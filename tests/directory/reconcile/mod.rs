@@ -126,7 +126,7 @@ impl World {
         let names: Vec<String> = fs::read_dir(self.here().join("state"))
             .unwrap()
             .map(|it| it.unwrap().file_name().into_string().unwrap())
-            .filter(|name| !name.starts_with("journal-"))
+            .filter(|name| !name.starts_with("journal-") && !name.starts_with("kept-"))
             .collect();
         let mut names: Vec<&str> = names.iter().map(String::as_str).collect();
         names.sort_unstable();

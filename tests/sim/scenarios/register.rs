@@ -115,6 +115,28 @@ fn a_copy_that_falls_back_does_not_count_until_it_was_filled_again() {
     script.check_copies();
 }
 
+/// Whoever is about to serve cannot be kept from it any more, so it must not be taken for one that does not count.
+#[test]
+fn a_copy_that_falls_back_while_it_takes_over_counts_or_does_not_serve() {
+    let mut by_b = 0;
+    for step in 0..100 {
+        let mut script = pair();
+        script.write(0, 4);
+        script.flush();
+        script.world.command(A, Command::Switchover).unwrap();
+        let life = script.world.nodes[B].life;
+        let says = RegisterSays::FellBack;
+        script.world.after(step * 500_000, Event::Register { node: B, life, says });
+        script.pass(3_000);
+        let is_primary = |at: &usize| script.status(*at).role == Role::Primary;
+        let serving: Vec<usize> = [A, B].into_iter().filter(is_primary).collect();
+        let [serving] = serving[..] else { panic!("step {step}: {serving:?}") };
+        assert_eq!(script.status(serving).disk, DiskState::UpToDate, "step {step}: {serving}");
+        by_b += usize::from(serving == B);
+    }
+    assert!((1..100).contains(&by_b), "{by_b}");
+}
+
 #[test]
 fn a_register_that_lost_power_is_not_doubted() {
     let mut script = pair();

@@ -33,7 +33,7 @@ use carrier::{Carrier, Ground};
 pub use displaced::{Displaced, undo_slot};
 pub use error::ApplyError;
 use journals::{JOURNAL_LEN_MAX, Journals, Purpose, number_of};
-pub use patch::{PatchWriter, save_pre_image};
+pub use patch::{PatchReader, PatchWriter, save_pre_image};
 pub use quarantine::Moment;
 use quarantine::Quarantine;
 pub use records::{RECORDS_FILE, REGISTER_LEN, Records, RecordsFile};
@@ -190,6 +190,11 @@ impl Applier {
         let bytes = self.journals.read(Purpose::On, number)?;
         let journal = bytes.and_then(|bytes| decode(&bytes).ok());
         Ok(journal.filter(|journal| journal.number == number))
+    }
+
+    /// Whether there is a journal of this number: whether it can be gone back to where it began.
+    pub(super) fn has_journal(&self, number: JournalNumber) -> Result<bool, ApplyError> {
+        Ok(self.journals.numbers(Purpose::On)?.binary_search(&number).is_ok())
     }
 
     /// Gives up what is kept to take journal `number` back. What it replaced or deleted is gone

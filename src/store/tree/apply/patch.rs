@@ -162,6 +162,49 @@ pub(super) fn apply_patch(
     file.set_len(len).map_err(|error| write_failed(&error))
 }
 
+/// Reads single chunks of a patch.
+#[derive(Debug)]
+pub struct PatchReader {
+    file: File,
+    len: u64,
+    count: u64,
+}
+
+impl PatchReader {
+    /// Of the patch that `file` is; `None` if it is none.
+    pub fn new(file: File) -> Option<Self> {
+        let mut header = [0; HEADER_LEN];
+        file.read_exact_at(&mut header, 0).ok()?;
+        let (len, count) = read_header(&header)?;
+        Some(Self { file, len, count })
+    }
+
+    /// The bytes of chunk `number`; `None` if the patch does not have it, or it is damaged.
+    pub fn read(&self, number: u64) -> Option<Vec<u8>> {
+        // All but the last one are whole, so each is where its place among them says.
+        let (mut low, mut high) = (0, self.count);
+        while low < high {
+            let middle = low.midpoint(high);
+            let mut head = [0; CHUNK_HEADER_LEN];
+            let whole = CHUNK_HEADER_LEN as u64 + CHUNK_LEN;
+            let at = middle.checked_mul(whole)?.checked_add(HEADER_LEN as u64)?;
+            self.file.read_exact_at(&mut head, at).ok()?;
+            let (number_bytes, sum) = head.split_first_chunk::<8>()?;
+            match u64::from_le_bytes(*number_bytes).cmp(&number) {
+                std::cmp::Ordering::Less => low = middle + 1,
+                std::cmp::Ordering::Greater => high = middle,
+                std::cmp::Ordering::Equal => {
+                    let mut chunk = vec![0; chunk_len(self.len, number)?];
+                    self.file.read_exact_at(&mut chunk, at + CHUNK_HEADER_LEN as u64).ok()?;
+                    let is_whole = *sum == sum_of(number_bytes, &chunk).to_le_bytes();
+                    return is_whole.then_some(chunk);
+                }
+            }
+        }
+        None
+    }
+}
+
 /// Whether these are the first bytes of a whole patch.
 fn read_header(header: &[u8; HEADER_LEN]) -> Option<(u64, u64)> {
     let len = u64::from_le_bytes(header[12..20].try_into().ok()?);

@@ -6,10 +6,11 @@
 //! the second ones there is an instant at which the whole tree was what the index says.
 //!
 //! `walk.rs` goes through directories and compares them with the index, `read.rs` reads objects,
-//! `report.rs` is what the capture says of itself.
+//! `report.rs` is what the capture says of itself, `skip.rs` what is no part of a generation.
 
 mod read;
 mod report;
+mod skip;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -20,6 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use rustix::io::Errno;
 
 pub use report::{Captured, Fuzzy, Skipped, SkippedWhy};
+pub(super) use skip::{Named, judge_path, kept_kind};
 
 use super::exclude::Exclude;
 use super::folder::Folder;

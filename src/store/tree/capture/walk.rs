@@ -11,8 +11,9 @@ use super::super::index::{IndexError, Rows, Tables};
 use super::super::observer::Observer;
 use super::super::watch::{Watch, WatchError};
 use super::report::SkippedWhy;
+use super::skip::{Named, judge_path, kept_kind};
 use super::{Capture, CaptureError};
-use crate::manifest::{Due, Judgement, Kind, LeaveOut, Name, PATH_DEPTH_MAX, PATH_LEN_MAX, judge};
+use crate::manifest::{Due, Judgement, Kind, Name, PATH_DEPTH_MAX, judge};
 use crate::units::{FuzzyWhy, ObjectId};
 
 /// Names of the index that are read at once.
@@ -314,38 +315,28 @@ impl Capture<'_, '_> {
 
     /// Whether an entry is looked at at all.
     fn is_kept(&mut self, spot: &Spot, name: &Name) -> bool {
-        if spot.id == ObjectId::ROOT && name.is_reserved_at_top() {
-            return false;
+        match judge_path(self.subject.exclude, &spot.path, name) {
+            Named::Kept => true,
+            Named::LeftAlone => false,
+            Named::TooLong => {
+                self.skipped.note(SkippedWhy::Path, || spot.path_of(name));
+                false
+            }
         }
-        if self.subject.exclude.matches(&spot.path, name) {
-            return false;
-        }
-        let depth = spot.path.split(|byte| *byte == b'/').count() + 1;
-        let len = spot.path.len() + 1 + name.bytes().len();
-        if depth > PATH_DEPTH_MAX || len > PATH_LEN_MAX {
-            self.skipped.note(SkippedWhy::Path, || spot.path_of(name));
-            return false;
-        }
-        true
     }
 
     /// The kind of what was found, if it is kept.
     fn kind_of(&mut self, spot: &Spot, name: &Name, found: Found) -> Option<(Found, Kind)> {
-        let Some(kind) = found.kind else {
-            self.skipped.note(SkippedWhy::Kind, || spot.path_of(name));
-            return None;
-        };
-        let is_device = matches!(kind, Kind::CharDevice | Kind::BlockDevice);
-        if is_device && self.subject.left_out.0.contains(&LeaveOut::Devices) {
-            self.skipped.note(SkippedWhy::Device, || spot.path_of(name));
-            return None;
-        }
-        if found.mount != self.mount {
-            self.skipped.note(SkippedWhy::Mount, || spot.path_of(name));
-            // The root of a file system that is mounted there is all that can be seen.
-            if kind != Kind::Directory {
+        let kind = match kept_kind(self.subject.left_out, self.mount, &found) {
+            Ok(kind) => kind,
+            Err(why) => {
+                self.skipped.note(why, || spot.path_of(name));
                 return None;
             }
+        };
+        if found.mount != self.mount {
+            // The root of a file system that is mounted there is all that can be seen.
+            self.skipped.note(SkippedWhy::Mount, || spot.path_of(name));
         }
         if found.has_flags {
             self.skipped.note(SkippedWhy::Flags, || spot.path_of(name));

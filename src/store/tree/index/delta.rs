@@ -87,18 +87,12 @@ impl<'v> Delta<'v> {
             | Body::BlockDevice { .. } => 0,
         };
         take(Record::Object { id, object })?;
-        let mut runs = Runs { id, whole: whole_chunk_count(size), list: None, zeroes: None };
+        let mut runs = Runs::new(id, size);
         for segment in 0..segment_count(size) {
             let segment = u32::try_from(segment).unwrap_or(u32::MAX);
             let (number, hashes) = self.view.segment(id, segment)?;
-            if number <= self.base {
-                runs.end(take)?;
-                continue;
-            }
-            let first = u64::from(segment) * u64::from(SEGMENT_CHUNKS);
-            runs.end_list(take)?;
-            for (chunk, hash) in (first..).zip(hashes) {
-                runs.push(chunk, hash, take)?;
+            if number > self.base {
+                runs.segment(segment, hashes, take)?;
             }
         }
         runs.end(take)
@@ -106,8 +100,10 @@ impl<'v> Delta<'v> {
 }
 
 /// Chunk hashes as records: lists of those that are none of zeroes, and runs of zeroes.
-struct Runs {
+pub struct Runs {
     id: ObjectId,
+    /// The next chunk, if no segment is left out.
+    next: u64,
     /// Chunks of the file that are whole: a short last one is in no run.
     whole: u64,
     list: Option<(u64, Vec<ChunkHash>)>,
@@ -115,6 +111,33 @@ struct Runs {
 }
 
 impl Runs {
+    /// Of a file of `size` bytes.
+    pub fn new(id: ObjectId, size: u64) -> Self {
+        Self { id, next: 0, whole: whole_chunk_count(size), list: None, zeroes: None }
+    }
+
+    /// The hashes of the next segment; those that are left out are not told of.
+    ///
+    /// # Errors
+    /// What `take` returns.
+    pub fn segment<E>(
+        &mut self,
+        segment: u32,
+        hashes: Vec<ChunkHash>,
+        take: &mut impl FnMut(Record) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let first = u64::from(segment) * u64::from(SEGMENT_CHUNKS);
+        if first != self.next {
+            self.end(take)?;
+        }
+        self.next = first + u64::from(SEGMENT_CHUNKS);
+        self.end_list(take)?;
+        for (chunk, hash) in (first..).zip(hashes) {
+            self.push(chunk, hash, take)?;
+        }
+        Ok(())
+    }
+
     fn push<E>(
         &mut self,
         chunk: u64,
@@ -131,7 +154,11 @@ impl Runs {
         Ok(())
     }
 
-    fn end<E>(&mut self, take: &mut impl FnMut(Record) -> Result<(), E>) -> Result<(), E> {
+    /// Nothing follows.
+    ///
+    /// # Errors
+    /// What `take` returns.
+    pub fn end<E>(&mut self, take: &mut impl FnMut(Record) -> Result<(), E>) -> Result<(), E> {
         self.end_list(take)?;
         self.end_zeroes(take)
     }

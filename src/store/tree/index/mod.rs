@@ -19,7 +19,7 @@ use redb::backends::InMemoryBackend;
 use redb::{Builder, Database, ReadableDatabase};
 use rustix::io::Errno;
 
-pub use delta::Delta;
+pub use delta::{Delta, Runs};
 pub use files::INDEX_FILE;
 pub use tables::{Rows, Tables, View};
 

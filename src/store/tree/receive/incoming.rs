@@ -350,6 +350,17 @@ impl Received {
         Ok(self.base_object(id)?.is_none_or(|old| old.body != body))
     }
 
+    /// Files with new content, in rising order: all of it comes together in `stage/`.
+    pub(super) fn files(&self) -> Result<Vec<ObjectId>, ReceiveError> {
+        let mut files = Vec::new();
+        for id in self.objects.keys() {
+            if self.has_new_content(*id)? {
+                files.push(*id);
+            }
+        }
+        Ok(files)
+    }
+
     /// Length of a file of the delta; zero of what is none.
     pub(super) fn size(&self, id: ObjectId) -> u64 {
         self.objects.get(&id).map_or(0, |described| size_of(&described.object))

@@ -3,16 +3,20 @@
 //! `incoming.rs` takes the records, judges them against the index (`base.rs`) and keeps those of chunks in a
 //! file (`spool.rs`). `staging.rs` decides for each chunk of each new content where it comes from:
 //! `sources.rs` finds it on this node, what is left is wanted from the peer; `part.rs` is the file in
-//! `stage/` where it goes. `side.rs` says what of the tree is touched, `foreign.rs` whether that is still
-//! what the index says, `births.rs` makes objects complete, `patch.rs` writes what huge files are patched
-//! with, and `prepare.rs` puts it all into a plan. `write_index.rs` is the index afterwards; `reclaim.rs`
-//! takes up what an earlier attempt has left. `whole.rs` makes a delta of records that tell of all of a tree.
+//! `stage/` where it goes, `room.rs` says what all of it takes of the file system. `side.rs` says what of the
+//! tree is touched, `foreign.rs` whether that is still what the index says, and `compare.rs` looks for that in
+//! the whole tree, with as much of it at once as `reading.rs` says. `births.rs` makes objects complete, `patch.rs` writes what huge files are patched with, and
+//! `prepare.rs` puts it all into a plan; `before.rs` says what that will leave behind. `write_index.rs` is the
+//! index afterwards; `reclaim.rs` takes up what an earlier attempt has left. `whole.rs` makes a delta of records
+//! that tell of all of a tree.
 //!
 //! Nothing in the tree is changed here. Whatever stands in `stage/` counts only after its bytes were
 //! hashed, so nothing of it has to be synced before a commit.
 
 mod base;
+mod before;
 mod births;
+mod compare;
 mod content;
 mod doors;
 mod foreign;
@@ -20,7 +24,9 @@ mod incoming;
 mod part;
 mod patch;
 mod prepare;
+mod reading;
 mod reclaim;
+mod room;
 mod side;
 mod sources;
 mod spool;
@@ -33,9 +39,12 @@ mod write_index;
 use std::io;
 
 pub use base::Base;
+pub use compare::{Compared, Rest, compare};
 pub use foreign::{Foreign, ForeignWhy};
 pub use incoming::{Incoming, Limits, Received};
 pub use prepare::{Prepare, Prepared};
+pub use reading::Until;
+pub(super) use room::room;
 pub use side::Sides;
 pub use staging::{Site, Staging, Wants};
 pub use whole::{Here, Reconciled};
@@ -99,6 +108,17 @@ pub enum ReceiveError {
         id: ObjectId,
         /// Which.
         chunk: u64,
+    },
+    /// It would not fit: what it takes to stage it, and a twentieth of the file system.
+    #[error(
+        "{needed} bytes are needed in the file system of the tree, of which a twentieth stays free, and {free} are \
+         free"
+    )]
+    NoRoom {
+        /// Bytes that have to be free.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
     },
     /// Not all chunks are staged.
     #[error("chunks of object {id} are not staged")]

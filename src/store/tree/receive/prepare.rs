@@ -9,11 +9,12 @@ use super::births::{Slots, bear};
 use super::foreign::look;
 use super::part::remove;
 use super::patch::{changed_chunks, overwritten, write_patch};
+use super::staging::Site;
 use super::write_index::try_root;
-use super::{Foreign, ReceiveError, Received, Sides, Staging, failed, span_of};
+use super::{Foreign, ForeignWhy, ReceiveError, Received, Sides, Staging, failed, span_of};
 use crate::manifest::apply::{Change, Journal, JournalNumber, Place, Slot, plan};
-use crate::manifest::{Body, ChunkHash, Metadata, Object, Scope, TreeClock};
-use crate::units::{CHUNK_LEN, ObjectId};
+use crate::manifest::{Body, ChunkHash, FileTime, Keep, Metadata, Object, Scope, TreeClock};
+use crate::units::{CHUNK_LEN, Label, ObjectId};
 
 /// The first slot in the folder of a journal for chunks that are patched: a plan counts its own from one, and
 /// no tree has as many entries.
@@ -38,6 +39,12 @@ pub struct Prepared {
     pub received: Received,
     /// What it touches, for the index.
     pub sides: Sides,
+    /// How much the generation promises: what its source said, to be set before the commit.
+    pub label: Label,
+    /// The time of day at which its capture began, as its source has it; zero if it is not known.
+    pub captured_at: FileTime,
+    /// The generation before is kept until the operator has accepted what this one deletes.
+    pub pins_base: bool,
 }
 
 impl<'t> Staging<'t> {
@@ -60,7 +67,8 @@ impl<'t> Staging<'t> {
         try_root(index, scope, &self.received)?;
         let sides = Sides::of(&self.received)?;
         let base = self.received.base();
-        let looked = look(self.site, base, &sides, clock)?;
+        let mut looked = look(self.site, base, &sides, clock)?;
+        looked.foreign.retain(|it| !is_set_aside(&self.received, &sides, it));
         if !looked.foreign.is_empty() {
             return Ok(Prepare::Foreign(Box::new(self), looked.foreign));
         }
@@ -77,7 +85,15 @@ impl<'t> Staging<'t> {
         let (from, to) = (self.received.base().position(), self.received.target());
         let journal = plan(&change, number, from, to)?;
         let received = self.received;
-        Ok(Prepare::Ready(Box::new(Prepared { journal, change, received, sides })))
+        Ok(Prepare::Ready(Box::new(Prepared {
+            journal,
+            change,
+            received,
+            sides,
+            label: Label::Fuzzy,
+            captured_at: FileTime::default(),
+            pins_base: false,
+        })))
     }
 
     /// An index that knows nothing of the tree does not know its root either: it is what it is.
@@ -165,6 +181,29 @@ impl<'t> Staging<'t> {
         // Before the commit record, as the chunks themselves: the name goes with them.
         undo.sync().map_err(failed("sync a folder of `undo/`"))
     }
+}
+
+impl Prepared {
+    /// What was written to what it touches since that was compared.
+    ///
+    /// # Errors
+    /// [`ReceiveError`].
+    pub(in super::super) fn look_again(
+        &self,
+        site: Site<'_>,
+        clock: &TreeClock,
+    ) -> Result<Vec<Foreign>, ReceiveError> {
+        let mut found = look(site, self.received.base(), &self.sides, clock)?.foreign;
+        found.retain(|it| !is_set_aside(&self.received, &self.sides, it));
+        Ok(found)
+    }
+}
+
+/// Whether an object goes to the quarantine whole, so that it does not matter what is written to it until then.
+fn is_set_aside(received: &Received, sides: &Sides, foreign: &Foreign) -> bool {
+    let goes = received.reconciled().is_some_and(|it| it.keep == Keep::Quarantine);
+    let is_gone = foreign.object.is_some_and(|id| !sides.target.objects.contains_key(&id));
+    goes && is_gone && foreign.why == ForeignWhy::Changed
 }
 
 impl Received {

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::index::Rows;
+use super::super::kept::Held;
 use super::super::{Folder, WorkArea};
 use super::content::{Piece, Pieces, number};
 use super::part::{Part, are_of};
@@ -68,6 +69,8 @@ pub struct Staging<'t> {
     can_clone: bool,
     /// A call failed in the middle of a file: nobody knows what that one lacks.
     is_broken: bool,
+    /// Where chunks are looked for that are nowhere in the tree.
+    held: Option<Held<'t>>,
 }
 
 /// A chunk that the peer was asked for.
@@ -123,12 +126,7 @@ impl<'t> Staging<'t> {
         site: Site<'t>,
         kept: &BTreeSet<JournalNumber>,
     ) -> Result<Self, ReceiveError> {
-        let mut files = Vec::new();
-        for id in received.objects().keys() {
-            if received.has_new_content(*id)? {
-                files.push(*id);
-            }
-        }
+        let files = received.files()?;
         reclaim::reclaim(site.work.stage(), &files, kept)?;
         Ok(Self {
             site,
@@ -145,7 +143,13 @@ impl<'t> Staging<'t> {
             parts: BTreeMap::new(),
             can_clone: true,
             is_broken: false,
+            held: None,
         })
+    }
+
+    /// Looks for chunks in `held`, too.
+    pub(in super::super) fn look_in(&mut self, held: Held<'t>) {
+        self.held = Some(held);
     }
 
     /// What it stages.
@@ -273,6 +277,10 @@ impl<'t> Staging<'t> {
         {
             let start = span_of(at, self.received.size(from)).0;
             bytes = self.part(from)?.read(start, len, &hash);
+        }
+        if bytes.is_none() {
+            let at = (id, chunk.number);
+            bytes = self.held.as_mut().and_then(|held| held.read(at, &hash, len));
         }
         let Some(bytes) = bytes else { return Ok(false) };
         self.part(id)?.write(start, &bytes)?;

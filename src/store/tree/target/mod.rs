@@ -5,9 +5,18 @@
 //! until then, because a start goes on with a commit and has nothing else to write the index from.
 //!
 //! Where the index is not what the tree is, nobody knows which generation that is: `reconcile.rs` leads on from
-//! there. `follow.rs` brings the index along.
+//! there. `follow.rs` brings the index along. Here `keep.rs` says which earlier generations are kept,
+//! `roll_back.rs` leads to one of them, `foreign.rs` finds what somebody else has written, `space.rs` asks for
+//! room, `usage.rs` says what all of that takes.
 
-use std::collections::BTreeSet;
+mod foreign;
+mod keep;
+mod roll_back;
+mod space;
+mod usage;
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::sync::Arc;
 
@@ -24,12 +33,18 @@ use super::exclude::Exclude;
 use super::folder::{BENEATH, Folder, os};
 use super::follow::IndexSite;
 use super::index::{Index, IndexError, Rows};
+use super::kept::KeptError;
 use super::receive::{
-    Base, Incoming, Limits, Prepare, Prepared, ReceiveError, Received, Sides, Site, Staging,
+    Base, ForeignWhy, Incoming, Limits, Prepare, Prepared, ReceiveError, Received, Rest, Sides,
+    Staging,
 };
+pub use keep::{KeptGeneration, Pruned};
+pub use space::UNKNOWN_BYTES;
+pub use usage::Quarantined;
+
 use crate::manifest::apply::JournalNumber;
 use crate::manifest::{LeftOut, Name, Scope, TreePath};
-use crate::units::{TreeNumber, TreePosition};
+use crate::units::{ObjectId, TreeNumber, TreePosition};
 
 /// Name of the file in the state folder that keeps the records of the newest delta.
 pub(super) const DELTA_FILE: &str = "tree.delta";
@@ -55,6 +70,23 @@ pub enum TargetError {
     /// The look at it failed.
     #[error(transparent)]
     Survey(#[from] CaptureError),
+    /// What is kept of earlier generations.
+    #[error(transparent)]
+    Kept(#[from] KeptError),
+    /// No such generation is kept.
+    #[error("tree generation {0} is not kept")]
+    NotKept(TreeNumber),
+    /// Content of an earlier generation cannot be found.
+    #[error("chunk {chunk} of object {object}, as it was then, is held nowhere")]
+    NotHeld {
+        /// Which file.
+        object: ObjectId,
+        /// Which of its chunks.
+        chunk: u64,
+    },
+    /// The tree is on its way to another generation.
+    #[error("what was committed is not applied yet")]
+    UnderWay,
     /// The kernel refused.
     #[error("the state folder: {0}")]
     State(Errno),
@@ -95,6 +127,10 @@ pub struct Target {
     pub(super) agreement: Agreement,
     pub(super) state: Folder,
     pub(super) knowledge: Knowledge,
+    /// What the folders of journals in `undo/` take, in bytes.
+    held: RefCell<BTreeMap<JournalNumber, u64>>,
+    /// What a look for foreign writes has left for the next one.
+    uncompared: Rest,
 }
 
 impl Target {
@@ -116,7 +152,8 @@ impl Target {
         };
         let applier = Applier::new(folders, records, agreement.left_out.clone());
         let (index, knowledge) = (Arc::new(index), Knowledge::None);
-        let mut target = Self { applier, index, agreement, state, knowledge };
+        let (held, uncompared) = (RefCell::default(), Rest::default());
+        let mut target = Self { applier, index, agreement, state, knowledge, held, uncompared };
         let outcome = target.apply_received(None, moment)?;
         target.remove_leftovers()?;
         target.note_knowledge()?;
@@ -179,15 +216,12 @@ impl Target {
     /// Begins to stage what was received.
     ///
     /// # Errors
-    /// [`TargetError`].
+    /// [`TargetError`]; [`ReceiveError::NoRoom`] before anything is staged. [`TargetError::missing_bytes`] says
+    /// whether it is for want of room.
     pub fn stage(&self, received: Received) -> Result<Staging<'_>, TargetError> {
+        self.check_room(&received)?;
         let kept: BTreeSet<JournalNumber> = self.applier.kept()?.into_iter().collect();
-        let site = Site {
-            tree: self.applier.root(),
-            work: self.applier.work(),
-            left_out: &self.agreement.left_out,
-        };
-        Ok(Staging::new(received, site, &kept)?)
+        Ok(Staging::new(received, self.site(), &kept)?)
     }
 
     /// Plans what is staged.
@@ -199,7 +233,16 @@ impl Target {
         let clock = self.applier.work().clock().map_err(TargetError::State)?;
         let made = staging.received().reconciled().map(|it| Arc::clone(&it.index));
         let index = made.as_ref().unwrap_or(&self.index);
-        Ok(staging.prepare(index, &self.agreement.scope, number, &clock)?)
+        let mut prepare = staging.prepare(index, &self.agreement.scope, number, &clock)?;
+        if let Prepare::Foreign(_, found) = &mut prepare
+            && self.knowledge == Knowledge::Surveyed
+        {
+            // The survey did not see it, and no later one will.
+            for unseen in found.iter_mut().filter(|it| it.why == ForeignWhy::Occupied) {
+                unseen.why = ForeignWhy::InTheWay;
+            }
+        }
+        Ok(prepare)
     }
 
     /// Makes what is prepared, and all that it needs, stable, so that little is left for the commit.
@@ -210,6 +253,7 @@ impl Target {
         // A start that finds the commit record finds the records that the index is written from.
         prepared.received.sync()?;
         self.commit_whole(prepared)?;
+        self.write_kept(prepared)?;
         Ok(self.applier.make_ready(&prepared.journal)?)
     }
 
