@@ -67,7 +67,7 @@ pub struct TreeState {
     pub guard: String,
     /// Where generations are staged and kept.
     pub work_dir: String,
-    /// Records and content that were sent to the other node since the daemon started.
+    /// Records and content that were sent to the other node since the daemon started, as they travelled.
     pub sent_bytes: u64,
     /// What is in the tree and not kept.
     pub skipped: Skipped,

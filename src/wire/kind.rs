@@ -252,7 +252,7 @@ impl Kind {
             Self::ResyncDone => body(42, (24, 2048)),
             Self::SettleAsk => body(43, (16, 16)),
             Self::SettleTell => body(44, (9, 529)),
-            Self::Tree => Rules { payload: (0, TREE_PAYLOAD_LEN_MAX), ..body(45, (4, 40_972)) },
+            Self::Tree => Rules { payload: (0, TREE_PAYLOAD_LEN_MAX), ..body(45, (4, 40_980)) },
             Self::Outdate => body(64, (12, 12)),
             Self::OutdateDone => body(65, (12, 12)),
             Self::Leave => body(66, (12, 12)),

@@ -8,7 +8,8 @@
 //! bytes of the header, [`frame::decode_header`] (magic, hash, type, limits), then body and payload
 //! into buffers, then [`frame::decode`] (their hash, their rules).
 //!
-//! What nodes of a directory resource say about its tree is one type with many notes, in `tree.rs`.
+//! What nodes of a directory resource say about its tree is one type with many notes, in `tree.rs`; how its
+//! bytes are compressed, in `packing.rs` and `packer.rs`.
 //!
 //! What a node and a witness say to each other travels in a [`letter`]; that a node lives, in
 //! [`heartbeat`]s.
@@ -25,6 +26,9 @@ mod kind;
 pub mod letter;
 pub mod message;
 pub mod outdate;
+#[cfg(feature = "directory")]
+mod packer;
+mod packing;
 pub mod payload;
 mod plausible;
 mod tree;
@@ -42,6 +46,9 @@ pub use message::{
     Pledge, Refusal, RefusalCode, ResyncEnd, ResyncStart, SettleAsk, SettleTell, Told, TreeMessage,
     TreeNote, TreeRefusal, Verdict, WantedChunks, Write, Zero,
 };
+#[cfg(feature = "directory")]
+pub use packer::Packer;
+pub use packing::Packing;
 pub use payload::{Buffer, BufferPool, Payload, PoolLimits};
 pub(crate) use plausible::{Checked, check_epoch, check_generation};
 pub use version::Version;

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::kind::{MAP_PAGE_LEN, WRITE_LEN_MAX};
 use super::message::*;
+use super::packing::Packing;
 use super::payload::Payload;
 use crate::units::*;
 
@@ -247,6 +248,8 @@ fn tree_samples() -> Vec<(&'static str, Message)> {
     let scope_digest = [0x2e; 32];
     let want = |first, count| WantedChunks { object, first, count };
     let place = |chunk, len| ChunkPlace { object, chunk, len };
+    let table = vec![place(0, 200), place(7, 100)];
+    let packed = Packing::Lz4 { raw_len: 300 };
     let note = |name, note| (name, Message::Tree(TreeMessage::bare(note)));
     let with = |name, note, bytes: &'static [u8]| {
         let payload = Payload::unhashed(Bytes::from_static(bytes));
@@ -275,7 +278,8 @@ fn tree_samples() -> Vec<(&'static str, Message)> {
             "tree-delta-open",
             TreeNote::DeltaOpen { base, number: position.number, entries: 40, bytes: 90_000 },
         ),
-        with("tree-delta-records", TreeNote::DeltaRecords, &[0x77; 300]),
+        with("tree-delta-records", TreeNote::DeltaRecords { packing: Packing::Raw }, &[0x77; 300]),
+        with("tree-delta-records-packed", TreeNote::DeltaRecords { packing: packed }, &BLOCK),
         note(
             "tree-delta-end",
             TreeNote::DeltaEnd { position, label: Label::Stable, fuzzy_count: 0 },
@@ -283,9 +287,10 @@ fn tree_samples() -> Vec<(&'static str, Message)> {
         note("tree-want", TreeNote::Want { chunks: vec![want(0, 1), want(7, 512)] }),
         with(
             "tree-chunks",
-            TreeNote::Chunks { table: vec![place(0, 200), place(7, 100)] },
+            TreeNote::Chunks { table: table.clone(), packing: Packing::Raw },
             &[0x31; 300],
         ),
+        with("tree-chunks-packed", TreeNote::Chunks { table, packing: packed }, &BLOCK),
         note("tree-chunk-gone", TreeNote::ChunkGone { object, chunk }),
         note("tree-staged", TreeNote::Staged { position }),
         note("tree-committed", TreeNote::Committed { position }),
@@ -297,6 +302,10 @@ fn tree_samples() -> Vec<(&'static str, Message)> {
         ),
     ]
 }
+
+/// 300 bytes of 0x77: one of them, it 294 times more, and five behind that.
+pub(super) const BLOCK: [u8; 12] =
+    [0x1f, 0x77, 0x01, 0x00, 0xff, 0x14, 0x50, 0x77, 0x77, 0x77, 0x77, 0x77];
 
 fn told(refused: Option<String>, verified: Option<Verified>) -> Message {
     Message::Told(Told { request: 4, refused, verified })
@@ -413,6 +422,10 @@ fn any_tree_message() -> impl Strategy<Value = Message> {
     let place = (object(), 0..1_u64 << 20, 1..200_u32)
         .prop_map(|(object, chunk, len)| ChunkPlace { object, chunk, len });
     let note = |note| Message::Tree(TreeMessage::bare(note));
+    let packing = |len, more| match more {
+        0 => Packing::Raw,
+        more => Packing::Lz4 { raw_len: u32::try_from(len).unwrap() + more },
+    };
     let filled = |note, len| {
         let payload = Payload::unhashed(vec![0x5c; len].into());
         Message::Tree(TreeMessage { note, payload })
@@ -429,11 +442,18 @@ fn any_tree_message() -> impl Strategy<Value = Message> {
             let from = if number > base.number { base } else { TreePosition::default() };
             note(TreeNote::DeltaOpen { base: from, number, entries, bytes: entries })
         }),
-        (1..5000_usize).prop_map(move |len| filled(TreeNote::DeltaRecords, len)),
+        (1..5000_usize, 0..5000_u32).prop_map(move |(len, more)| {
+            filled(TreeNote::DeltaRecords { packing: packing(len, more) }, len)
+        }),
         vec(want, 1..=300).prop_map(move |chunks| note(TreeNote::Want { chunks })),
-        vec(place, 1..=300).prop_map(move |table| {
-            let len = table.iter().map(|place| usize::try_from(place.len).unwrap()).sum();
-            filled(TreeNote::Chunks { table }, len)
+        (vec(place, 1..=300), any::<u32>()).prop_map(move |(table, part)| {
+            let len: u32 = table.iter().map(|place| place.len).sum();
+            let packed_len = part % len;
+            let (packing, len) = match packed_len {
+                0 => (Packing::Raw, len),
+                packed_len => (Packing::Lz4 { raw_len: len }, packed_len),
+            };
+            filled(TreeNote::Chunks { table, packing }, usize::try_from(len).unwrap())
         }),
         position().prop_map(move |position| note(TreeNote::Applied { position })),
     ]

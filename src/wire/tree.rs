@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bounded;
 use super::kind::{TREE_CHUNKS_MAX, TREE_RECORDS_AHEAD_MAX};
+use super::packing::Packing;
 use super::payload::Payload;
 use super::plausible::Checked;
 use crate::units::{
@@ -19,7 +20,7 @@ use crate::units::{
 pub struct TreeMessage {
     /// What is said.
     pub note: TreeNote,
-    /// Whole canonical records, or chunks one behind the other.
+    /// Whole canonical records, or chunks one behind the other, as the packing of the note says.
     pub payload: Payload,
 }
 
@@ -56,7 +57,10 @@ pub enum TreeNote {
         bytes: u64,
     },
     /// Source: the next records of the delta, whole ones, in order.
-    DeltaRecords,
+    DeltaRecords {
+        /// How they travel.
+        packing: Packing,
+    },
     /// Source: all records were sent.
     DeltaEnd {
         /// The generation that they lead to.
@@ -77,6 +81,8 @@ pub enum TreeNote {
         /// Which, in the order of their bytes.
         #[serde(deserialize_with = "bounded::list_at_most::<_, _, TREE_CHUNKS_MAX>")]
         table: Vec<ChunkPlace>,
+        /// How their bytes travel.
+        packing: Packing,
     },
     /// Source: a chunk that was wanted is not what it was, so this delta is given up. The target repeats the
     /// note: from there on it wants nothing of that delta, and another one may follow.
@@ -187,7 +193,7 @@ impl TreeMessage {
     /// Refuses what no node can mean, before anything depends on it.
     pub(super) fn check(&self) -> Checked {
         let may_be = match self.note {
-            TreeNote::DeltaRecords => !self.payload.is_empty(),
+            TreeNote::DeltaRecords { .. } => !self.payload.is_empty(),
             // Compared with the table.
             TreeNote::Chunks { .. } => true,
             TreeNote::Position { .. }
@@ -229,12 +235,16 @@ impl TreeMessage {
                 check_some(chunks)?;
                 chunks.iter().try_for_each(|it| check_chunks(it.object, it.first, it.count))
             }
-            TreeNote::Chunks { table } => check_table(table, self.payload.len()),
+            TreeNote::Chunks { table, packing } => {
+                packing.check(self.payload.len())?;
+                check_table(table, packing.raw_len(self.payload.len()))
+            }
+            TreeNote::DeltaRecords { packing } => packing.check(self.payload.len()),
             TreeNote::ChunkGone { object, chunk } => check_chunks(*object, *chunk, 1),
             TreeNote::Staged { position }
             | TreeNote::Committed { position }
             | TreeNote::Applied { position } => check_generation(*position),
-            TreeNote::DeltaRecords | TreeNote::TreeRefused { .. } => Ok(()),
+            TreeNote::TreeRefused { .. } => Ok(()),
             TreeNote::RecordsTaken { count: 1..=TREE_RECORDS_AHEAD_MAX } => Ok(()),
             TreeNote::RecordsTaken { .. } => Err("batches of records that were not sent"),
         }
@@ -275,7 +285,7 @@ fn check_chunks(object: ObjectId, first: u64, count: u32) -> Checked {
     if is_object && is_inside && count > 0 { Ok(()) } else { Err("chunks that no file has") }
 }
 
-fn check_table(table: &[ChunkPlace], payload_len: usize) -> Checked {
+fn check_table(table: &[ChunkPlace], content_len: u64) -> Checked {
     check_some(table)?;
     let mut total = 0;
     for place in table {
@@ -285,11 +295,7 @@ fn check_table(table: &[ChunkPlace], payload_len: usize) -> Checked {
         }
         total += u64::from(place.len);
     }
-    if u64::try_from(payload_len).is_ok_and(|len| len == total) {
-        Ok(())
-    } else {
-        Err("chunks that are not as long as their bytes")
-    }
+    if content_len == total { Ok(()) } else { Err("chunks that are not as long as their bytes") }
 }
 
 #[cfg(test)]
@@ -302,6 +308,7 @@ mod tests {
     use crate::wire::frame::{HEADER_LEN, Limits, decode, decode_header, encode};
     use crate::wire::{Frame, Lane, Message, ProtocolError};
 
+    const RECORDS: TreeNote = TreeNote::DeltaRecords { packing: Packing::Raw };
     const GENERATION: TreePosition =
         TreePosition { number: TreeNumber(7), root: TreeRoot([1; 32]) };
 
@@ -426,6 +433,7 @@ mod tests {
         };
         let chunk = |object, chunk| TreeNote::Chunks {
             table: vec![ChunkPlace { object: ObjectId(object), chunk, len: 9 }],
+            packing: Packing::Raw,
         };
         for (object, first, count) in bad {
             assert!(refused(want(object, first, count), 0), "{object} {first} {count}");
@@ -438,14 +446,16 @@ mod tests {
         assert!(arrives(said(want(3, last, 1), 0)).is_ok());
         assert!(arrives(said(chunk(3, last), 9)).is_ok());
         assert!(refused(TreeNote::Want { chunks: vec![] }, 0));
-        assert!(refused(TreeNote::Chunks { table: vec![] }, 0));
+        assert!(refused(TreeNote::Chunks { table: vec![], packing: Packing::Raw }, 0));
     }
 
     #[test]
     fn a_table_says_the_length_of_its_payload() {
         let place = |len| ChunkPlace { object: ObjectId(3), chunk: 0, len };
-        let table =
-            |lens: &[u32]| TreeNote::Chunks { table: lens.iter().copied().map(place).collect() };
+        let table = |lens: &[u32]| TreeNote::Chunks {
+            table: lens.iter().copied().map(place).collect(),
+            packing: Packing::Raw,
+        };
         assert!(arrives(said(table(&[65_536, 1]), 65_537)).is_ok());
         for (lens, payload_len) in [
             (&[65_536, 1][..], 65_536),
@@ -460,9 +470,45 @@ mod tests {
     }
 
     #[test]
+    fn compressed_bytes_say_a_length_that_a_message_has() {
+        let most = super::super::TREE_PAYLOAD_LEN_MAX;
+        let lz4 = |raw_len| Packing::Lz4 { raw_len };
+        let records = |raw_len| TreeNote::DeltaRecords { packing: lz4(raw_len) };
+        assert!(arrives(said(records(most), 1)).is_ok());
+        assert!(arrives(said(records(most), (1 << 20) - 1)).is_ok());
+        for (raw_len, payload_len) in
+            [(most + 1, 9), (u32::MAX, 9), (most, 1 << 20), (9, 9), (8, 9), (0, 9), (9, 0), (0, 0)]
+        {
+            assert!(refused(records(raw_len), payload_len), "{raw_len} {payload_len}");
+        }
+        let place = |len| ChunkPlace { object: ObjectId(3), chunk: 0, len };
+        let chunks = |lens: &[u32], raw_len| TreeNote::Chunks {
+            table: lens.iter().copied().map(place).collect(),
+            packing: lz4(raw_len),
+        };
+        let whole = [65_536; 16];
+        assert!(arrives(said(chunks(&whole, most), 5000)).is_ok());
+        assert!(arrives(said(chunks(&[65_536, 1], 65_537), 65_536)).is_ok());
+        for (lens, raw_len, payload_len) in [
+            (&[65_536, 1][..], 65_536, 300),
+            (&[65_536, 1], 65_538, 300),
+            (&[300], 299, 300),
+            (&[300], 300, 300),
+            (&[300], 300, 0),
+            (&[300], 0, 300),
+            (&[], 300, 200),
+            (&[[65_536; 16].as_slice(), &[1]].concat(), most + 1, 5000),
+            (&[65_536; TREE_CHUNKS_MAX], 2048 << 16, 5000),
+        ] {
+            let is_refused = refused(chunks(lens, raw_len), payload_len);
+            assert!(is_refused, "{} {raw_len} {payload_len}", lens.len());
+        }
+    }
+
+    #[test]
     fn bytes_come_with_records_and_chunks_only() {
-        assert!(refused(TreeNote::DeltaRecords, 0));
-        assert!(arrives(said(TreeNote::DeltaRecords, 1 << 20)).is_ok());
+        assert!(refused(RECORDS, 0));
+        assert!(arrives(said(RECORDS, 1 << 20)).is_ok());
         assert!(refused(TreeNote::Staged { position: GENERATION }, 1));
         let words = "no room".to_owned();
         assert!(refused(TreeNote::TreeRefused { why: TreeRefusal::Space, words }, 1));
@@ -474,7 +520,7 @@ mod tests {
         let full = TreeNote::Want { chunks: vec![want; TREE_CHUNKS_MAX] };
         assert!(arrives(said(full, 0)).is_ok());
         let place = ChunkPlace { object: ObjectId(3), chunk: 0, len: 1 };
-        let full = TreeNote::Chunks { table: vec![place; TREE_CHUNKS_MAX] };
+        let full = TreeNote::Chunks { table: vec![place; TREE_CHUNKS_MAX], packing: Packing::Raw };
         assert!(arrives(said(full, TREE_CHUNKS_MAX)).is_ok());
         for variant in [4_u32, 5] {
             let mut body = variant.to_le_bytes().to_vec();

@@ -28,6 +28,7 @@ use real::harness::{self, Case, Need};
 const CASES: &[Case] = &[
     case("01_everything_that_is_kept_is_equal_after_a_sync", steady::everything_is_equal),
     case("a_storm_of_changes_is_equal_after_each_sync", steady::a_storm_is_equal),
+    case("what_shrinks_travels_compressed", steady::what_shrinks_travels_compressed),
     case("changes_arrive_by_themselves", steady::changes_arrive_by_themselves),
     case(
         "a_new_pair_is_equal_before_anybody_serves",

@@ -18,6 +18,26 @@ pub(crate) fn everything_is_equal() {
     assert!(roots[0].is_string() && roots[0] == roots[1], "{roots:?}");
 }
 
+pub(crate) fn what_shrinks_travels_compressed() {
+    let line = |number| format!("{number}: a line of a log that looks like the one before it\n");
+    let text: String = (0..200_000_u32).map(line).collect();
+    let pair = start(plan(), |tree| fs::write(tree.join("log"), &text).unwrap());
+    sync(&pair.nodes[0]);
+    assert_equal(&pair);
+    let sent = || tree_field(&pair.nodes[0], "sent_bytes").as_u64().unwrap();
+    let (first, text_len) = (sent(), text.len() as u64);
+    assert!(first > 0 && first < text_len / 2, "{first} bytes were sent for {text_len}");
+    let mut random = vec![0; 4 << 20];
+    fastrand::fill(&mut random);
+    fs::write(pair.nodes[0].data.join("random"), &random).unwrap();
+    sync(&pair.nodes[0]);
+    assert_equal(&pair);
+    let (second, random_len) = (sent() - first, random.len() as u64);
+    let most = random_len + random_len / 10;
+    assert!((random_len..most).contains(&second), "{second} bytes were sent for {random_len}");
+    println!("{text_len} bytes of text: {first} sent; {random_len} random ones: {second}");
+}
+
 pub(crate) fn a_storm_is_equal() {
     let pair = start(plan(), |_| ());
     let [tree, _] = trees(&pair);

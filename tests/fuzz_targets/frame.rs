@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use hotpair::units::ResourceSize;
 use hotpair::wire::frame::{HEADER_LEN, Limits, decode, decode_header, encode};
+#[cfg(feature = "directory")]
+use hotpair::wire::{Message, TreeNote};
 
 /// Size of the resource that the recorded frames are about.
 const RESOURCE_LEN: u64 = (200 << 20) + 5000;
@@ -21,8 +23,24 @@ pub(crate) fn run(mut bytes: &[u8]) {
         let encoded = encode(&frame);
         let again = [&encoded.head[..], encoded.payload.as_deref().unwrap_or_default()].concat();
         assert!(again == bytes[..bytes.len() - rest.len()], "{frame:?} encodes to other bytes");
+        #[cfg(feature = "directory")]
+        unpack(&frame.message);
         bytes = rest;
     }
+}
+
+/// Reads what travelled compressed, as the thread that uses it does.
+#[cfg(feature = "directory")]
+fn unpack(message: &Message) {
+    let Message::Tree(tree) = message else { return };
+    let (TreeNote::DeltaRecords { packing } | TreeNote::Chunks { packing, .. }) = &tree.note else {
+        return;
+    };
+    let mut buffer = Vec::new();
+    if let Some(content) = packing.content(tree.payload.bytes(), &mut buffer) {
+        assert!(content.len() <= 1 << 20, "content is limited before it is made");
+    }
+    assert!(buffer.capacity() <= 1 << 20, "memory is limited before content is made");
 }
 
 /// Gives every frame the hashes that a peer that means harm would give it.

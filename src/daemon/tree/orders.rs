@@ -10,7 +10,7 @@ use crate::store::tree::DirtyLook;
 use crate::store::tree::apply::REGISTER_LEN;
 use crate::store::tree::capture::Captured;
 use crate::units::{Instant, Label, ObjectId, TreeNumber, TreePosition};
-use crate::wire::{ChunkPlace, Payload, TreeMessage, WantedChunks};
+use crate::wire::{ChunkPlace, Packing, Payload, TreeMessage, WantedChunks};
 
 /// What the worker is to know before it comes to the orders that wait.
 #[derive(Debug, Default)]
@@ -50,6 +50,7 @@ pub(super) enum Order {
     },
     Push {
         attempt: Attempt,
+        packing: Packing,
         records: Payload,
     },
     End {
@@ -64,6 +65,7 @@ pub(super) enum Order {
     Put {
         attempt: Attempt,
         table: Vec<ChunkPlace>,
+        packing: Packing,
         bytes: Payload,
     },
     Prepare {
@@ -136,6 +138,10 @@ pub(super) enum Report {
     StageFailed {
         attempt: Attempt,
         refusal: Refusal,
+    },
+    /// Compressed bytes of the peer are not what they say; the delta is given up.
+    Garbled {
+        attempt: Attempt,
     },
     Prepared {
         attempt: Attempt,

@@ -488,6 +488,7 @@ impl OpenedTree {
             counted: None,
             ahead: Arc::clone(&ahead),
             is_compare_wanted: false,
+            unpacked: Vec::new(),
         };
         let failed = |source| StoreError::Io {
             path: PathBuf::from(name),

@@ -12,7 +12,7 @@ use crate::wire::{TREE_RECORDS_AHEAD_MAX, TreeMessage, TreeNote};
 impl TreeDesk {
     /// Something of the source, as fast as the worker takes it.
     pub(super) fn on_bulk(&mut self, message: TreeMessage) {
-        if matches!(message.note, TreeNote::DeltaRecords) {
+        if matches!(message.note, TreeNote::DeltaRecords { .. }) {
             self.untaken += 1;
         }
         // A delta that was given up is taken back from the worker after the next one has begun.
@@ -41,8 +41,8 @@ impl TreeDesk {
             TargetEffect::Begin { attempt, base, number: _ } => {
                 self.order(Order::Begin { attempt, base });
             }
-            TargetEffect::Push { attempt, records } => {
-                self.order(Order::Push { attempt, records });
+            TargetEffect::Push { attempt, packing, records } => {
+                self.order(Order::Push { attempt, packing, records });
             }
             TargetEffect::End { attempt, position, label, fuzzy_count: _ } => {
                 self.order(Order::End { attempt, position, label });
@@ -50,8 +50,8 @@ impl TreeDesk {
             TargetEffect::StageMore { attempt, chunks_max } => {
                 self.order(Order::StageMore { attempt, chunks_max });
             }
-            TargetEffect::Put { attempt, table, bytes } => {
-                self.order(Order::Put { attempt, table, bytes });
+            TargetEffect::Put { attempt, table, packing, bytes } => {
+                self.order(Order::Put { attempt, table, packing, bytes });
             }
             TargetEffect::Prepare { attempt } => self.order(Order::Prepare { attempt }),
             TargetEffect::Commit { io, attempt, position: _ } => self.order_commit(io, attempt),
@@ -111,6 +111,7 @@ impl TreeDesk {
                 self.note_refusal(&refusal);
                 self.tell_target(TargetInput::StageFailed { attempt, refusal });
             }
+            Report::Garbled { attempt } => self.tell_target(TargetInput::Garbled { attempt }),
             Report::Prepared { attempt, result } => {
                 self.tell_target(TargetInput::Prepared { attempt, result });
             }

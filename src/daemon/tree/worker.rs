@@ -20,8 +20,8 @@ use super::start::time_of_day;
 use crate::manifest::source::{CaptureEnd, Closed, Register};
 use crate::manifest::target::{Attempt, CommitEnd, Preparation, Refusal};
 use crate::manifest::{
-    Allowed, Deletes, Due, Guard, Held, Keep, MARKER, Pace, REGISTER_BLOCK_LEN, Record, Remedy,
-    RootFacts, Window, decode_register, encode_register, guard, label,
+    Allowed, Deletes, Due, Guard, Held, Keep, MARKER, Pace, REGISTER_BLOCK_LEN, Remedy, RootFacts,
+    Window, decode_register, encode_register, guard, label,
 };
 use crate::store::tree::apply::{Moment, REGISTER_LEN};
 use crate::store::tree::capture::{CaptureError, Captured, Progress, Subject, capture};
@@ -33,7 +33,7 @@ use crate::store::tree::reconcile::Reading;
 use crate::store::tree::target::{Quarantined, Target, TargetError};
 use crate::store::tree::{Folder, Observer};
 use crate::units::{CHUNK_LEN, Epoch, Label, ObjectId, TreeNumber, TreePosition};
-use crate::wire::{TREE_CHUNKS_MAX, TreeRefusal, WantedChunks};
+use crate::wire::{Packing, TREE_CHUNKS_MAX, TreeRefusal, WantedChunks};
 
 /// Which directory the path has to lead to.
 #[derive(Clone, Debug)]
@@ -103,6 +103,8 @@ pub(super) struct Worker {
     pub(super) ahead: Arc<Ahead>,
     /// The tree is to be compared with its index, or what an earlier comparison left of it.
     pub(super) is_compare_wanted: bool,
+    /// What travelled compressed, while it is used; as long as one message at most.
+    pub(super) unpacked: Vec<u8>,
 }
 
 /// What is held from one order to the next.
@@ -172,8 +174,8 @@ impl Worker {
             Order::Touch { object } => self.touch(object),
             Order::AcceptDeletes { count } => self.accepted = Some(count),
             Order::Begin { attempt, base } => *delta = Some(self.begin(attempt, base)),
-            Order::Push { attempt, records } => {
-                *delta = self.push(delta.take(), attempt, records.bytes());
+            Order::Push { attempt, packing, records } => {
+                *delta = self.push(delta.take(), attempt, (packing, records.bytes()));
                 self.say(Report::Taken);
             }
             Order::End { attempt, position, label } => match delta.take() {
@@ -460,26 +462,28 @@ impl Worker {
         }
     }
 
-    fn push(&self, delta: Option<Delta>, attempt: Attempt, records: &[u8]) -> Option<Delta> {
+    fn push(
+        &mut self,
+        delta: Option<Delta>,
+        attempt: Attempt,
+        (packing, records): (Packing, &[u8]),
+    ) -> Option<Delta> {
         let Some(Delta::Receiving(of, mut incoming)) = delta else { return delta };
         if of != attempt {
             return Some(Delta::Receiving(of, incoming));
         }
-        let mut rest = records;
-        while !rest.is_empty() {
-            let pushed = match Record::decode(rest) {
-                Ok((record, behind)) => {
-                    rest = behind;
-                    incoming.push(record)
-                }
-                Err(error) => Err(ReceiveError::from(error)),
-            };
-            if let Err(error) = pushed {
-                self.refuse(attempt, &error.into());
-                return Some(Delta::Refused(attempt));
-            }
+        let mut unpacked = std::mem::take(&mut self.unpacked);
+        let pushed = match packing.content(records, &mut unpacked) {
+            Some(records) => incoming.push_all(records).map_err(Some),
+            None => Err(None),
+        };
+        self.unpacked = unpacked;
+        match pushed {
+            Ok(()) => return Some(Delta::Receiving(of, incoming)),
+            Err(Some(error)) => self.refuse(attempt, &error.into()),
+            Err(None) => self.say(Report::Garbled { attempt }),
         }
-        Some(Delta::Receiving(of, incoming))
+        Some(Delta::Refused(attempt))
     }
 
     /// All records are there: checks them together, stages what they tell of, and plans.
@@ -549,7 +553,7 @@ impl Worker {
 
     /// Takes orders until all is staged and planned, or given up.
     fn stage(&mut self, attempt: Attempt, received: Received) -> Result<Staged, TargetError> {
-        let Self { target, orders, reports, terms, is_compare_wanted, .. } = self;
+        let Self { target, orders, reports, terms, unpacked, is_compare_wanted, .. } = self;
         let say = |report| {
             let _ = reports.blocking_send(report);
         };
@@ -565,11 +569,15 @@ impl Worker {
                     let chunks = runs_of(&wants.chunks);
                     say(Report::Wants { attempt, chunks, is_all: wants.is_all });
                 }
-                Order::Put { attempt: of, table, bytes } if of == attempt => {
+                Order::Put { attempt: of, table, packing, bytes } if of == attempt => {
+                    let Some(bytes) = packing.content(bytes.bytes(), unpacked) else {
+                        say(Report::Garbled { attempt });
+                        return Ok(Staged::Dropped(None));
+                    };
                     let mut at = 0;
                     for place in table {
                         let end = at + usize::try_from(place.len).unwrap_or(usize::MAX);
-                        let part = bytes.bytes().get(at..end).unwrap_or_default();
+                        let part = bytes.get(at..end).unwrap_or_default();
                         staging.put_chunk(place.object, place.chunk, part)?;
                         at = end;
                     }

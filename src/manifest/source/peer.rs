@@ -134,7 +134,7 @@ impl Source {
                 }
             }
             TreeNote::DeltaOpen { .. }
-            | TreeNote::DeltaRecords
+            | TreeNote::DeltaRecords { .. }
             | TreeNote::DeltaEnd { .. }
             | TreeNote::Chunks { .. } => {
                 effects.push(SourceEffect::Close { what: "the target says what a source says" });

@@ -3,7 +3,7 @@
 use super::*;
 use crate::manifest::{CALM, Pace};
 use crate::units::{Label, ObjectId, TreePosition, TreeRoot};
-use crate::wire::{TreeNote, TreeRefusal, WantedChunks};
+use crate::wire::{Packing, TreeNote, TreeRefusal, WantedChunks};
 
 const SETTINGS: SourceSettings = SourceSettings {
     max_lag: Duration::from_secs(10),
@@ -357,10 +357,10 @@ fn a_target_with_another_scope_is_no_peer() {
 fn a_target_that_breaks_a_rule_is_left() {
     let gone = closed(9).position;
     for note in [
-        TreeNote::DeltaRecords,
+        TreeNote::DeltaRecords { packing: Packing::Raw },
         TreeNote::Committed { position: gone },
         TreeNote::Applied { position: gone },
-        TreeNote::Chunks { table: vec![] },
+        TreeNote::Chunks { table: vec![], packing: Packing::Raw },
     ] {
         let mut rig = Rig::in_sync();
         rig.say(1000, note.clone());

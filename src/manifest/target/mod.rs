@@ -20,7 +20,7 @@ pub use terms::{
 };
 
 use crate::units::{Label, TreeNumber, TreePosition};
-use crate::wire::{ChunkPlace, Payload, TreeMessage, TreeNote, TreeRefusal};
+use crate::wire::{ChunkPlace, Packing, Payload, TreeMessage, TreeNote, TreeRefusal};
 use disk::Disk;
 use stage::{Stage, Step, Wanted};
 
@@ -84,6 +84,7 @@ impl Target {
                     self.refuse(refusal, effects);
                 }
             }
+            TargetInput::Garbled { attempt } => self.on_garbled(attempt, effects),
             TargetInput::Prepared { attempt, result } => {
                 self.on_prepared(attempt, result, effects);
             }
@@ -174,11 +175,13 @@ impl Target {
             // Before its first word nothing that the source says can be about this session.
             _ if self.session != Session::Up => {}
             TreeNote::DeltaOpen { base, number, .. } => self.on_open(base, number, effects),
-            TreeNote::DeltaRecords => self.on_records(payload, effects),
+            TreeNote::DeltaRecords { packing } => self.on_records(packing, payload, effects),
             TreeNote::DeltaEnd { position, label, fuzzy_count } => {
                 self.on_end(position, (label, fuzzy_count), effects);
             }
-            TreeNote::Chunks { table } => self.on_chunks(table, payload, effects),
+            TreeNote::Chunks { table, packing } => {
+                self.on_chunks(table, (packing, payload), effects);
+            }
             TreeNote::ChunkGone { object, chunk } => {
                 if self.stage.as_ref().is_some_and(|stage| !stage.is_whole()) {
                     self.drop_stage(effects);
@@ -219,12 +222,13 @@ impl Target {
         effects.push(TargetEffect::Begin { attempt, base, number });
     }
 
-    fn on_records(&mut self, records: Payload, effects: &mut Vec<TargetEffect>) {
+    fn on_records(&mut self, packing: Packing, records: Payload, effects: &mut Vec<TargetEffect>) {
         // Without a stage they are of a delta that was refused.
         let Some(stage) = self.stage.as_ref().filter(|_| self.repeated.is_none()) else { return };
         match stage.step {
             Step::Receiving => {
-                effects.push(TargetEffect::Push { attempt: stage.attempt, records });
+                let attempt = stage.attempt;
+                effects.push(TargetEffect::Push { attempt, packing, records });
             }
             Step::Checking | Step::Staging(_) | Step::Whole | Step::Preparing | Step::Prepared => {
                 let what = "records after the end of a delta";
@@ -308,7 +312,7 @@ impl Target {
     fn on_chunks(
         &mut self,
         table: Vec<ChunkPlace>,
-        bytes: Payload,
+        (packing, bytes): (Packing, Payload),
         effects: &mut Vec<TargetEffect>,
     ) {
         // Without a stage they are of a delta that was refused.
@@ -324,9 +328,19 @@ impl Target {
             effects.push(TargetEffect::Close { what: "chunks that nobody wanted" });
             return;
         }
-        effects.push(TargetEffect::Put { attempt, table, bytes });
+        effects.push(TargetEffect::Put { attempt, table, packing, bytes });
         if let Step::Staging(wanted) = &mut stage.step {
             wanted.ask(attempt, effects);
+        }
+    }
+
+    /// The peer broke a rule that shows only when its bytes are used.
+    fn on_garbled(&mut self, attempt: Attempt, effects: &mut Vec<TargetEffect>) {
+        if self.is_current(attempt) {
+            self.drop_stage(effects);
+            self.repeated = None;
+            effects
+                .push(TargetEffect::Close { what: "compressed bytes that are not what they say" });
         }
     }
 

@@ -1,7 +1,7 @@
 //! What a target is told, and what it answers.
 
 use crate::units::{Label, TreeNumber, TreePosition};
-use crate::wire::{ChunkPlace, Payload, TreeMessage, TreeNote, TreeRefusal, WantedChunks};
+use crate::wire::{ChunkPlace, Packing, Payload, TreeMessage, TreeNote, TreeRefusal, WantedChunks};
 
 /// A request of the core to the disk, echoed when it is done.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -127,6 +127,11 @@ pub enum TargetInput {
         /// Why.
         refusal: Refusal,
     },
+    /// Records or chunks of it travelled as compressed bytes that are not what they say.
+    Garbled {
+        /// Of which delta.
+        attempt: Attempt,
+    },
     /// An attempt to prepare ended.
     Prepared {
         /// Of which delta.
@@ -175,6 +180,8 @@ pub enum TargetEffect {
     Push {
         /// Of which delta.
         attempt: Attempt,
+        /// What the bytes are.
+        packing: Packing,
         /// Whole canonical records.
         records: Payload,
     },
@@ -202,6 +209,8 @@ pub enum TargetEffect {
         attempt: Attempt,
         /// Which they are.
         table: Vec<ChunkPlace>,
+        /// What the bytes are.
+        packing: Packing,
         /// Their bytes.
         bytes: Payload,
     },

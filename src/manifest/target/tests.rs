@@ -12,6 +12,7 @@ fn run(first: u64, count: u32) -> WantedChunks {
     WantedChunks { object: ObjectId(5), first, count }
 }
 
+const RECORDS: TreeNote = TreeNote::DeltaRecords { packing: Packing::Raw };
 const SPACE: Space = Space { staged_bytes: 1, free_bytes: 2 };
 
 struct Rig {
@@ -34,7 +35,8 @@ impl Rig {
     }
 
     fn say(&mut self, note: TreeNote) {
-        let len = usize::from(matches!(note, TreeNote::DeltaRecords | TreeNote::Chunks { .. }));
+        let len =
+            usize::from(matches!(note, TreeNote::DeltaRecords { .. } | TreeNote::Chunks { .. }));
         let payload = Payload::unhashed(vec![0; len].into());
         self.step(TargetInput::Said(TreeMessage { note, payload }));
     }
@@ -54,7 +56,7 @@ impl Rig {
     /// A delta to `number` is checked, as this attempt.
     fn check(&mut self, number: u64, attempt: u64) {
         self.open(number, position(number - 1));
-        self.say(TreeNote::DeltaRecords);
+        self.say(RECORDS);
         self.end(position(number));
         self.step(TargetInput::Checked { attempt: Attempt(attempt), result: Ok(()) });
     }
@@ -172,7 +174,10 @@ fn no_more_is_wanted_than_the_credit_and_more_once_half_of_it_is_free() {
     let want = TargetEffect::Say(TreeNote::Want { chunks: vec![run(0, 512)] });
     assert_eq!(rig.take(), [want]);
     let place = |chunk| ChunkPlace { object: ObjectId(5), chunk, len: 1 };
-    let came = |from: u64, to: u64| TreeNote::Chunks { table: (from..to).map(place).collect() };
+    let came = |from: u64, to: u64| TreeNote::Chunks {
+        table: (from..to).map(place).collect(),
+        packing: Packing::Raw,
+    };
     rig.say(came(0, 255));
     assert!(matches!(rig.take()[..], [TargetEffect::Put { .. }]));
     rig.say(came(255, 256));
@@ -191,7 +196,7 @@ fn chunks_that_were_not_wanted_and_notes_that_cannot_come_close_the_link() {
         rig.take().iter().any(|it| matches!(it, TargetEffect::Close { .. }))
     };
     let place = ChunkPlace { object: ObjectId(5), chunk: 0, len: 1 };
-    let chunks = TreeNote::Chunks { table: vec![place] };
+    let chunks = TreeNote::Chunks { table: vec![place], packing: Packing::Raw };
     let end = |number| TreeNote::DeltaEnd {
         position: position(number),
         label: Label::Fuzzy,
@@ -199,20 +204,40 @@ fn chunks_that_were_not_wanted_and_notes_that_cannot_come_close_the_link() {
     };
     let mut rig = Rig::new();
     assert!(!closes(&mut rig, chunks.clone()), "of a delta that was refused");
-    assert!(!closes(&mut rig, TreeNote::DeltaRecords) && !closes(&mut rig, end(2)));
+    assert!(!closes(&mut rig, RECORDS) && !closes(&mut rig, end(2)));
     rig.check(2, 1);
     assert!(closes(&mut rig, chunks.clone()), "nothing is wanted yet");
     let attempt = Attempt(1);
     rig.step(TargetInput::Wants { attempt, chunks: vec![run(0, 1)], is_all: true });
     assert!(!closes(&mut rig, chunks.clone()));
     assert!(closes(&mut rig, chunks), "it came already");
-    assert!(closes(&mut rig, TreeNote::DeltaRecords), "all records came");
+    assert!(closes(&mut rig, RECORDS), "all records came");
     assert!(closes(&mut rig, end(2)), "twice");
     assert!(closes(&mut rig, TreeNote::Staged { position: position(2) }));
     assert!(closes(&mut rig, TreeNote::Want { chunks: vec![run(0, 1)] }));
     let mut rig = Rig::new();
     rig.open(2, position(1));
     assert!(closes(&mut rig, end(3)), "another one ends");
+}
+
+#[test]
+fn compressed_bytes_that_are_not_what_they_say_close_the_link_and_end_the_delta() {
+    let mut rig = Rig::new();
+    rig.open(2, position(1));
+    rig.say(TreeNote::DeltaRecords { packing: Packing::Lz4 { raw_len: 5 } });
+    let did = rig.take();
+    let packed = Packing::Lz4 { raw_len: 5 };
+    let is_passed_on =
+        matches!(did.last(), Some(TargetEffect::Push { packing, .. }) if *packing == packed);
+    assert!(is_passed_on, "{did:?}");
+    rig.step(TargetInput::Garbled { attempt: Attempt(2) });
+    assert_eq!(rig.take(), [], "of a delta that was given up");
+    let attempt = Attempt(1);
+    rig.step(TargetInput::Garbled { attempt });
+    let did = rig.take();
+    assert!(matches!(did[..], [TargetEffect::Drop { .. }, TargetEffect::Close { .. }]), "{did:?}");
+    rig.step(TargetInput::Garbled { attempt });
+    assert_eq!(rig.take(), [], "once");
 }
 
 #[test]
@@ -227,7 +252,7 @@ fn what_is_whole_survives_a_lost_session_and_what_is_not_does_not() {
     let applied = TargetEffect::Say(TreeNote::Applied { position: position(1) });
     assert_eq!(rig.take(), [said_position(1), applied, staged(2)]);
     rig.open(2, position(1));
-    rig.say(TreeNote::DeltaRecords);
+    rig.say(RECORDS);
     assert_eq!(rig.take(), [], "it is not taken twice");
     rig.end(position(2));
     assert_eq!(rig.take(), [staged(2)]);
@@ -258,7 +283,7 @@ fn a_delta_that_the_order_to_commit_it_has_overtaken_is_not_begun_again() {
     rig.ask(1, 2);
     rig.take();
     rig.open(2, TreePosition::default());
-    rig.say(TreeNote::DeltaRecords);
+    rig.say(RECORDS);
     rig.end(position(2));
     assert_eq!(rig.take(), []);
     rig.step(TargetInput::Committed(CommitEnd::Done));
@@ -385,7 +410,7 @@ fn what_the_register_names_already_is_committed_as_soon_as_it_is_prepared() {
     let (register, space) = (Some(position(2)), SPACE);
     rig.step(TargetInput::SessionUp { position: TreePosition::default(), space, register });
     rig.open(2, TreePosition::default());
-    rig.say(TreeNote::DeltaRecords);
+    rig.say(RECORDS);
     rig.end(position(2));
     let attempt = Attempt(1);
     rig.step(TargetInput::Checked { attempt, result: Ok(()) });

@@ -10,7 +10,7 @@ use crate::manifest::source::{
     SourceSettings,
 };
 use crate::units::{Instant, Label, ObjectId, TreeNumber, TreePosition};
-use crate::wire::{ChunkPlace, TreeNote, WantedChunks};
+use crate::wire::{ChunkPlace, Packing, TreeNote, WantedChunks};
 
 pub(super) const SCOPE: [u8; 32] = [3; 32];
 const FILES: u64 = 6;
@@ -258,7 +258,7 @@ impl World {
         let number = position.number;
         for note in [
             TreeNote::DeltaOpen { base, number, entries: 1, bytes: 1 },
-            TreeNote::DeltaRecords,
+            TreeNote::DeltaRecords { packing: Packing::Raw },
             TreeNote::DeltaEnd { position, label, fuzzy_count },
         ] {
             self.send(Wire::ToTarget(note));
@@ -273,7 +273,7 @@ impl World {
             let (object, chunk) = (it.object, it.first);
             if self.source.live.get(&(object.0 - 1)) == Some(&chunk) {
                 let table = vec![ChunkPlace { object, chunk, len: 1 }];
-                self.send(Wire::ToTarget(TreeNote::Chunks { table }));
+                self.send(Wire::ToTarget(TreeNote::Chunks { table, packing: Packing::Raw }));
                 let input = SourceInput::ChunksSent { count: 1 };
                 self.after(5, Event::Source { run, input });
             } else {

@@ -92,7 +92,7 @@ impl World {
 
     pub(super) fn note_to_target(&mut self, note: TreeNote) {
         let bytes = match &note {
-            TreeNote::DeltaRecords | TreeNote::Chunks { .. } => vec![0; 1],
+            TreeNote::DeltaRecords { .. } | TreeNote::Chunks { .. } => vec![0; 1],
             _ => Vec::new(),
         };
         let payload = Payload::unhashed(bytes.into());

@@ -110,6 +110,7 @@ impl TreeDesk {
             | Report::Wants { .. }
             | Report::AllStaged { .. }
             | Report::StageFailed { .. }
+            | Report::Garbled { .. }
             | Report::Prepared { .. }
             | Report::Committed(_)
             | Report::Applied { .. }

@@ -163,6 +163,19 @@ impl Incoming {
         self.take(record, span)
     }
 
+    /// Takes whole records one behind the other.
+    ///
+    /// # Errors
+    /// As [`Self::push`].
+    pub fn push_all(&mut self, mut records: &[u8]) -> Result<(), ReceiveError> {
+        while !records.is_empty() {
+            let (record, rest) = Record::decode(records)?;
+            self.push(record)?;
+            records = rest;
+        }
+        Ok(())
+    }
+
     /// Whether a record says what the base is already. A source that knows only when something changed
     /// last tells of a name that came and went after the base, and of content that was changed and put
     /// back.

@@ -26,8 +26,8 @@ use crate::store::tree::index::{Index, Rows as _};
 use crate::store::tree::outgoing::{Outgoing, OutgoingError};
 use crate::store::tree::target::{Agreement, Target};
 use crate::store::tree::{Exclude, Folder, Observer, WorkArea};
-use crate::units::{Epoch, Instant, Label, ResourceId, TreeNumber, TreePosition};
-use crate::wire::Payload;
+use crate::units::{Epoch, Instant, Label, ObjectId, ResourceId, TreeNumber, TreePosition};
+use crate::wire::{ChunkPlace, Packer, Packing, Payload};
 
 fn scope() -> Scope {
     Scope { resource: ResourceId(11), exclude: [].into(), leave_out: [].into() }
@@ -53,6 +53,7 @@ struct Bench {
     queue: mpsc::Sender<Order>,
     reports: mpsc::Receiver<Report>,
     attempts: u64,
+    packer: Packer,
 }
 
 impl Bench {
@@ -78,9 +79,10 @@ impl Bench {
             counted: None,
             ahead: Arc::<Ahead>::default(),
             is_compare_wanted: false,
+            unpacked: Vec::new(),
         };
-        let (under_way, attempts) = (UnderWay::default(), 0);
-        Self { outer, index, observer, root, worker, under_way, queue, reports, attempts }
+        let (under_way, attempts, packer) = (UnderWay::default(), 0, Packer::default());
+        Self { outer, index, observer, root, worker, under_way, queue, reports, attempts, packer }
     }
 
     fn tree(&self, path: &str) -> PathBuf {
@@ -136,8 +138,10 @@ impl Bench {
         self.worker.carry_out(Order::Begin { attempt, base: Some(base) }, &mut self.under_way);
         change(&self.outer.path().join("b/tree"));
         for batch in batches {
-            let records = Payload::hash(Bytes::from(batch));
-            self.worker.carry_out(Order::Push { attempt, records }, &mut self.under_way);
+            let packed = self.packer.pack(&batch);
+            let (packing, bytes) = packed.unwrap_or_else(|| (Packing::Raw, Bytes::from(batch)));
+            let records = Payload::unhashed(bytes);
+            self.order(Order::Push { attempt, packing, records });
         }
         self.queue.try_send(Order::StageMore { attempt, chunks_max: 1000 }).unwrap();
         self.queue.try_send(Order::Prepare { attempt }).unwrap();
@@ -388,6 +392,50 @@ fn a_busy_pair_compares_between_two_generations() {
     bench.queue.try_send(Order::Generations { request: 1 }).unwrap();
     let reports = bench.commit_and_apply(position);
     assert!(reports.iter().any(|it| matches!(it, Report::Foreign { .. })));
+}
+
+#[test]
+fn compressed_bytes_that_are_not_what_they_say_end_a_delta() {
+    let (mut bench, _) = with_two();
+    let base = bench.worker.target.position();
+    let to = bench.capture(|tree| fs::write(tree.join("more"), [5; 300]).unwrap());
+    let view = bench.index.view().unwrap();
+    let mut records = Vec::new();
+    Outgoing::new(view, &bench.root)
+        .records(base.number, 1 << 20, |mut batch| -> Result<(), OutgoingError> {
+            records.append(&mut batch);
+            Ok(())
+        })
+        .unwrap();
+    let garbage = || Payload::unhashed(Bytes::from_static(&[0x5a; 12]));
+    let (raw, packed) = (Packing::Raw, Packing::Lz4 { raw_len: 300 });
+    let good = Payload::unhashed(records.into());
+    let is_garbled =
+        |of| move |it: &Report| matches!(it, Report::Garbled { attempt } if *attempt == of);
+
+    let attempt = Attempt(98);
+    bench.order(Order::Begin { attempt, base: Some(base) });
+    bench.order(Order::Push { attempt, packing: packed, records: garbage() });
+    bench.order(Order::Push { attempt, packing: raw, records: good.clone() });
+    bench.order(Order::End { attempt, position: to, label: Label::Stable });
+    let reports = bench.reports();
+    assert_eq!(reports.iter().filter(|it| matches!(it, Report::Taken)).count(), 2);
+    assert!(reports.iter().any(is_garbled(attempt)) && reports.len() == 3);
+
+    let attempt = Attempt(99);
+    bench.order(Order::Begin { attempt, base: Some(base) });
+    bench.order(Order::Push { attempt, packing: raw, records: good });
+    let place = ChunkPlace { object: ObjectId(9), chunk: 0, len: 300 };
+    let put = Order::Put { attempt, table: vec![place], packing: packed, bytes: garbage() };
+    bench.queue.try_send(put).unwrap();
+    bench.order(Order::End { attempt, position: to, label: Label::Stable });
+    let reports = bench.reports();
+    assert!(matches!(
+        reports[..],
+        [Report::Taken, Report::Checked { result: Ok(()), .. }, Report::Garbled { .. }]
+    ));
+    // The tree is as it was, and the generation can still be taken.
+    assert_eq!(bench.worker.target.position(), base);
 }
 
 #[test]
