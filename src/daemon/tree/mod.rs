@@ -56,6 +56,8 @@ const ROOM_LEFT: usize = 256;
 const QUEUED_MAX: usize = 4 << 20;
 /// Notes of the target that wait until it is known what it has.
 const NOTES_MAX: usize = 64;
+/// Operators who may wait for a sync before the tree is watched.
+const EARLY_SYNCS_MAX: usize = 64;
 /// Longest that the last generation of a planned end may take.
 const SETTLE_MAX: std::time::Duration = std::time::Duration::from_mins(1);
 
@@ -152,6 +154,8 @@ pub(super) struct TreeDesk {
     /// Syncs of the core that wait for the tree to come to rest.
     held_syncs: Vec<IoId>,
     syncs: BTreeMap<u64, Waits>,
+    /// Those of operators who asked before the tree was watched.
+    early_syncs: Vec<(u64, bool)>,
     last_sync: u64,
     settling_since: Option<Instant>,
     /// The generation with which serving ended as planned.
@@ -382,6 +386,7 @@ impl TreeDesk {
         self.progress.stop.store(true, Ordering::Relaxed);
         self.ahead.serves.store(false, Ordering::Relaxed);
         self.service = Service::Stopping;
+        self.take_early_syncs();
         self.closing = true;
         self.order(Order::Rest { at: settled });
     }

@@ -1,7 +1,10 @@
 //! What a node does that serves its tree: capture, send, record, answer.
 
 use super::orders::{Order, SendOrder, Sent};
-use super::{Around, Deed, NOTES_MAX, Service, TreeDesk, Waits, decode_register, encode_register};
+use super::{
+    Around, Deed, EARLY_SYNCS_MAX, NOTES_MAX, Service, TreeDesk, Waits, decode_register,
+    encode_register,
+};
 use crate::manifest::REGISTER_BLOCK_LEN;
 use crate::manifest::source::{
     CaptureEnd, Closed, DirtyFacts, Register, Serving, SourceEffect, SourceInput,
@@ -35,6 +38,7 @@ impl TreeDesk {
         let facts = self.facts();
         self.tell_source(SourceInput::Tick(facts));
         self.take_notes();
+        self.take_early_syncs();
         if std::mem::take(&mut self.settles_later) {
             self.on_settle();
         }
@@ -245,13 +249,35 @@ impl TreeDesk {
 
     /// An operator wants a generation of now applied on the peer.
     pub(super) fn on_sync_command(&mut self, request: u64, freeze: bool) {
-        if self.service != Service::On {
-            let why = "this node does not serve the resource".to_owned();
-            let next = format!("hotpair status {}", self.name);
-            self.refuse(request, why, next);
-            return;
+        match self.service {
+            Service::On => self.ask_sync(Waits::Operator(request), freeze),
+            // Whoever types it right after a promotion need not know that the tree is not watched yet.
+            Service::Starting if self.early_syncs.len() < EARLY_SYNCS_MAX => {
+                self.early_syncs.push((request, freeze));
+            }
+            Service::Off
+            | Service::Looking
+            | Service::Lending
+            | Service::Starting
+            | Service::Stopping => self.refuse_to_serve(request),
         }
-        self.ask_sync(Waits::Operator(request), freeze);
+    }
+
+    fn refuse_to_serve(&mut self, request: u64) {
+        let why = "this node does not serve the resource".to_owned();
+        let next = format!("hotpair status {}", self.name);
+        self.refuse(request, why, next);
+    }
+
+    /// The tree is watched, or will not be.
+    pub(super) fn take_early_syncs(&mut self) {
+        for (request, freeze) in std::mem::take(&mut self.early_syncs) {
+            if self.service == Service::On {
+                self.ask_sync(Waits::Operator(request), freeze);
+            } else {
+                self.refuse_to_serve(request);
+            }
+        }
     }
 
     /// The operator means the deletes that halted the source.

@@ -563,6 +563,7 @@ impl TreeDesk {
             asked: BTreeMap::new(),
             held_syncs: Vec::new(),
             syncs: BTreeMap::new(),
+            early_syncs: Vec::new(),
             last_sync: 0,
             settling_since: None,
             settled: None,

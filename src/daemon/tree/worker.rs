@@ -27,7 +27,7 @@ use crate::store::tree::apply::{Moment, REGISTER_LEN};
 use crate::store::tree::capture::{CaptureError, Captured, Progress, Subject, capture};
 use crate::store::tree::index::Rows;
 use crate::store::tree::receive::{
-    Foreign, Incoming, Limits, Prepare, Prepared, ReceiveError, Received, Staging,
+    Foreign, Incoming, Limits, Prepare, Prepared, Received, Staging,
 };
 use crate::store::tree::reconcile::Reading;
 use crate::store::tree::target::{Quarantined, Target, TargetError};

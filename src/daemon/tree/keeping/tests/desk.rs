@@ -16,7 +16,7 @@ use super::{at, complete};
 use crate::manifest::source::SourceSettings;
 use crate::manifest::target::CommitEnd;
 use crate::manifest::{Pace, encode_register};
-use crate::replica::{Closing, DiskOutcome, Following, Input, IoId, LinkId};
+use crate::replica::{Closing, DiskOutcome, Following, Input, IoId, LinkId, TreeCommand};
 use crate::store::tree::capture::Progress;
 use crate::units::{Epoch, Instant, SessionId, TreeNumber};
 
@@ -177,6 +177,23 @@ fn what_a_tree_went_back_to_is_what_is_shown() {
     assert_eq!((status.tree_generation, status.tree.root), (Some(6), Some(at(6).root.to_string())));
     bench.desk.on_open();
     assert_eq!(bench.desk.status().tree_generation, Some(5));
+}
+
+#[test]
+fn whoever_asks_for_a_sync_before_the_tree_is_watched_is_answered_once_it_is_or_will_not_be() {
+    let mut bench = Bench::new();
+    let answers = |bench: &mut Bench| {
+        let deeds = std::iter::from_fn(|| bench.desk.next_deed());
+        deeds.filter(|it| matches!(it, Deed::Answer { request: 7, result: Err(_) })).count()
+    };
+    let sync = TreeCommand::Sync { freeze: false };
+    bench.desk.on_command(7, sync);
+    assert_eq!(answers(&mut bench), 1, "nobody promoted it");
+    bench.desk.on_open();
+    bench.desk.on_command(7, sync);
+    assert_eq!(answers(&mut bench), 0);
+    bench.desk.on_close(Closing::Drained);
+    assert_eq!(answers(&mut bench), 1);
 }
 
 #[test]
