@@ -446,7 +446,7 @@ impl Demo {
 fn the_demo_checks_a_whole_failover_and_leaves_nothing_behind() {
     let mut demo = Demo::start(&["--size", "16MiB"]);
     let code = demo.end();
-    let text = demo.text("demo: ");
+    let text = demo.text("\ndemo: ");
     assert_eq!(code, Some(0), "{text}");
     assert!(text.lines().last().unwrap().starts_with("demo: every check held, in "), "{text}");
     for part in [
@@ -519,7 +519,7 @@ fn is_a_log(path: &Path) -> bool {
 fn the_demo_of_a_directory_checks_a_whole_failover_and_leaves_nothing_behind() {
     let mut demo = Demo::start(&["--kind", "directory", "--size", "2MiB"]);
     let code = demo.end();
-    let text = demo.text("demo: ");
+    let text = demo.text("\ndemo: ");
     assert_eq!(code, Some(0), "{text}");
     assert!(text.lines().last().unwrap().starts_with("demo: every check held, in "), "{text}");
     for part in [
