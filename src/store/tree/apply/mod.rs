@@ -193,7 +193,10 @@ impl Applier {
     }
 
     /// Whether there is a journal of this number: whether it can be gone back to where it began.
-    pub(super) fn has_journal(&self, number: JournalNumber) -> Result<bool, ApplyError> {
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn has_journal(&self, number: JournalNumber) -> Result<bool, ApplyError> {
         Ok(self.journals.numbers(Purpose::On)?.binary_search(&number).is_ok())
     }
 
